@@ -1,0 +1,52 @@
+# The three kinds of targets, so that each folder's CMakeLists.txt only says what is its own.
+#
+#   d2g_library(NAME SOURCES a.cc ... [PUBLIC lib ...] [PRIVATE lib ...] [TORCH])
+#       static library d2g_NAME with alias d2g::NAME
+#   d2g_program(NAME SOURCES main.cc ... LIBS lib ... [TORCH])
+#   d2g_test(NAME SOURCES a_test.cc ... LIBS lib ... [TORCH] [LABELS l ...] [TIMEOUT s])
+#       one GoogleTest binary, one ctest entry
+#
+# Includes are written from the repository's root ("services/store/keys.h"). TORCH compiles with
+# LibTorch and its shared precompiled header; only worker/ may say it.
+
+function(_d2g_common target torch)
+  target_include_directories(${target} PUBLIC ${PROJECT_SOURCE_DIR})
+  d2g_warnings(${target})
+  if(torch)
+    target_link_libraries(${target} PRIVATE d2g::torch)
+    target_precompile_headers(${target} REUSE_FROM d2g_torch_pch)
+  endif()
+endfunction()
+
+function(d2g_library name)
+  cmake_parse_arguments(arg "TORCH" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  add_library(d2g_${name} STATIC ${arg_SOURCES})
+  add_library(d2g::${name} ALIAS d2g_${name})
+  target_link_libraries(d2g_${name} PUBLIC ${arg_PUBLIC} PRIVATE ${arg_PRIVATE})
+  _d2g_common(d2g_${name} ${arg_TORCH})
+endfunction()
+
+function(d2g_program name)
+  cmake_parse_arguments(arg "TORCH" "" "SOURCES;LIBS" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE ${arg_LIBS})
+  _d2g_common(${name} ${arg_TORCH})
+endfunction()
+
+function(d2g_test name)
+  cmake_parse_arguments(arg "TORCH" "TIMEOUT" "SOURCES;LIBS;LABELS" ${ARGN})
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE ${arg_LIBS} GTest::gmock GTest::gtest GTest::gtest_main)
+  _d2g_common(${name} ${arg_TORCH})
+  add_test(NAME ${name} COMMAND ${name})
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 120)
+  endif()
+  set_tests_properties(${name} PROPERTIES
+    LABELS "${arg_LABELS}" TIMEOUT ${arg_TIMEOUT}
+    ENVIRONMENT "D2G_SOURCE_DIR=${PROJECT_SOURCE_DIR};D2G_BIN_DIR=${CMAKE_RUNTIME_OUTPUT_DIRECTORY};OMP_WAIT_POLICY=PASSIVE")
+endfunction()
+
+if(D2G_TESTS)
+  find_package(GTest REQUIRED)
+endif()

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Installs what a build needs on Debian 12: system packages and LibTorch. Does nothing when all is there.
+#   tools/bootstrap.sh            what ./run build, demo need
+#   tools/bootstrap.sh lint       also clang-format, clang-tidy and clang
+#   tools/bootstrap.sh venv       also the Python environment that the interop tests use
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+cache=${D2G_CACHE:-$HOME/.cache/d2g}
+mkdir -p "$cache"
+
+packages=(build-essential cmake ninja-build ccache pkg-config git ca-certificates python3 python3-venv python3-pip
+  libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev librocksdb-dev
+  libgloo-dev prometheus-cpp-dev libcpp-httplib-dev libcli11-dev libspdlog-dev libfmt-dev
+  nlohmann-json3-dev libyaml-cpp-dev libxxhash-dev libpng-dev libgtest-dev libgmock-dev libbenchmark-dev procps)
+for extra in "$@"; do
+  if [ "$extra" = lint ]; then packages+=(clang clang-format clang-tidy); fi
+done
+
+missing=()
+for p in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing+=("$p")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+  sudo=""
+  [ "$(id -u)" = 0 ] || sudo=sudo
+  echo "installing system packages: ${missing[*]}"
+  $sudo apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$cache/apt.log" 2>&1 ||
+    { tail -20 "$cache/apt.log"; echo "apt-get install failed (log: $cache/apt.log)"; exit 1; }
+fi
+
+version=$(sed -n 's/^torch==//p' "$here/requirements.txt")
+flavour=cpu
+[ "${D2G_CUDA:-0}" = 0 ] || flavour=cuda
+"$here/libtorch.sh" "$flavour" "$cache/libtorch-$version-$flavour"
+
+for extra in "$@"; do
+  [ "$extra" = venv ] || continue
+  venv=$cache/venv-$(sha256sum "$here/requirements.txt" | cut -c1-12)
+  if [ ! -e "$venv/.complete" ]; then
+    echo "making the Python environment for the interop tests in $venv"
+    rm -rf "$venv"
+    /usr/bin/python3 -m venv "$venv"
+    "$venv/bin/pip" install -q --disable-pip-version-check -r "$here/requirements.txt"
+    touch "$venv/.complete"
+  fi
+  ln -sfn "$venv" "$cache/venv"
+done
