@@ -1,0 +1,62 @@
+// The conditional multi-scale discriminator.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "worker/model/safetensors.h"
+#include "worker/model/unet_2d_condition.h"
+
+namespace d2g::recipe {
+
+// A U-Net that starts as the teacher and judges the triple (z, x, c): x is its input, at the fixed
+// timestep 0; the text keeps its cross-attention; z enters through a zero-initialised convolution
+// added to the first feature map; x, averaged down to each coarser encoder level, is added there
+// through zero-initialised convolutions; an independent readout head on each of the chosen decoder
+// scales gives a logit map. The heads' last layers start at 0, so D starts as the teacher with
+// logit 0 everywhere.
+//
+// Parameters by name: "unet.{diffusers name}" (without the unused output layers), "noise_in.weight"
+// and ".bias", "latent_in.{level}.*", "heads.{scale}.{0,1}.*" with scale 0 the finest.
+//
+// Immutable but for the values of its parameters; not thread-safe.
+class Discriminator {
+ public:
+  // Timestep given to the U-Net: D sees clean latents.
+  static constexpr int64_t kTimestep = 0;
+
+  // The parameters that a new discriminator starts with. `output_scales`: scales with a head,
+  // counted from the finest; 0: all. Throws model::Error when it is negative or more than there
+  // are, naming both. `seed` draws the heads' first layers.
+  static model::TensorMap Start(const model::UNet2DConditionModel& teacher_unet, int output_scales,
+                                uint64_t seed);
+
+  // Shares `parameters` (as from Start, or a checkpoint's). The U-Net's output layers are taken
+  // from the teacher. Throws model::Error naming a parameter that is missing or unknown.
+  Discriminator(const model::UNet2DConditionModel& teacher_unet,
+                const model::TensorMap& parameters);
+
+  // z, x [B,C,H,W], text [B,L,D] -> a logit map [B,1,h,w] per scale, finest first.
+  std::vector<at::Tensor> Forward(const at::Tensor& z, const at::Tensor& x,
+                                  const at::Tensor& text) const;
+
+  // Scales with a head.
+  int output_scales() const { return static_cast<int>(output_scales_); }
+
+ private:
+  model::TensorMap parameters_;
+  std::unique_ptr<model::UNet2DConditionModel> unet_;
+  size_t levels_;
+  size_t output_scales_;
+};
+
+// Softplus(-logit) for real, softplus(logit) for fake, averaged over positions and scales -> [B].
+at::Tensor RealLoss(const std::vector<at::Tensor>& logits);
+at::Tensor FakeLoss(const std::vector<at::Tensor>& logits);
+// The logit that decides: the mean over positions and scales -> [B].
+at::Tensor MeanLogit(const std::vector<at::Tensor>& logits);
+
+}  // namespace d2g::recipe

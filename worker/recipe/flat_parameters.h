@@ -1,0 +1,65 @@
+// A network's trainable parameters laid out in one flat fp32 buffer.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "worker/model/safetensors.h"
+
+namespace d2g::recipe {
+
+// Owns one flat buffer of values and one of gradients, both fp32 and contiguous. Every parameter is
+// a leaf tensor that views its part of the values, and its .grad views the same part of the
+// gradients: a backward pass fills the flat gradient in place, one all-reduce of it reduces every
+// parameter, and optimiser and EMA are single kernels over flat tensors. Parts are in ascending
+// order of name, each starting at a multiple of 16 elements (64 bytes, for oneDNN); the padding
+// stays 0. So two ranks with the same names and shapes have the same layout.
+//
+// Not thread-safe. Never assign to a parameter or its .grad: write through them.
+class FlatParameters {
+ public:
+  // Copies `start` (any float dtype) into a new buffer on `device`. Throws model::Error when a
+  // tensor is undefined or not floating point.
+  FlatParameters(const model::TensorMap& start, at::Device device);
+
+  FlatParameters(const FlatParameters&) = delete;
+  FlatParameters& operator=(const FlatParameters&) = delete;
+
+  // The parameters by name: leaves that require grad, views of values().
+  const model::TensorMap& tensors() const { return tensors_; }
+  // [N] values, fp32. Plain data without autograd history.
+  const at::Tensor& values() const { return values_; }
+  // [N] gradients, fp32; what the parameters' .grad views.
+  const at::Tensor& gradients() const { return gradients_; }
+  // Elements of the flat buffers, padding included.
+  int64_t size() const { return values_.numel(); }
+
+  void ZeroGradients();
+  // Freezes (false) or thaws the parameters for the graphs built from now on.
+  void SetRequiresGrad(bool requires_grad);
+
+  // `flat` ([N], laid out like values()) cut into named tensors: views of `flat`, without padding.
+  model::TensorMap Unflatten(const at::Tensor& flat) const;
+  // Copies named tensors into `flat`. Throws model::Error naming a tensor that is missing, unknown
+  // or of another shape.
+  void Flatten(const model::TensorMap& named, const at::Tensor& flat,
+               const std::string& what) const;
+
+ private:
+  struct Part {
+    std::string name;
+    int64_t offset;
+    std::vector<int64_t> shape;
+    int64_t count;
+  };
+
+  std::vector<Part> parts_;
+  at::Tensor values_;
+  at::Tensor gradients_;
+  model::TensorMap tensors_;
+};
+
+}  // namespace d2g::recipe
