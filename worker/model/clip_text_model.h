@@ -1,0 +1,55 @@
+// transformers' CLIPTextModel, the text encoder of Stable Diffusion.
+// Source: transformers 4.57.6, models/clip/modeling_clip.py.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "worker/model/safetensors.h"
+
+namespace d2g::model {
+
+// Defaults are those of transformers.
+struct ClipTextConfig {
+  // Throws Error naming option and value for what is not supported.
+  static ClipTextConfig FromFile(const std::string& path);
+
+  int64_t vocab_size = 49408;
+  int64_t hidden_size = 512;
+  int64_t intermediate_size = 2048;
+  int64_t num_hidden_layers = 12;
+  int64_t num_attention_heads = 8;
+  int64_t max_position_embeddings = 77;
+  std::string hidden_act = "quick_gelu";
+  double layer_norm_eps = 1e-5;
+};
+
+// Forward is const and may be called from several threads at once.
+class ClipTextModel {
+ public:
+  // Reads config.json and model.safetensors. Keys with and without the prefix "text_model." are
+  // accepted; "position_ids" and "text_projection.weight" are ignored. Throws Error for missing,
+  // extra or wrongly shaped tensors, each by name.
+  static ClipTextModel Load(const std::string& folder,
+                            const at::TensorOptions& options = at::kFloat);
+
+  ClipTextModel(const ClipTextConfig& config, const TensorMap& parameters,
+                const at::TensorOptions& options = at::kFloat);
+  ~ClipTextModel();
+  ClipTextModel(ClipTextModel&&) noexcept;
+  ClipTextModel& operator=(ClipTextModel&&) noexcept;
+
+  // input_ids int64 [B, L], L at most max_position_embeddings, ids below vocab_size. Returns
+  // last_hidden_state [B, L, hidden_size], after the final layer norm. Throws Error otherwise.
+  at::Tensor Forward(const at::Tensor& input_ids) const;
+
+  // Parameters by name, each with the prefix "text_model."; frozen by convention.
+  const TensorMap& parameters() const;
+  const ClipTextConfig& config() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace d2g::model

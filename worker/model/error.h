@@ -1,0 +1,26 @@
+// The one exception of the model library.
+#pragma once
+
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+namespace d2g::model {
+
+// Thrown for every failure that the caller can name: a bad file, a tensor that does not fit, an
+// option that is not supported. The message states the thing, its value and the limit, and is meant
+// to be shown as it is. Programs turn it into a status at their border (worker/torch_status.h).
+class Error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// Throws Error with the parts streamed into one message.
+template <typename... Parts>
+[[noreturn]] void Fail(const Parts&... parts) {
+  std::ostringstream message;
+  (message << ... << parts);
+  throw Error(message.str());
+}
+
+}  // namespace d2g::model

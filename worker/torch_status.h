@@ -1,0 +1,66 @@
+// Turns the model library's exceptions into statuses at a program's border.
+#pragma once
+
+#include <exception>
+#include <new>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include <c10/util/Exception.h>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "worker/model/error.h"
+
+namespace d2g {
+
+// The status of the exception in flight; call from a catch block. model::Error (bad input) becomes
+// INVALID_ARGUMENT with its message, lack of memory RESOURCE_EXHAUSTED, and the rest INTERNAL with
+// LibTorch's first line (without its stack).
+inline absl::Status CurrentExceptionStatus() {
+  try {
+    throw;
+  } catch (const model::Error& error) {
+    return absl::InvalidArgumentError(error.what());
+  } catch (const c10::OutOfMemoryError& error) {
+    return absl::ResourceExhaustedError(error.what_without_backtrace());
+  } catch (const c10::Error& error) {
+    return absl::InternalError(error.what_without_backtrace());
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError("out of memory");
+  } catch (const std::exception& error) {
+    return absl::InternalError(error.what());
+  } catch (...) {
+    return absl::InternalError("unknown exception");
+  }
+}
+
+// Runs f() and turns what it throws into a status. f returns void, absl::Status, a StatusOr or a
+// value; the result is absl::Status, or StatusOr of the value.
+template <typename F>
+auto CatchTorch(F&& f) {
+  using Result = std::invoke_result_t<F>;
+  if constexpr (std::is_void_v<Result>) {
+    try {
+      std::forward<F>(f)();
+      return absl::OkStatus();
+    } catch (...) {
+      return CurrentExceptionStatus();
+    }
+  } else if constexpr (std::is_constructible_v<Result, absl::Status>) {
+    try {
+      return Result(std::forward<F>(f)());
+    } catch (...) {
+      return Result(CurrentExceptionStatus());
+    }
+  } else {
+    try {
+      return absl::StatusOr<Result>(std::forward<F>(f)());
+    } catch (...) {
+      return absl::StatusOr<Result>(CurrentExceptionStatus());
+    }
+  }
+}
+
+}  // namespace d2g
