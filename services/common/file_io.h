@@ -1,0 +1,28 @@
+// Whole files, durably.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace d2g::common {
+
+// Writes a temporary file beside `path`, fsyncs it, renames it over `path` and fsyncs the folder: a
+// reader (or a crash) sees the old content or the new, whole. On failure nothing is left behind and
+// the error names the path and the system's reason.
+absl::Status WriteFileAtomically(const std::string& path, absl::string_view content);
+
+// The whole file; NOT_FOUND, or RESOURCE_EXHAUSTED above `max_bytes`.
+absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes = 1 << 30);
+
+// Makes a rename or a new file in `folder` durable.
+absl::Status SyncFolder(const std::string& folder);
+
+// An absl::Status for errno: "path: what: reason", with a code that fits (NOT_FOUND,
+// PERMISSION_DENIED, RESOURCE_EXHAUSTED for a full disk, else INTERNAL).
+absl::Status ErrnoStatus(int error, absl::string_view path, absl::string_view what);
+
+}  // namespace d2g::common

@@ -1,0 +1,43 @@
+// Looks at diffusers folders without loading them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace d2g::common {
+
+// A complete text-to-image folder.
+struct ModelFolder {
+  // As given.
+  std::string path;
+  // "xxh3-128:" and 32 hex digits over the component files (docs/formats.md says how).
+  std::string digest;
+  // From unet/config.json: in_channels and sample_size (height and width).
+  int32_t latent_channels = 0;
+  int32_t latent_height = 0;
+  int32_t latent_width = 0;
+  // The files that make up the model, relative, sorted.
+  std::vector<std::string> files;
+  // Their bytes in all.
+  int64_t total_bytes = 0;
+};
+
+// Checks that `path` holds a usable pipeline: model_index.json; unet, vae and text_encoder with
+// config.json and safetensors weights whose header, offsets and file size agree; tokenizer and
+// scheduler files. A second text encoder and tokenizer are checked where the index lists them;
+// other components (safety checker) are left out of checks and digest. INVALID_ARGUMENT names the
+// first bad file and, for a truncated one, expected and actual size.
+absl::StatusOr<ModelFolder> InspectModelFolder(const std::string& path);
+
+// Digest of every regular file under `path`, in the same form; hidden files are left out. NOT_FOUND
+// when there is no such folder.
+absl::StatusOr<std::string> FolderDigest(const std::string& path);
+
+// OK when the file's safetensors header is well-formed and the file is exactly as long as it says.
+absl::Status CheckSafetensorsFile(const std::string& path);
+
+}  // namespace d2g::common
