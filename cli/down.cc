@@ -1,0 +1,64 @@
+// d2g down: stops the local cluster of a data folder.
+#include <signal.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "cli/cluster_file.h"
+#include "cli/command.h"
+#include "cli/data_dir_lock.h"
+#include "cli/exit_code.h"
+#include "cli/format.h"
+#include "services/common/clock.h"
+#include "services/common/status_macros.h"
+
+namespace d2g::cli {
+namespace {
+
+// The trainer's grace is the longest; see local_cluster.cc.
+constexpr absl::Duration kStopTimeout = absl::Seconds(120);
+constexpr absl::Duration kPollInterval = absl::Milliseconds(50);
+
+absl::StatusOr<int> Down(const std::string& data_dir) {
+  // Nobody holds the lock: nothing runs, and a cluster file that is there was left by a crash.
+  if (access(data_dir.c_str(), F_OK) != 0 || DataDirLock::Take(data_dir).ok()) {
+    std::printf("no cluster is running on %s\n", data_dir.c_str());
+    return kExitOk;
+  }
+  const common::Clock& clock = *common::RealClock::Get();
+  const absl::Duration deadline = clock.SteadyNow() + kStopTimeout;
+  int told = 0;
+  for (;;) {
+    const auto cluster = ReadClusterFile(data_dir);
+    if (cluster.ok() && cluster->pid != told) {
+      if (kill(cluster->pid, SIGTERM) != 0 && errno != ESRCH) {
+        return absl::PermissionDeniedError(
+            absl::StrCat("cannot stop process ", cluster->pid, ": ", std::strerror(errno)));
+      }
+      told = cluster->pid;
+    }
+    if (DataDirLock::Take(data_dir).ok()) return kExitOk;
+    if (clock.SteadyNow() > deadline) {
+      return absl::InternalError(absl::StrCat(
+          "the cluster on ", data_dir, " is still running ", DurationText(kStopTimeout),
+          " after it was told to stop; see ", data_dir, "/logs"));
+    }
+    absl::SleepFor(kPollInterval);
+  }
+}
+
+}  // namespace
+
+void AddDown(CLI::App& app, Action* action) {
+  auto data_dir = std::make_shared<std::string>(DefaultDataDir());
+  CLI::App* down = app.add_subcommand("down", "Stop the local cluster of a data folder");
+  down->add_option("--data-dir", *data_dir, "The folder given to d2g up")->capture_default_str();
+  down->callback([data_dir, action] { *action = [data_dir] { return Down(*data_dir); }; });
+}
+
+}  // namespace d2g::cli

@@ -1,0 +1,80 @@
+#include "cli/local_cluster.h"
+
+#include "absl/strings/str_cat.h"
+
+namespace d2g::cli {
+namespace {
+
+// Peers find each other by the coordinator, so one address is all that is handed out.
+constexpr char kCoordinator[] = "coordinator";
+// Leaves time for a checkpoint of every rank.
+constexpr absl::Duration kTrainerGrace = absl::Seconds(60);
+
+std::string Loopback(int port) { return absl::StrCat("127.0.0.1:", port); }
+
+using Arguments = std::vector<std::string>;
+
+void Append(Arguments& to, const Arguments& more) { to.insert(to.end(), more.begin(), more.end()); }
+
+Arguments Shared(const std::string& program, const common::Ports& ports,
+                 const std::string& port_file) {
+  return {program, "--admin-address", Loopback(ports.admin), "--port-file", port_file};
+}
+
+}  // namespace
+
+std::vector<MemberSpec> LocalClusterMembers(const LocalClusterOptions& o) {
+  std::vector<MemberSpec> members;
+  members.push_back(
+      {.name = kCoordinator,
+       .stage = 0,
+       .port = o.port,
+       .argv = [o](const common::Ports& ports, const std::string& port_file, const AddressBook&) {
+         Arguments argv = Shared(o.bin_dir + "/d2g-coordinator", ports, port_file);
+         Append(argv, {"--listen", Loopback(ports.grpc), "--data-dir", o.data_dir + "/coordinator",
+                       "--shards", absl::StrCat(o.shards), "--lease-duration",
+                       absl::FormatDuration(o.lease_duration)});
+         return argv;
+       }});
+  for (int k = 0; k < o.shards; ++k) {
+    members.push_back({.name = absl::StrCat("store-", k),
+                       .stage = 1,
+                       .argv = [o, k](const common::Ports& ports, const std::string& port_file,
+                                      const AddressBook& addresses) {
+                         Arguments argv = Shared(o.bin_dir + "/d2g-store", ports, port_file);
+                         Append(argv,
+                                {"--listen", Loopback(ports.grpc), "--data-dir",
+                                 absl::StrCat(o.data_dir, "/store-", k), "--shard", absl::StrCat(k),
+                                 "--coordinator", addresses.GrpcAddress(kCoordinator)});
+                         return argv;
+                       }});
+  }
+  for (int k = 0; k < o.workers; ++k) {
+    members.push_back({.name = absl::StrCat("worker-", k),
+                       .stage = 2,
+                       .serves_grpc = false,
+                       .argv = [o](const common::Ports& ports, const std::string& port_file,
+                                   const AddressBook& addresses) {
+                         Arguments argv = Shared(o.bin_dir + "/d2g-worker", ports, port_file);
+                         Append(argv, {"--coordinator", addresses.GrpcAddress(kCoordinator),
+                                       "--threads", absl::StrCat(o.threads), "--device", o.device});
+                         return argv;
+                       }});
+  }
+  members.push_back({.name = "trainer-0",
+                     .stage = 2,
+                     .serves_grpc = false,
+                     .grace = kTrainerGrace,
+                     .argv = [o](const common::Ports& ports, const std::string& port_file,
+                                 const AddressBook& addresses) {
+                       Arguments argv = Shared(o.bin_dir + "/d2g-trainer", ports, port_file);
+                       Append(argv,
+                              {"--coordinator", addresses.GrpcAddress(kCoordinator), "--slots",
+                               absl::StrCat(o.slots), "--device", o.device, "--rank-binary",
+                               o.bin_dir + "/d2g-rank", "--threads", absl::StrCat(o.threads)});
+                       return argv;
+                     }});
+  return members;
+}
+
+}  // namespace d2g::cli

@@ -1,0 +1,41 @@
+// Which processes make up the local cluster, and with which flags.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "cli/supervisor.h"
+
+namespace d2g::cli {
+
+// Limits of `d2g up`; a larger cluster belongs on more machines.
+inline constexpr int kMaxLocalShards = 64;
+inline constexpr int kMaxLocalWorkers = 64;
+inline constexpr int kMaxLocalSlots = 64;
+
+struct LocalClusterOptions {
+  // Folder of the binaries.
+  std::string bin_dir;
+  // Everything that the cluster keeps.
+  std::string data_dir;
+  // Store shards; frozen by the first start on a data folder.
+  int shards = 2;
+  // Simulation workers; they also evaluate and export.
+  int workers = 2;
+  // Ranks that the trainer's agent runs at once.
+  int slots = 2;
+  // Threads a worker or rank on a CPU.
+  int threads = 1;
+  // The coordinator's port; 0: any free one.
+  int port = 0;
+  // "cpu", "cuda:0" or "auto".
+  std::string device = "auto";
+  // A lease without progress lapses after this.
+  absl::Duration lease_duration = absl::Seconds(60);
+};
+
+// The members, the coordinator first.
+std::vector<MemberSpec> LocalClusterMembers(const LocalClusterOptions& options);
+
+}  // namespace d2g::cli

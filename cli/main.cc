@@ -1,0 +1,46 @@
+// d2g: the command line of the service.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "cli/command.h"
+#include "cli/exit_code.h"
+#include "services/common/version.h"
+
+namespace d2g::cli {
+namespace {
+
+constexpr char kFooter[] =
+    "The coordinator is the one given by --coordinator, else $D2G_COORDINATOR, else the local\n"
+    "cluster's.\n"
+    "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 bad input, 4 cannot reach,\n"
+    "5 the job failed or was cancelled.";
+
+int Main(int argc, char** argv) {
+  CLI::App app("Distils text-to-image diffusion teachers into one-step students.", "d2g");
+  app.set_version_flag("--version", common::Version());
+  app.require_subcommand(1);
+  app.footer(kFooter);
+  Action action;
+  for (const auto add : {AddUp, AddDown, AddGenerate}) {
+    add(app, &action);
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    PrintError(std::string(error.what()) + "; see d2g --help");
+    return kExitUsage;
+  }
+  const absl::StatusOr<int> code = action();
+  if (code.ok()) return *code;
+  PrintError(std::string(code.status().message()));
+  return common::ExitCodeOf(code.status());
+}
+
+}  // namespace
+
+void PrintError(const std::string& message) { std::fprintf(stderr, "d2g: %s\n", message.c_str()); }
+
+}  // namespace d2g::cli
+
+int main(int argc, char** argv) { return d2g::cli::Main(argc, argv); }

@@ -1,0 +1,293 @@
+#include "cli/yaml_message.h"
+
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <set>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "google/protobuf/descriptor.h"
+#include "services/common/status_macros.h"
+
+namespace d2g::cli {
+namespace {
+
+using google::protobuf::Descriptor;
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+using google::protobuf::Reflection;
+
+// Documents nested deeper than this are refused (the parser and this walk are recursive).
+constexpr int kMaxDepth = 32;
+
+// Where a value stands, for errors.
+struct Place {
+  std::string file;
+  std::string field;  // "train.gan.weight"
+  int line = -1;      // from 0; -1: unknown
+};
+
+absl::Status Bad(const Place& place, const std::string& what) {
+  std::string where = place.file;
+  if (place.line >= 0) absl::StrAppend(&where, ":", place.line + 1);
+  if (!place.field.empty()) absl::StrAppend(&where, ": ", place.field);
+  return absl::InvalidArgumentError(absl::StrCat(where, ": ", what));
+}
+
+int EditDistance(const std::string& a, const std::string& b) {
+  std::vector<int> row(b.size() + 1);
+  for (size_t j = 0; j <= b.size(); ++j) row[j] = static_cast<int>(j);
+  for (size_t i = 1; i <= a.size(); ++i) {
+    int diagonal = row[0];
+    row[0] = static_cast<int>(i);
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const int above = row[j];
+      row[j] = std::min({above + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      diagonal = above;
+    }
+  }
+  return row[b.size()];
+}
+
+// "did you mean 'steps'?" or, when nothing is near, all names.
+std::string Suggest(const std::string& name, const Descriptor& type) {
+  std::vector<std::string> all;
+  std::vector<std::pair<int, std::string>> near;
+  const int limit = std::max<int>(2, static_cast<int>(name.size()) / 3);
+  for (int i = 0; i < type.field_count(); ++i) {
+    all.push_back(type.field(i)->name());
+    const int distance = EditDistance(name, all.back());
+    if (distance <= limit) near.emplace_back(distance, all.back());
+  }
+  if (near.empty()) return absl::StrCat("known fields here: ", absl::StrJoin(all, ", "));
+  std::sort(near.begin(), near.end());
+  if (near.size() > 3) near.resize(3);
+  return absl::StrCat("did you mean ",
+                      absl::StrJoin(near, " or ",
+                                    [](std::string* out, const auto& candidate) {
+                                      absl::StrAppend(out, "'", candidate.second, "'");
+                                    }),
+                      "?");
+}
+
+const FieldDescriptor* FindField(const Descriptor& type, const std::string& name) {
+  if (const FieldDescriptor* field = type.FindFieldByName(name)) return field;
+  for (int i = 0; i < type.field_count(); ++i) {
+    if (type.field(i)->json_name() == name) return type.field(i);
+  }
+  return nullptr;
+}
+
+// An integer written as 2048, "2048", 1e6 or 2048.0. Empty when it is none or out of range.
+template <typename Int>
+std::optional<Int> ToInteger(const std::string& text) {
+  Int value;
+  if (absl::SimpleAtoi(text, &value)) return value;
+  double number;
+  if (!absl::SimpleAtod(text, &number) || number != std::floor(number)) return std::nullopt;
+  // Doubles hold integers exactly up to 2^53; larger ones must be written out.
+  if (std::fabs(number) > 9007199254740992.0) return std::nullopt;
+  if (number < static_cast<double>(std::numeric_limits<Int>::min()) ||
+      number > static_cast<double>(std::numeric_limits<Int>::max())) {
+    return std::nullopt;
+  }
+  return static_cast<Int>(number);
+}
+
+// Calls `set` with the integer in `text`, or says what was expected.
+template <typename Int, typename Set>
+absl::Status SetInteger(const std::string& text, const Place& place, Set set) {
+  const std::optional<Int> value = ToInteger<Int>(text);
+  if (!value.has_value()) {
+    return Bad(place, absl::StrCat("'", text, "' is not a whole number from ",
+                                   std::numeric_limits<Int>::min(), " to ",
+                                   std::numeric_limits<Int>::max()));
+  }
+  set(*value);
+  return absl::OkStatus();
+}
+
+absl::Status SetEnum(const std::string& text, const FieldDescriptor& field, const Place& place,
+                     Message* message) {
+  const auto* type = field.enum_type();
+  const auto* value = type->FindValueByName(text);
+  int32_t number;
+  if (value == nullptr && absl::SimpleAtoi(text, &number)) value = type->FindValueByNumber(number);
+  if (value == nullptr) {
+    std::vector<std::string> names;
+    for (int i = 0; i < type->value_count(); ++i) {
+      if (type->value(i)->number() != 0) names.push_back(type->value(i)->name());
+    }
+    return Bad(place, absl::StrCat("'", text, "' is none of ", absl::StrJoin(names, ", ")));
+  }
+  const Reflection& reflection = *message->GetReflection();
+  field.is_repeated() ? reflection.AddEnum(message, &field, value)
+                      : reflection.SetEnum(message, &field, value);
+  return absl::OkStatus();
+}
+
+// Sets, or for a repeated field adds, one scalar.
+absl::Status SetScalar(const std::string& text, const FieldDescriptor& field, const Place& place,
+                       Message* message) {
+  const Reflection& reflection = *message->GetReflection();
+  const bool add = field.is_repeated();
+  switch (field.cpp_type()) {
+    case FieldDescriptor::CPPTYPE_INT32:
+      return SetInteger<int32_t>(text, place, [&](int32_t v) {
+        add ? reflection.AddInt32(message, &field, v) : reflection.SetInt32(message, &field, v);
+      });
+    case FieldDescriptor::CPPTYPE_INT64:
+      return SetInteger<int64_t>(text, place, [&](int64_t v) {
+        add ? reflection.AddInt64(message, &field, v) : reflection.SetInt64(message, &field, v);
+      });
+    case FieldDescriptor::CPPTYPE_UINT32:
+      return SetInteger<uint32_t>(text, place, [&](uint32_t v) {
+        add ? reflection.AddUInt32(message, &field, v) : reflection.SetUInt32(message, &field, v);
+      });
+    case FieldDescriptor::CPPTYPE_UINT64:
+      return SetInteger<uint64_t>(text, place, [&](uint64_t v) {
+        add ? reflection.AddUInt64(message, &field, v) : reflection.SetUInt64(message, &field, v);
+      });
+    case FieldDescriptor::CPPTYPE_DOUBLE:
+    case FieldDescriptor::CPPTYPE_FLOAT: {
+      double value;
+      if (!absl::SimpleAtod(text, &value) || !std::isfinite(value)) {
+        return Bad(place, absl::StrCat("'", text, "' is not a finite number"));
+      }
+      if (field.cpp_type() == FieldDescriptor::CPPTYPE_FLOAT) {
+        const auto narrow = static_cast<float>(value);
+        add ? reflection.AddFloat(message, &field, narrow)
+            : reflection.SetFloat(message, &field, narrow);
+      } else {
+        add ? reflection.AddDouble(message, &field, value)
+            : reflection.SetDouble(message, &field, value);
+      }
+      return absl::OkStatus();
+    }
+    case FieldDescriptor::CPPTYPE_BOOL: {
+      if (text != "true" && text != "false") {
+        return Bad(place, absl::StrCat("'", text, "' is neither true nor false"));
+      }
+      const bool value = text == "true";
+      add ? reflection.AddBool(message, &field, value) : reflection.SetBool(message, &field, value);
+      return absl::OkStatus();
+    }
+    case FieldDescriptor::CPPTYPE_STRING:
+      if (field.type() == FieldDescriptor::TYPE_BYTES) break;
+      add ? reflection.AddString(message, &field, text)
+          : reflection.SetString(message, &field, text);
+      return absl::OkStatus();
+    case FieldDescriptor::CPPTYPE_ENUM:
+      return SetEnum(text, field, place, message);
+    case FieldDescriptor::CPPTYPE_MESSAGE:
+      break;
+  }
+  return Bad(place, "cannot be set from a file");
+}
+
+const char* KindOf(const YAML::Node& node) {
+  switch (node.Type()) {
+    case YAML::NodeType::Map:
+      return "a map";
+    case YAML::NodeType::Sequence:
+      return "a list";
+    case YAML::NodeType::Scalar:
+      return "a single value";
+    default:
+      return "nothing";
+  }
+}
+
+absl::Status FillMessage(const YAML::Node& node, Place place, int depth, Message* message);
+
+// One value of a field: a nested message, or a scalar.
+absl::Status FillValue(const YAML::Node& node, const FieldDescriptor& field, const Place& place,
+                       int depth, Message* message) {
+  if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+    const Reflection& reflection = *message->GetReflection();
+    Message* nested = field.is_repeated() ? reflection.AddMessage(message, &field)
+                                          : reflection.MutableMessage(message, &field);
+    return FillMessage(node, place, depth + 1, nested);
+  }
+  if (!node.IsScalar()) {
+    return Bad(place, absl::StrCat("expected a single value, found ", KindOf(node)));
+  }
+  return SetScalar(node.Scalar(), field, place, message);
+}
+
+absl::Status FillMessage(const YAML::Node& node, Place place, int depth, Message* message) {
+  if (depth > kMaxDepth) return Bad(place, absl::StrCat("nested deeper than ", kMaxDepth));
+  if (!node.IsMap()) {
+    return Bad(place, absl::StrCat("expected fields (a map), found ", KindOf(node)));
+  }
+  const Descriptor& type = *message->GetDescriptor();
+  std::set<const FieldDescriptor*> seen;
+  for (const auto& entry : node) {
+    Place here = place;
+    here.line = entry.first.Mark().line;
+    if (!entry.first.IsScalar()) return Bad(here, "a field's name must be a single word");
+    const std::string& name = entry.first.Scalar();
+    here.field = place.field.empty() ? name : absl::StrCat(place.field, ".", name);
+    const FieldDescriptor* field = FindField(type, name);
+    if (field == nullptr) {
+      return Bad(here, absl::StrCat("unknown field; ", Suggest(name, type)));
+    }
+    if (!seen.insert(field).second) return Bad(here, "given twice");
+    if (entry.second.IsNull()) continue;
+    if (field->is_map()) return Bad(here, "cannot be set from a file");
+    if (!field->is_repeated()) {
+      D2G_RETURN_IF_ERROR(FillValue(entry.second, *field, here, depth, message));
+      continue;
+    }
+    if (!entry.second.IsSequence()) {
+      return Bad(here, absl::StrCat("expected a list, found ", KindOf(entry.second)));
+    }
+    for (const YAML::Node& item : entry.second) {
+      D2G_RETURN_IF_ERROR(FillValue(item, *field, here, depth, message));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status ParseYamlMessage(std::string_view text, const std::string& file, Message* message) {
+  // yaml-cpp throws; nothing of it leaves this function.
+  try {
+    const YAML::Node root = YAML::Load(std::string(text));
+    return FillMessage(root, Place{.file = file}, 0, message);
+  } catch (const YAML::Exception& error) {
+    return Bad(Place{.file = file, .line = error.mark.line}, error.msg);
+  }
+}
+
+absl::Status SetMessageField(std::string_view path, std::string_view value,
+                             const std::string& origin, Message* message) {
+  const Place place{.file = origin, .field = std::string(path)};
+  const std::vector<std::string> names = absl::StrSplit(std::string(path), '.');
+  for (size_t i = 0; i < names.size(); ++i) {
+    const Descriptor& type = *message->GetDescriptor();
+    const FieldDescriptor* field = FindField(type, names[i]);
+    if (field == nullptr) {
+      return Bad(place, absl::StrCat("unknown field; ", Suggest(names[i], type)));
+    }
+    const bool last = i + 1 == names.size();
+    const bool nested = field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE;
+    if (field->is_repeated() || nested == last) {
+      return Bad(place, "expected the path of a single value, as in train.steps");
+    }
+    if (last) return SetScalar(std::string(value), *field, place, message);
+    message = message->GetReflection()->MutableMessage(message, field);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace d2g::cli

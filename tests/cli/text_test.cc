@@ -1,0 +1,166 @@
+// Numbers, tables, progress and reports as text.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "cli/format.h"
+#include "cli/progress.h"
+#include "cli/report.h"
+#include "cli/table.h"
+#include "google/protobuf/text_format.h"
+
+namespace d2g::cli {
+namespace {
+
+using coordinator::v1::EvaluationReport;
+using coordinator::v1::Job;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+template <typename Message>
+Message FromText(const std::string& text) {
+  Message message;
+  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &message)) << text;
+  return message;
+}
+
+Job RunningJob() {
+  return FromText<Job>(R"pb(
+    name: "jobs/a1"
+    spec { display_name: "demo" }
+    state: STATE_RUNNING
+    stages {
+      stage: STAGE_SIMULATE
+      done: 512
+      total: 2048
+      unit: "triples"
+      rate: 12.5
+      reused: 256
+      eta { seconds: 123 }
+      start_time { seconds: 1000 }
+    }
+    stages { stage: STAGE_TRAIN total: 150 unit: "steps" }
+  )pb");
+}
+
+TEST(Format, Counts) {
+  EXPECT_EQ(CountText(0), "0");
+  EXPECT_EQ(CountText(999), "999");
+  EXPECT_EQ(CountText(1000), "1,000");
+  EXPECT_EQ(CountText(-1234567), "-1,234,567");
+}
+
+TEST(Format, Numbers) {
+  EXPECT_EQ(NumberText(0), "0");
+  EXPECT_EQ(NumberText(0.01234), "0.0123");
+  EXPECT_EQ(NumberText(5.678), "5.68");
+  EXPECT_EQ(NumberText(-45.67), "-45.7");
+  EXPECT_EQ(NumberText(999.7), "1,000");
+  EXPECT_EQ(NumberText(1e-5), "1.00e-05");
+}
+
+TEST(Format, Durations) {
+  EXPECT_EQ(DurationText(absl::Seconds(-1)), "0.0 s");
+  EXPECT_EQ(DurationText(absl::Milliseconds(450)), "0.5 s");
+  EXPECT_EQ(DurationText(absl::Seconds(59)), "59 s");
+  EXPECT_EQ(DurationText(absl::Milliseconds(59'700)), "1 min 00 s");
+  EXPECT_EQ(DurationText(absl::Minutes(127)), "2 h 07 min");
+  EXPECT_EQ(DurationText(absl::Hours(76)), "3 d 4 h");
+}
+
+TEST(Table, AlignsByCodePoints) {
+  Table table({"name", "value"});
+  table.Add({"a", "1"});
+  table.Add({"\xC3\xA9\xC3\xA9", "1,000"});
+  EXPECT_EQ(table.ToString("> "), "> name  value\n> a         1\n> \xC3\xA9\xC3\xA9    1,000\n");
+}
+
+TEST(Progress, BarFillsWithTheShareDone) {
+  EXPECT_EQ(Bar(0, 10, 4), "[----]");
+  EXPECT_EQ(Bar(5, 10, 4), "[##--]");
+  EXPECT_EQ(Bar(20, 10, 4), "[####]");
+  EXPECT_EQ(Bar(5, 0, 4), "[----]");
+}
+
+TEST(Progress, LinesShowCountsRateAndTimeLeft) {
+  EXPECT_THAT(ProgressLines(RunningJob(), 200),
+              ElementsAre("jobs/a1 (demo)  running",
+                          "  simulate  [######------------------]  512 / 2,048 triples  12.5/s  "
+                          "2 min 03 s left  256 reused",
+                          "  train     [------------------------]  0 / 150 steps"));
+}
+
+TEST(Progress, LinesFitTheTerminal) {
+  for (const std::string& line : ProgressLines(RunningJob(), 40)) EXPECT_LE(line.size(), 40U);
+}
+
+TEST(Progress, PlainLinesComeOnChangesAndAtIntervals) {
+  PlainProgress plain;
+  Job job = RunningJob();
+  EXPECT_THAT(plain.Update(job, absl::Seconds(0)),
+              ElementsAre("jobs/a1 (demo)  running", HasSubstr("512 / 2,048")));
+  job.mutable_stages(0)->set_done(600);
+  EXPECT_THAT(plain.Update(job, absl::Seconds(1)), IsEmpty());
+  EXPECT_THAT(plain.Update(job, absl::Seconds(11)), ElementsAre(HasSubstr("600 / 2,048")));
+  EXPECT_THAT(plain.Update(job, absl::Seconds(30)), IsEmpty());  // nothing moved
+  job.add_health("no workers");
+  EXPECT_THAT(plain.Update(job, absl::Seconds(31)), ElementsAre("  health: no workers"));
+  job.mutable_stages(0)->set_done(2048);
+  job.mutable_stages(0)->mutable_end_time()->set_seconds(1100);
+  job.clear_health();
+  EXPECT_THAT(plain.Update(job, absl::Seconds(32)),
+              ElementsAre("  health: good again", HasSubstr("done in 1 min 40 s")));
+  job.set_state(Job::STATE_FAILED);
+  job.set_error("disk full");
+  EXPECT_THAT(plain.Update(job, absl::Seconds(33)),
+              ElementsAre("jobs/a1 (demo)  failed", "  error: disk full"));
+}
+
+TEST(Report, EvaluationShowsIntervalsAndGap) {
+  const auto report = FromText<EvaluationReport>(R"pb(
+    checkpoint_step: 150
+    rows {
+      model: "teacher_50"
+      pictures: 512
+      measures { name: "frechet_distance" value: 5.04 low: 4.9 high: 5.2 }
+      measures { name: "seconds_per_picture" value: 0.25 low: 0.24 high: 0.26 }
+    }
+    rows {
+      model: "student_1"
+      pictures: 512
+      measures { name: "frechet_distance" value: 5.3 low: 5.1 high: 5.5 }
+    }
+    gap_closed { key: "frechet_distance" value: 0.98 }
+    discriminator { key: "accuracy" value: 0.71 }
+    grid_path: "/out/grid.png"
+  )pb");
+  EXPECT_EQ(EvaluationTable(report),
+            "evaluation of the checkpoint at step 150 on 512 held-out pictures (in brackets: 95 % "
+            "intervals)\n"
+            "  model               frechet distance\n"
+            "  teacher, 50 steps  5.04 [4.90, 5.20]\n"
+            "  student, 1 step    5.30 [5.10, 5.50]\n"
+            "  gap closed                      98 %\n"
+            "\n"
+            "  model              ms per picture\n"
+            "  teacher, 50 steps  250 [240, 260]\n"
+            "  student, 1 step                 -\n"
+            "\n"
+            "  discriminator on held-out triples: accuracy 0.710\n"
+            "\n"
+            "  pictures side by side: /out/grid.png\n");
+}
+
+TEST(Report, JobsTableHasARowAJob) {
+  Job done = RunningJob();
+  done.set_state(Job::STATE_SUCCEEDED);
+  const std::string table = JobsTable({RunningJob(), done}, absl::FromUnixSeconds(7200));
+  EXPECT_THAT(table, HasSubstr("jobs/a1  demo   running    simulate  512 / 2,048 triples  2 h"));
+  EXPECT_THAT(table, HasSubstr("succeeded  -"));
+}
+
+}  // namespace
+}  // namespace d2g::cli
