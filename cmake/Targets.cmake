@@ -14,6 +14,10 @@ function(_d2g_common target torch)
   d2g_warnings(${target})
   if(torch)
     target_link_libraries(${target} PRIVATE d2g::torch)
+    # The header was compiled with a library's -fPIC; CMake would give programs -fPIE and gcc would
+    # then refuse it.
+    set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+    target_compile_options(${target} PRIVATE -fPIC)
     target_precompile_headers(${target} REUSE_FROM d2g_torch_pch)
   endif()
 endfunction()

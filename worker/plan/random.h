@@ -21,6 +21,7 @@ enum class Purpose : uint32_t {
   kR1 = 4,
   kAugment = 5,
   kPrompts = 6,
+  kBootstrap = 7,
 };
 
 using PhiloxBlock = std::array<uint32_t, 4>;

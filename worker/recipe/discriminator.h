@@ -20,24 +20,27 @@ namespace d2g::recipe {
 // logit 0 everywhere.
 //
 // Parameters by name: "unet.{diffusers name}" (without the unused output layers), "noise_in.weight"
-// and ".bias", "latent_in.{level}.*", "heads.{scale}.{0,1}.*" with scale 0 the finest.
+// and ".bias", "latent_in.{level}.*", "heads.{scale}.{norm,hidden,logit}.*" with
+// scale 0 the finest.
 //
-// Immutable but for the values of its parameters; not thread-safe.
+// Forward is const; not thread-safe against writers of the parameters.
 class Discriminator {
  public:
   // Timestep given to the U-Net: D sees clean latents.
   static constexpr int64_t kTimestep = 0;
 
-  // The parameters that a new discriminator starts with. `output_scales`: scales with a head,
-  // counted from the finest; 0: all. Throws model::Error when it is negative or more than there
-  // are, naming both. `seed` draws the heads' first layers.
-  static model::TensorMap Start(const model::UNet2DConditionModel& teacher_unet, int output_scales,
-                                uint64_t seed);
+  // A new one. `output_scales`: scales with a head, counted from the finest; 0: all. `seed` draws
+  // the heads' first layers. Throws model::Error when there are fewer scales, naming both.
+  Discriminator(const model::UNet2DConditionModel& teacher_unet, int output_scales, uint64_t seed,
+                at::Device device);
 
-  // Shares `parameters` (as from Start, or a checkpoint's). The U-Net's output layers are taken
-  // from the teacher. Throws model::Error naming a parameter that is missing or unknown.
-  Discriminator(const model::UNet2DConditionModel& teacher_unet,
-                const model::TensorMap& parameters);
+  // One that was trained, from a checkpoint's tensors. Throws model::Error naming a tensor that is
+  // missing, unknown or of another shape.
+  Discriminator(const model::UNet2DConditionModel& teacher_unet, const model::TensorMap& trained,
+                at::Device device);
+
+  // Handles by name; write through them.
+  const model::TensorMap& parameters() const { return parameters_; }
 
   // z, x [B,C,H,W], text [B,L,D] -> a logit map [B,1,h,w] per scale, finest first.
   std::vector<at::Tensor> Forward(const at::Tensor& z, const at::Tensor& x,

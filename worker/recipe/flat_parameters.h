@@ -11,24 +11,25 @@
 
 namespace d2g::recipe {
 
-// Owns one flat buffer of values and one of gradients, both fp32 and contiguous. Every parameter is
-// a leaf tensor that views its part of the values, and its .grad views the same part of the
-// gradients: a backward pass fills the flat gradient in place, one all-reduce of it reduces every
-// parameter, and optimiser and EMA are single kernels over flat tensors. Parts are in ascending
-// order of name, each starting at a multiple of 16 elements (64 bytes, for oneDNN); the padding
-// stays 0. So two ranks with the same names and shapes have the same layout.
+// Owns one flat buffer of values and one of gradients, both fp32 and contiguous, and moves a
+// network's parameters into them: every parameter becomes a leaf that views its part of the values,
+// its .grad views the same part of the gradients. So a backward pass fills the flat gradient in
+// place, one all-reduce of it reduces every parameter, and optimiser and EMA are single kernels
+// over flat tensors. Parts are in ascending order of name, each starting at a multiple of 16
+// elements (64 bytes, for oneDNN); the padding stays 0. Two ranks with the same names and shapes
+// have the same layout.
 //
-// Not thread-safe. Never assign to a parameter or its .grad: write through them.
+// Not thread-safe. From then on nobody may assign to a parameter or its .grad, only write through.
 class FlatParameters {
  public:
-  // Copies `start` (any float dtype) into a new buffer on `device`. Throws model::Error when a
-  // tensor is undefined or not floating point.
-  FlatParameters(const model::TensorMap& start, at::Device device);
+  // `parameters` are the network's own handles (UNet2DConditionModel::parameters()), fp32 leaves on
+  // one device. Throws model::Error naming one that is not, or when there are none.
+  explicit FlatParameters(const model::TensorMap& parameters);
 
   FlatParameters(const FlatParameters&) = delete;
   FlatParameters& operator=(const FlatParameters&) = delete;
 
-  // The parameters by name: leaves that require grad, views of values().
+  // The network's handles by name: leaves that require grad, views of values().
   const model::TensorMap& tensors() const { return tensors_; }
   // [N] values, fp32. Plain data without autograd history.
   const at::Tensor& values() const { return values_; }

@@ -24,7 +24,7 @@ class RegressionTerm {
   virtual at::Tensor PerSample(const at::Tensor& a, const at::Tensor& b) const = 0;
 };
 
-// sqrt(|d|^2 + c^2) - c on latents (losses.h). Throws model::Error unless c > 0.
+// Pseudo-Huber on latents (losses.h). Throws model::Error unless c > 0.
 std::shared_ptr<const RegressionTerm> MakePseudoHuberTerm(double weight, double c);
 
 // Distance in the features of `network` at every tap but "logits" (losses.h). Throws model::Error

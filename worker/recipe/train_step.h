@@ -45,6 +45,7 @@ struct TrainStepOptions {
   double learning_rate = 5e-4;
   // Steps of linear warm-up, for G and, from its own first step, for D.
   int64_t warmup_steps = 0;
+  // Of G; D's rate stays where the warm-up ends, since it has to follow G to the last step.
   Schedule schedule = Schedule::kConstant;
   double weight_decay = 0;
   // Limit of the 2-norm of G's and of D's gradient; 0: none.
@@ -71,7 +72,7 @@ struct MicroBatch {
   at::Tensor z;     // [B,C,H,W] noise
   at::Tensor x;     // [B,C,H,W] the teacher's solution
   at::Tensor text;  // [B,L,D] embedding of the prompt
-  // [B] 1 for a triple that counts, 0 for one that is skipped (and whose numbers are ignored).
+  // [B] 1 for a triple that counts, 0 for one that is skipped (its x may hold anything).
   at::Tensor weight;
   // Only read where D trains: its negatives, and for the rows that need them the other triple's
   // text [B,L,D] and noise [B,C,H,W] (other rows may hold anything finite; undefined when no row
@@ -114,7 +115,7 @@ struct UpdateResult {
 // Not thread-safe. Methods throw model::Error for bad shapes and c10::Error from LibTorch.
 class TrainStep {
  public:
-  // `teacher_unet` is the teacher's U-Net (config and fp32 weights): G, EMA and D start from it.
+  // `teacher_unet` is the teacher's U-Net: G, EMA and D start as copies of it in fp32.
   TrainStep(const TrainStepOptions& options, const model::UNet2DConditionModel& teacher_unet,
             const OneStepGenerator& conversion,
             std::vector<std::shared_ptr<const RegressionTerm>> regression, at::Device device);
@@ -136,8 +137,8 @@ class TrainStep {
 
   // This rank's part of the step's metrics by name; summed over ranks they are means: "loss" (G's
   // whole), one per regression term, "adversarial", "discriminator_loss", "discriminator_accuracy"
-  // (real and negative pictures told right). Only those that the step computed. Reading waits for
-  // the device.
+  // (real and negative triples told right). Only those that the step computed, so the same names on
+  // every rank that had a micro-batch. Reading waits for the device.
   std::map<std::string, double> Metrics() const;
 
   FlatParameters& generator() { return *generator_parameters_; }
@@ -164,16 +165,15 @@ class TrainStep {
   UpdateResult Update(FlatParameters& parameters, AdamW& optimizer, double learning_rate);
 
   const TrainStepOptions options_;
-  const at::Device device_;
   const OneStepGenerator conversion_;
   const std::vector<std::shared_ptr<const RegressionTerm>> regression_;
-  std::unique_ptr<FlatParameters> generator_parameters_;
   std::unique_ptr<model::UNet2DConditionModel> generator_;
+  std::unique_ptr<FlatParameters> generator_parameters_;
   std::unique_ptr<AdamW> generator_optimizer_;
   std::unique_ptr<Ema> ema_;
   // The four below exist when gan.weight > 0.
-  std::unique_ptr<FlatParameters> discriminator_parameters_;
   std::unique_ptr<Discriminator> discriminator_;
+  std::unique_ptr<FlatParameters> discriminator_parameters_;
   std::unique_ptr<AdamW> discriminator_optimizer_;
 
   int64_t step_ = 0;

@@ -1,0 +1,223 @@
+// Files, digests, prompt lists, port files, model folders.
+#include <sys/stat.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "services/common/digest.h"
+#include "services/common/file_io.h"
+#include "services/common/model_folder.h"
+#include "services/common/port_file.h"
+#include "services/common/prompts.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
+
+namespace d2g::common {
+namespace {
+
+using ::d2g::testing::IsOk;
+using ::d2g::testing::IsOkAndHolds;
+using ::d2g::testing::StatusIs;
+using ::d2g::testing::TempDir;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+size_t CountFiles(const std::string& folder) {
+  return static_cast<size_t>(std::distance(std::filesystem::directory_iterator(folder), {}));
+}
+
+TEST(FileIoTest, WritesWholeOrNothing) {
+  const TempDir dir;
+  const std::string path = dir.File("a.json");
+  ASSERT_THAT(WriteFileAtomically(path, "one"), IsOk());
+  ASSERT_THAT(WriteFileAtomically(path, "two"), IsOk());
+  EXPECT_THAT(ReadFile(path), IsOkAndHolds(std::string("two")));
+  EXPECT_EQ(CountFiles(dir.path()), 1u);
+  // A folder in the way: the error names it and no temporary file stays.
+  std::filesystem::create_directory(dir.File("folder"));
+  EXPECT_THAT(WriteFileAtomically(dir.File("folder"), "x"),
+              StatusIs(absl::StatusCode::kInternal, HasSubstr(dir.File("folder"))));
+  EXPECT_EQ(CountFiles(dir.path()), 2u);
+}
+
+TEST(FileIoTest, ErrorsNamePathAndReason) {
+  const TempDir dir;
+  EXPECT_THAT(ReadFile(dir.File("none")),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr(dir.File("none"))));
+  ASSERT_THAT(WriteFileAtomically(dir.File("big"), std::string(100, 'x')), IsOk());
+  EXPECT_THAT(ReadFile(dir.File("big"), /*max_bytes=*/99),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("99")));
+  EXPECT_THAT(WriteFileAtomically(dir.File("no/such/file"), "x"),
+              StatusIs(absl::StatusCode::kNotFound));
+}
+
+// Reference values of XXH3 with seed 0 (xxhsum -H2, xxhsum -H3 of empty input).
+TEST(DigestTest, MatchesReferenceValues) {
+  EXPECT_EQ(Xxh3Hex128(""), "99aa06d3014798d86001c324468d497f");
+  EXPECT_EQ(Xxh3(""), 0x2d06800538d394c2ULL);
+  Digester digester;
+  digester.Update("hello ");
+  digester.Update("world");
+  EXPECT_EQ(digester.Hex(), Xxh3Hex128("hello world"));
+}
+
+TEST(PromptsTest, LinesAndDigest) {
+  ASSERT_OK_AND_ASSIGN(const PromptLines list, ParsePromptList("a red shoe\nein grünes Hemd\r\nx"));
+  EXPECT_THAT(list.lines, ElementsAre("a red shoe", "ein grünes Hemd", "x"));
+  EXPECT_EQ(list.digest, "xxh3-128:" + Xxh3Hex128("a red shoe\nein grünes Hemd\nx\n"));
+}
+
+TEST(PromptsTest, BadListsNameLineAndLimit) {
+  const auto expect = [](const std::string& text, const std::string& part) {
+    EXPECT_THAT(ParsePromptList(text),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(part)))
+        << part;
+  };
+  expect("", "no lines");
+  expect("a\n\nb\n", "line 2 is empty");
+  expect("a\nb\n  \t\n", "line 3 is empty");
+  expect("a\n" + std::string(1001, 'x'), "line 2 has 1001 bytes; the limit is 1000");
+  expect("a\n\xc3\x28\n", "line 2 is not UTF-8");
+  expect("\xed\xa0\x80\n", "line 1 is not UTF-8");
+  expect("\xc0\xaf\n", "line 1 is not UTF-8");
+  expect("\xe2\x82\n", "line 1 is not UTF-8");
+  EXPECT_THAT(ParsePromptList(std::string(1000, 'x')), IsOk());
+}
+
+TEST(PortFileTest, RoundTrip) {
+  const TempDir dir;
+  EXPECT_THAT(ReadPortFile(dir.File("p")), StatusIs(absl::StatusCode::kNotFound));
+  ASSERT_THAT(WritePortFile(dir.File("p"), {.grpc = 12, .admin = 34}), IsOk());
+  ASSERT_OK_AND_ASSIGN(const Ports ports, ReadPortFile(dir.File("p")));
+  EXPECT_EQ(ports.grpc, 12);
+  EXPECT_EQ(ports.admin, 34);
+  ASSERT_THAT(WriteFileAtomically(dir.File("p"), "[]"), IsOk());
+  EXPECT_THAT(ReadPortFile(dir.File("p")), StatusIs(absl::StatusCode::kInvalidArgument));
+  EXPECT_THAT(WritePortFile("", {}), IsOk());
+}
+
+// A small folder with everything InspectModelFolder looks at.
+class ModelFolderTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    Write("model_index.json",
+          R"({"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "U"],
+              "vae": ["diffusers", "V"], "text_encoder": ["transformers", "T"],
+              "tokenizer": ["transformers", "T"], "scheduler": ["diffusers", "D"],
+              "safety_checker": [null, null]})");
+    Write("unet/config.json", R"({"in_channels": 4, "sample_size": 8})");
+    Write("vae/config.json", "{}");
+    Write("text_encoder/config.json", "{}");
+    Write("tokenizer/vocab.json", "{}");
+    Write("tokenizer/merges.txt", "#version: 0.2\n");
+    Write("scheduler/scheduler_config.json", "{}");
+    for (const char* file :
+         {"unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors",
+          "text_encoder/model.safetensors"}) {
+      Write(file, Safetensors());
+    }
+  }
+
+  static std::string Safetensors() {
+    const std::string header =
+        R"({"__metadata__":{"format":"pt"},"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]},)"
+        R"("b":{"dtype":"F16","shape":[],"data_offsets":[24,26]}})";
+    std::string file;
+    for (int i = 0; i < 8; ++i) file.push_back(static_cast<char>(header.size() >> (8 * i)));
+    return file + header + std::string(26, '\1');
+  }
+
+  void Write(const std::string& file, const std::string& content) {
+    const std::string path = dir_.File(file);
+    std::filesystem::create_directories(std::filesystem::path(path).parent_path());
+    std::ofstream(path, std::ios::binary) << content;
+  }
+
+  void ExpectBad(const std::string& part) {
+    EXPECT_THAT(InspectModelFolder(dir_.path()),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(part)))
+        << part;
+  }
+
+  TempDir dir_;
+};
+
+TEST_F(ModelFolderTest, CompleteFolder) {
+  ASSERT_OK_AND_ASSIGN(const ModelFolder folder, InspectModelFolder(dir_.path()));
+  EXPECT_EQ(folder.latent_channels, 4);
+  EXPECT_EQ(folder.latent_height, 8);
+  EXPECT_EQ(folder.latent_width, 8);
+  EXPECT_EQ(folder.files.size(), 10u);
+  EXPECT_EQ(folder.digest.size(), 9u + 32u);
+  EXPECT_THAT(folder.digest, HasSubstr("xxh3-128:"));
+}
+
+TEST_F(ModelFolderTest, DigestFollowsContentOfComponentsOnly) {
+  ASSERT_OK_AND_ASSIGN(const ModelFolder before, InspectModelFolder(dir_.path()));
+  Write("README.md", "words");
+  ASSERT_OK_AND_ASSIGN(const ModelFolder with_readme, InspectModelFolder(dir_.path()));
+  EXPECT_EQ(with_readme.digest, before.digest);
+  std::string changed = Safetensors();
+  changed.back() = '\2';
+  Write("unet/diffusion_pytorch_model.safetensors", changed);
+  ASSERT_OK_AND_ASSIGN(const ModelFolder after, InspectModelFolder(dir_.path()));
+  EXPECT_NE(after.digest, before.digest);
+}
+
+TEST_F(ModelFolderTest, MissingFilesAreNamed) {
+  for (const char* file :
+       {"model_index.json", "unet/config.json", "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors", "tokenizer/merges.txt",
+        "scheduler/scheduler_config.json"}) {
+    const std::string path = dir_.File(file);
+    std::filesystem::rename(path, path + ".away");
+    ExpectBad(std::string(file) + " is missing");
+    std::filesystem::rename(path + ".away", path);
+  }
+  EXPECT_THAT(InspectModelFolder(dir_.File("nowhere")),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("is not a folder")));
+}
+
+TEST_F(ModelFolderTest, TruncatedWeightsNameBothSizes) {
+  const std::string whole = Safetensors();
+  Write("unet/diffusion_pytorch_model.safetensors", whole.substr(0, whole.size() - 5));
+  ExpectBad(
+      "unet/diffusion_pytorch_model.safetensors is truncated: " + std::to_string(whole.size() - 5) +
+      " bytes; its header says " + std::to_string(whole.size()));
+  Write("unet/diffusion_pytorch_model.safetensors", whole.substr(0, 20));
+  ExpectBad("is truncated: 20 bytes");
+  Write("unet/diffusion_pytorch_model.safetensors", "abc");
+  ExpectBad("too short for a header");
+  Write("unet/diffusion_pytorch_model.safetensors", whole + "x");
+  ExpectBad("has bytes too many");
+  Write("unet/diffusion_pytorch_model.safetensors", "version https://git-lfs.github.com/spec/v1\n");
+  ExpectBad("is not safetensors");
+}
+
+TEST_F(ModelFolderTest, BadConfigIsNamed) {
+  Write("unet/config.json", "{");
+  ExpectBad("unet/config.json is not a JSON object");
+  Write("unet/config.json", R"({"in_channels": 0, "sample_size": 8})");
+  ExpectBad("in_channels");
+  Write("unet/config.json", R"({"in_channels": 4, "sample_size": 8})");
+  Write("model_index.json", R"({"unet": ["a", "b"]})");
+  ExpectBad("lists no component vae");
+}
+
+TEST_F(ModelFolderTest, FolderDigestCoversEveryVisibleFile) {
+  ASSERT_OK_AND_ASSIGN(const std::string before, FolderDigest(dir_.path()));
+  Write(".hidden", "x");
+  EXPECT_THAT(FolderDigest(dir_.path()), IsOkAndHolds(before));
+  Write("README.md", "x");
+  ASSERT_OK_AND_ASSIGN(const std::string after, FolderDigest(dir_.path()));
+  EXPECT_NE(after, before);
+  EXPECT_THAT(FolderDigest(dir_.File("nowhere")), StatusIs(absl::StatusCode::kNotFound));
+}
+
+}  // namespace
+}  // namespace d2g::common

@@ -1,0 +1,50 @@
+#include "worker/collective/backend_group.h"
+#include "worker/model/error.h"
+
+#ifdef D2G_CUDA
+#include <exception>
+
+#include <ATen/Context.h>
+#include <c10/util/intrusive_ptr.h>
+#include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
+#include <torch/csrc/distributed/c10d/Store.hpp>
+#endif
+
+namespace d2g::collective {
+
+#ifdef D2G_CUDA
+
+bool IsNcclAvailable() { return at::hasCUDA(); }
+
+std::unique_ptr<ProcessGroup> MakeNcclGroup(const Rendezvous& rendezvous,
+                                            const ProcessGroupOptions& options) {
+  const at::Device device(at::kCUDA, static_cast<c10::DeviceIndex>(options.device_index));
+  try {
+    const auto nccl = c10d::ProcessGroupNCCL::Options::create();
+    nccl->timeout = options.timeout;
+    const auto store =
+        c10::intrusive_ptr<c10d::Store>::reclaim(GenerationStore(rendezvous, options.generation));
+    store->setTimeout(options.timeout);
+    auto backend =
+        c10::make_intrusive<c10d::ProcessGroupNCCL>(store, options.rank, options.size, nccl);
+    // Connects now instead of at the first operation, so that a missing rank is named here.
+    backend->eagerConnectSingleDevice(device);
+    return WrapBackend(backend.release(), device, options);
+  } catch (const std::exception& error) {
+    model::Fail("rank ", options.rank, " did not meet the other ranks of ", options.size,
+                " through ", rendezvous.address(), " within ", options.timeout.count(),
+                " ms: ", error.what());
+  }
+}
+
+#else
+
+bool IsNcclAvailable() { return false; }
+
+std::unique_ptr<ProcessGroup> MakeNcclGroup(const Rendezvous&, const ProcessGroupOptions&) {
+  model::Fail("NCCL is not in this build: configure with -DD2G_CUDA=ON");
+}
+
+#endif
+
+}  // namespace d2g::collective

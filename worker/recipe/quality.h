@@ -1,0 +1,48 @@
+// Measures of a one-step model against its teacher and against real pictures.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "worker/recipe/frechet.h"
+#include "worker/recipe/intervals.h"
+#include "worker/recipe/sequential_net.h"
+
+namespace d2g::recipe {
+
+// What the evaluator sees in a set of pictures.
+struct JudgedPictures {
+  at::Tensor features;  // [N,D] fp32
+  at::Tensor labels;    // [N] int64, the class it would name
+};
+
+// pictures [N,C,H,W] in [-1,1]. Runs without gradients, `batch` pictures at a time.
+JudgedPictures Judge(const SequentialNet& evaluator, const at::Tensor& pictures,
+                     int64_t batch = 128);
+
+// The label that a prompt asks for: the one with the longest of its words in the prompt, words
+// being compared without case between non-letters. -1 when there is none.
+int64_t LabelOf(const std::string& prompt, const std::vector<SequentialNet::Label>& labels);
+
+// Frechet distance to `reference`, with a bootstrap interval over the pictures.
+Interval FrechetInterval(const at::Tensor& features, const FeatureMoments& reference,
+                         uint64_t seed);
+
+// Share of pictures with the label asked for (-1: left out), with Wilson's interval. Throws
+// model::Error when no prompt asks for a label.
+Interval ClassAgreement(const at::Tensor& labels, const std::vector<int64_t>& asked);
+
+// Mean over pictures of the mean squared difference of latents, with a bootstrap interval.
+// a, b [N,C,H,W].
+Interval PairedDistance(const at::Tensor& a, const at::Tensor& b, uint64_t seed);
+
+// Mean over prompts of the mean distance between the features of pictures of the same prompt, with
+// a bootstrap interval over the prompts. Prompts with one picture are left out; throws model::Error
+// when fewer than 2 prompts have more.
+Interval Diversity(const at::Tensor& features, const std::vector<int64_t>& prompt_of,
+                   uint64_t seed);
+
+}  // namespace d2g::recipe
