@@ -206,7 +206,7 @@ const char* KindOf(const YAML::Node& node) {
   }
 }
 
-absl::Status FillMessage(const YAML::Node& node, Place place, int depth, Message* message);
+absl::Status FillMessage(const YAML::Node& node, const Place& place, int depth, Message* message);
 
 // One value of a field: a nested message, or a scalar.
 absl::Status FillValue(const YAML::Node& node, const FieldDescriptor& field, const Place& place,
@@ -223,7 +223,7 @@ absl::Status FillValue(const YAML::Node& node, const FieldDescriptor& field, con
   return SetScalar(node.Scalar(), field, place, message);
 }
 
-absl::Status FillMessage(const YAML::Node& node, Place place, int depth, Message* message) {
+absl::Status FillMessage(const YAML::Node& node, const Place& place, int depth, Message* message) {
   if (depth > kMaxDepth) return Bad(place, absl::StrCat("nested deeper than ", kMaxDepth));
   if (!node.IsMap()) {
     return Bad(place, absl::StrCat("expected fields (a map), found ", KindOf(node)));

@@ -56,8 +56,8 @@ absl::StatusOr<int64_t> DataBytes(const std::string& path, const json& header) {
   std::vector<std::pair<int64_t, int64_t>> extents;
   for (const auto& [name, entry] : header.items()) {
     if (name == "__metadata__") continue;
-    const auto bad = [&](const std::string& why) {
-      return Bad(path, absl::StrCat("is damaged: tensor ", name, " ", why));
+    const auto bad = [&path, &tensor = name](const std::string& why) {
+      return Bad(path, absl::StrCat("is damaged: tensor ", tensor, " ", why));
     };
     const auto is_count = [](const json& value) { return value.is_number_unsigned(); };
     if (!entry.is_object() || !entry.contains("dtype") || !entry["dtype"].is_string() ||

@@ -1,0 +1,229 @@
+#!/usr/bin/env python3
+"""The project's own checks, which no general tool knows. Prints one line a finding; exit code 1 if any.
+
+  tools/check_project.py [CHECK ...]     all checks, or the named ones
+
+Needs nothing but Python's standard library and git.
+"""
+
+import os
+import re
+import subprocess
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+# Folders whose code may include LibTorch (tests mirror them).
+TORCH_FOLDERS = tuple(
+    f"{prefix}worker/{name}/"
+    for prefix in ("", "tests/")
+    for name in ("model", "recipe", "collective", "simulate", "evaluate", "export", "trainer")
+) + ("bench/",)
+TORCH_FILES = ("worker/torch_status.h", "worker/torch_status.cc", "tests/worker/torch_status_test.cc")
+TORCH_HEADER = re.compile(r'#include\s*[<"](torch/|ATen/|c10/|caffe2/|worker/model/torch_pch)')
+
+# Folder -> prefixes of our own headers that it must not include. Dependencies point one way.
+FORBIDDEN_INCLUDES = {
+    "services/common/": ("services/store/", "coordinator/", "worker/", "cli/"),
+    "services/store/": ("coordinator/coordinator", "worker/simulate/", "worker/trainer/", "cli/"),
+    "coordinator/": ("worker/", "cli/"),
+    "worker/plan/": ("services/", "coordinator/", "d2g/", "worker/model/", "cli/"),
+    "worker/model/": ("services/", "coordinator/", "d2g/", "worker/recipe/", "cli/"),
+    "worker/recipe/": ("services/", "coordinator/", "d2g/", "worker/trainer/", "cli/"),
+    "worker/collective/": ("services/", "coordinator/", "d2g/", "worker/trainer/", "cli/"),
+    "worker/agent/": ("worker/trainer/", "worker/model/", "worker/recipe/", "cli/"),
+    "cli/": ("worker/",),
+}
+
+MAX_LINES = 500
+# Files that may be longer, each with its reason.
+LONG_FILES = {}
+
+# Split so that this file does not contain what it looks for.
+FORBIDDEN_WORDS = re.compile(
+    "|".join(
+        [
+            r"\bTO" + r"DO\b",
+            r"\bFIX" + r"ME\b",
+            r"\bX" + r"XX\b",
+            r"py" + r"pi\.org",
+            r"python" + r"hosted\.org",
+            r"npm" + r"js\.org",
+            r"crates\." + r"io",
+            r"deb\." + r"debian\.org",
+            r"\bChat" + r"GPT\b",
+            r"\bClau" + r"de\b",
+            r"\blanguage" + r" model\b",
+            r"\bcopi" + r"lot\b",
+        ]
+    ),
+    re.IGNORECASE,
+)
+TEXT = (".cc", ".h", ".py", ".sh", ".md", ".proto", ".cmake", ".txt", ".yaml", ".yml", ".json", ".cu")
+
+
+def tracked():
+    out = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split("\n")
+    return sorted(p for p in out if p and os.path.isfile(os.path.join(ROOT, p)))
+
+
+def read(path):
+    with open(os.path.join(ROOT, path), encoding="utf-8", errors="replace") as f:
+        return f.read()
+
+
+def code(files, *endings):
+    return [p for p in files if p.endswith(endings or (".cc", ".h"))]
+
+
+def check_torch(files):
+    """LibTorch headers stay behind a wall."""
+    for path in code(files):
+        if path.startswith(TORCH_FOLDERS) or path in TORCH_FILES:
+            continue
+        for number, line in enumerate(read(path).split("\n"), 1):
+            if TORCH_HEADER.match(line):
+                yield f"{path}:{number}: includes LibTorch; only worker/model, recipe, collective and the programs may"
+
+
+def check_includes(files):
+    """Dependencies point one way."""
+    for path in code(files):
+        for folder, forbidden in FORBIDDEN_INCLUDES.items():
+            if not path.startswith(folder):
+                continue
+            for number, line in enumerate(read(path).split("\n"), 1):
+                match = re.match(r'#include\s*"([^"]+)"', line)
+                if match and match.group(1).startswith(forbidden):
+                    yield f"{path}:{number}: {folder} must not include {match.group(1)}"
+
+
+def check_length(files):
+    """Small files."""
+    for path in code(files, ".cc", ".h", ".py", ".sh", ".proto", ".cmake"):
+        lines = read(path).count("\n")
+        if lines > MAX_LINES and path not in LONG_FILES:
+            yield f"{path}: {lines} lines; split it by responsibility (at most {MAX_LINES})"
+    for path in LONG_FILES:
+        if path not in files or read(path).count("\n") <= MAX_LINES:
+            yield f"tools/check_project.py: {path} needs no exception any more"
+
+
+def check_words(files):
+    """Words that do not belong into the tree."""
+    for path in files:
+        if not path.endswith(TEXT) or path.startswith("models/") or "/vocab.json" in path:
+            continue
+        for number, line in enumerate(read(path).split("\n"), 1):
+            match = FORBIDDEN_WORDS.search(line)
+            if match:
+                yield f"{path}:{number}: '{match.group(0)}' does not belong here"
+
+
+def check_headers(files):
+    """Every header is guarded by #pragma once and opens with a comment that says what it is for."""
+    for path in code(files, ".h"):
+        text = read(path)
+        if "#pragma once" not in text:
+            yield f"{path}: no #pragma once"
+        if not text.startswith("//"):
+            yield f"{path}: opens without a comment on its purpose"
+
+
+PROTO_ITEM = re.compile(
+    r"^\s*(?:(?:repeated|optional)\s+)?(?:map<[^>]+>|[\w.]+)\s+\w+\s*=\s*\d+\s*(?:\[[^\]]*\])?;|^\s*rpc\s|^\s*message\s|^\s*enum\s|^\s*service\s|^\s*oneof\s|^\s*[A-Z][A-Z0-9_]*\s*=\s*\d+;"
+)
+
+
+def check_protos(files):
+    """A comment above each service, rpc, message, field and enum value."""
+    for path in code(files, ".proto"):
+        lines = read(path).split("\n")
+        for i, line in enumerate(lines):
+            if PROTO_ITEM.match(line) and not lines[i - 1].strip().startswith("//"):
+                yield f"{path}:{i + 1}: no comment above: {line.strip()}"
+
+
+def check_links(files):
+    """Relative links in Markdown lead somewhere."""
+    for path in code(files, ".md"):
+        text = re.sub(r"```.*?```", "", read(path), flags=re.S)
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if re.match(r"[a-z]+:|#", target):
+                continue
+            there = os.path.normpath(os.path.join(os.path.dirname(path), target.split("#")[0]))
+            if not os.path.exists(os.path.join(ROOT, there)):
+                yield f"{path}: link to {target} leads nowhere"
+
+
+def check_scripts(files):
+    """Shell scripts parse and are executable."""
+    for path in code(files, ".sh") + [p for p in ("run", ".ci/run") if p in files]:
+        full = os.path.join(ROOT, path)
+        if not os.access(full, os.X_OK):
+            yield f"{path}: not executable"
+        result = subprocess.run(["bash", "-n", full], capture_output=True, text=True)
+        if result.returncode:
+            yield f"{path}: {result.stderr.strip()}"
+
+
+METRIC = re.compile(r'"(d2g_[a-z0-9_]+)"')
+
+
+def metrics_in_code(files):
+    names = {}
+    for path in code(files):
+        if path.startswith(("tests/", "bench/", "cli/")):
+            continue
+        for name in METRIC.findall(read(path)):
+            names.setdefault(name, path)
+    return names
+
+
+def check_metrics(files):
+    """docs/metrics.md and the dashboards name the metrics that the code has, and no others."""
+    names = metrics_in_code(files)
+    if "docs/metrics.md" not in files:
+        yield "docs/metrics.md is missing"
+        return
+    documented = set(re.findall(r"`(d2g_[a-z0-9_]+)`", read("docs/metrics.md")))
+    for name in sorted(set(names) - documented):
+        yield f"{names[name]}: {name} is missing in docs/metrics.md"
+    for name in sorted(documented - set(names)):
+        yield f"docs/metrics.md: no code makes {name}"
+    for path in files:
+        if not path.startswith("deploy/dashboards/"):
+            continue
+        for name in sorted(set(re.findall(r"\bd2g_[a-z0-9_]+", read(path)))):
+            if name not in names and re.sub(r"_(bucket|sum|count)$", "", name) not in names:
+                yield f"{path}: no code makes {name}"
+
+
+CHECKS = {
+    name[len("check_"):]: function
+    for name, function in list(globals().items())
+    if name.startswith("check_") and callable(function)
+}
+
+
+def main():
+    wanted = sys.argv[1:] or list(CHECKS)
+    unknown = [name for name in wanted if name not in CHECKS]
+    if unknown:
+        print(f"check_project: unknown check {unknown[0]}; known: {', '.join(CHECKS)}", file=sys.stderr)
+        return 2
+    files = tracked()
+    findings = 0
+    for name in wanted:
+        for line in CHECKS[name](files):
+            findings += 1
+            print(f"[{name}] {line}")
+    print(f"check_project: {len(wanted)} checks over {len(files)} files, {findings} findings")
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
