@@ -1,0 +1,101 @@
+// A rank for tests of the gang agent: speaks the status protocol and does as the job's display_name
+// says, words separated by commas:
+//   steps=N       is done after N steps (default: never)
+//   die=R@S       rank R exits with code 1 at step S, after a last word
+//   abort=R@S     rank R is killed by SIGABRT at step S
+//   hang=R@S      rank R stops reporting at step S
+//   wait=R@S      rank R reports data_wait at step S, then nothing for a while, then goes on
+//   stubborn      ignores SIGTERM
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "services/common/file_io.h"
+#include "worker/agent/rank_channel.h"
+
+namespace {
+
+volatile sig_atomic_t g_stop = 0;
+
+struct Behaviour {
+  int64_t steps = 1 << 30;
+  bool stubborn = false;
+  // Steps at which this rank does it; -1 never.
+  int64_t die = -1, abort = -1, hang = -1, wait = -1;
+};
+
+Behaviour Parse(const std::string& words, int rank) {
+  Behaviour result;
+  for (const absl::string_view word : absl::StrSplit(words, ',', absl::SkipEmpty())) {
+    const std::pair<std::string, std::string> parts = absl::StrSplit(word, absl::MaxSplits('=', 1));
+    if (parts.first == "stubborn") result.stubborn = true;
+    if (parts.first == "steps") result.steps = std::atoll(parts.second.c_str());
+    const std::pair<std::string, std::string> at =
+        absl::StrSplit(parts.second, absl::MaxSplits('@', 1));
+    if (std::atoi(at.first.c_str()) != rank) continue;
+    const int64_t step = std::atoll(at.second.c_str());
+    if (parts.first == "die") result.die = step;
+    if (parts.first == "abort") result.abort = step;
+    if (parts.first == "hang") result.hang = step;
+    if (parts.first == "wait") result.wait = step;
+  }
+  return result;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::string assignment;
+  int rank = -1, fd = -1;
+  for (int i = 1; i + 1 < argc; i += 2) {
+    if (std::strcmp(argv[i], "--assignment") == 0) assignment = argv[i + 1];
+    if (std::strcmp(argv[i], "--rank") == 0) rank = std::atoi(argv[i + 1]);
+    if (std::strcmp(argv[i], "--status-fd") == 0) fd = std::atoi(argv[i + 1]);
+  }
+  const auto text = d2g::common::ReadFile(assignment);
+  if (!text.ok()) return 3;
+  const auto launch = d2g::agent::ParseRankLaunch(*text);
+  if (!launch.ok() || rank < 0 || fd < 0) return 3;
+  const Behaviour behaviour = Parse(launch->assignment.work().spec().display_name(), rank);
+  signal(
+      SIGTERM, behaviour.stubborn ? SIG_IGN : +[](int) { g_stop = 1; });
+  d2g::agent::RankStatusWriter status(fd);
+  if (rank == 0) {
+    if (!status.Write({.rendezvous = "127.0.0.1:4242"}).ok()) return 1;
+  } else if (launch->assignment.rendezvous() != "127.0.0.1:4242") {
+    std::fprintf(stderr, "rank %d has no rendezvous\n", rank);
+    return 1;
+  }
+  for (int64_t step = 1; step <= behaviour.steps; ++step) {
+    if (g_stop) {
+      (void)status.Write({.phase = d2g::agent::kPhaseCheckpoint});
+      return d2g::agent::kExitStopped;
+    }
+    if (step == behaviour.die) {
+      std::fprintf(stderr, "rank %d cannot go on: out of luck\n", rank);
+      return 1;
+    }
+    if (step == behaviour.abort) std::abort();
+    if (step == behaviour.hang) {
+      while (true) pause();
+    }
+    if (step == behaviour.wait) {
+      (void)status.Write({.phase = d2g::agent::kPhaseDataWait});
+      absl::SleepFor(absl::Milliseconds(700));
+    }
+    (void)status.Write({.phase = d2g::agent::kPhaseStep,
+                        .step = step,
+                        .metrics = {{"loss", 1.0 / static_cast<double>(step)}}});
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  (void)status.Write({.phase = d2g::agent::kPhaseDone});
+  return 0;
+}

@@ -1,0 +1,259 @@
+#include "worker/agent/gang_agent.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <thread>
+
+#include "services/common/file_io.h"
+#include "tests/testing/fake_coordinator.h"
+#include "tests/testing/temp_dir.h"
+#include "tests/testing/wait.h"
+
+namespace d2g::agent {
+namespace {
+
+using ::d2g::testing::FakeCoordinator;
+using ::d2g::testing::TempDir;
+using ::d2g::testing::WaitFor;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+using Request = coordinator::v1::GangHeartbeatRequest;
+using Response = coordinator::v1::GangHeartbeatResponse;
+
+constexpr char kJob[] = "jobs/a";
+
+class GangAgentTest : public ::testing::Test {
+ protected:
+  GangAgentTest() : link_(coordinator_.address()), metrics_("test") {
+    options_.agent = "agent-1";
+    options_.node = "node-1";
+    options_.build = "test";
+    options_.slots = 2;
+    options_.launch.coordinator = coordinator_.address();
+    options_.ranks.rank_command = {std::string(getenv("D2G_BIN_DIR")) + "/fake_rank"};
+    options_.ranks.work_dir = dir_.path();
+    options_.rpc_timeout = absl::Seconds(2);
+  }
+  ~GangAgentTest() override { Finish(); }
+
+  void StartAgent() {
+    agent_ = std::make_unique<GangAgent>(options_, &link_, &metrics_);
+    thread_ = std::thread([this] { agent_->Run(); });
+  }
+  void Finish() {
+    if (!thread_.joinable()) return;
+    agent_->Drain();
+    thread_.join();
+  }
+  Response RunAnswer(const std::string& behaviour, int64_t generation = 1) {
+    Response answer;
+    answer.set_action(Response::ACTION_RUN);
+    auto& assignment = *answer.mutable_assignment();
+    assignment.set_job(kJob);
+    assignment.set_generation(generation);
+    assignment.set_world_size(2);
+    assignment.set_rank_count(2);
+    assignment.mutable_work()->mutable_spec()->set_display_name(behaviour);
+    return answer;
+  }
+  static Response Answer(Response::Action action) {
+    Response answer;
+    answer.set_action(action);
+    return answer;
+  }
+  Request last() { return coordinator_.training().last(); }
+  bool WaitForState(Request::AgentState state) {
+    return WaitFor([&] { return last().state() == state; });
+  }
+  // Both ranks of the generation have reached the step.
+  bool WaitForSteps(int64_t generation, int64_t step) {
+    return WaitFor([&] {
+      const Request report = last();
+      return report.generation() == generation && report.ranks_size() == 2 &&
+             report.ranks(0).step() >= step && report.ranks(1).step() >= step;
+    });
+  }
+
+  TempDir dir_;
+  FakeCoordinator coordinator_;
+  CoordinatorLink link_;
+  common::Metrics metrics_;
+  GangAgentOptions options_;
+  std::unique_ptr<GangAgent> agent_;
+  std::thread thread_;
+};
+
+TEST_F(GangAgentTest, RunsAGenerationToItsEnd) {
+  coordinator_.training().SetAnswer(RunAnswer("steps=20"));
+  StartAgent();
+  ASSERT_TRUE(WaitForState(Request::AGENT_STATE_LEFT));
+  const Request report = last();
+  EXPECT_EQ(report.job(), kJob);
+  EXPECT_EQ(report.generation(), 1);
+  ASSERT_EQ(report.ranks_size(), 2);
+  for (const auto& rank : report.ranks()) {
+    EXPECT_EQ(rank.step(), 20);
+    EXPECT_EQ(rank.phase(), kPhaseDone);
+    EXPECT_DOUBLE_EQ(rank.metrics().at("loss"), 1.0 / 20);
+  }
+  // Rank 1 was started only once rank 0 had told its address.
+  for (const Request& each : coordinator_.training().reports()) {
+    EXPECT_TRUE(each.ranks_size() < 2 || each.state() != Request::AGENT_STATE_RUNNING ||
+                each.rendezvous() == "127.0.0.1:4242");
+  }
+  // The same generation is not started again.
+  const size_t before = coordinator_.training().reports().size();
+  ASSERT_TRUE(WaitFor([&] { return coordinator_.training().reports().size() > before + 3; }));
+  EXPECT_EQ(last().state(), Request::AGENT_STATE_LEFT);
+  const std::string exposed = metrics_.Expose();
+  EXPECT_THAT(exposed, AllOf(HasSubstr("d2g_gang_rank_starts_total 2"),
+                             HasSubstr("d2g_gang_rank_exits_total{result=\"finished\"} 2"),
+                             HasSubstr("d2g_rank_step{rank=\"1\"} 20"),
+                             HasSubstr("d2g_rank_loss{rank=\"0\"} 0.05")));
+}
+
+TEST_F(GangAgentTest, ARankElsewhereWaitsForTheAddress) {
+  Response answer = RunAnswer("steps=100000");
+  answer.mutable_assignment()->set_first_rank(2);
+  answer.mutable_assignment()->set_world_size(4);
+  coordinator_.training().SetAnswer(answer);
+  StartAgent();
+  ASSERT_TRUE(WaitForState(Request::AGENT_STATE_RUNNING));
+  EXPECT_EQ(last().ranks_size(), 0);
+  answer.mutable_assignment()->set_rendezvous("127.0.0.1:4242");
+  coordinator_.training().SetAnswer(answer);
+  ASSERT_TRUE(WaitForSteps(1, 3));
+  EXPECT_EQ(last().ranks(0).rank(), 2);
+  EXPECT_EQ(last().ranks(1).rank(), 3);
+}
+
+TEST_F(GangAgentTest, ADeadRankBreaksTheGeneration) {
+  coordinator_.training().SetAnswer(RunAnswer("die=1@10"));
+  StartAgent();
+  ASSERT_TRUE(WaitForState(Request::AGENT_STATE_BROKEN));
+  EXPECT_THAT(last().error(), AllOf(HasSubstr("rank 1"), HasSubstr("exit code 1"),
+                                    HasSubstr("rank 1 cannot go on: out of luck")));
+  // The next generation starts from scratch.
+  coordinator_.training().SetAnswer(RunAnswer("steps=5", 2));
+  ASSERT_TRUE(WaitFor(
+      [&] { return last().generation() == 2 && last().state() == Request::AGENT_STATE_LEFT; }));
+}
+
+TEST_F(GangAgentTest, NamesTheSignalOfADeadRank) {
+  coordinator_.training().SetAnswer(RunAnswer("abort=0@4"));
+  StartAgent();
+  ASSERT_TRUE(WaitForState(Request::AGENT_STATE_BROKEN));
+  EXPECT_THAT(last().error(), AllOf(HasSubstr("rank 0"), HasSubstr("signal 6")));
+}
+
+TEST_F(GangAgentTest, AHungRankBreaksTheGeneration) {
+  options_.ranks.hang_timeout = absl::Milliseconds(400);
+  coordinator_.training().SetAnswer(RunAnswer("hang=1@7"));
+  StartAgent();
+  ASSERT_TRUE(WaitForState(Request::AGENT_STATE_BROKEN));
+  EXPECT_THAT(last().error(),
+              AllOf(HasSubstr("rank 1 hung: phase step, step 6"), HasSubstr("limit 400ms")));
+}
+
+TEST_F(GangAgentTest, WaitingForDataIsNotAHang) {
+  options_.ranks.hang_timeout = absl::Milliseconds(400);
+  coordinator_.training().SetAnswer(RunAnswer("wait=1@5,steps=200"));
+  StartAgent();
+  ASSERT_TRUE(WaitForState(Request::AGENT_STATE_LEFT));
+  EXPECT_EQ(last().ranks(1).step(), 200);
+}
+
+TEST_F(GangAgentTest, LeavesAfterACheckpointWhenTold) {
+  coordinator_.training().SetAnswer(RunAnswer(""));
+  StartAgent();
+  ASSERT_TRUE(WaitForSteps(1, 3));
+  coordinator_.training().SetAnswer(Answer(Response::ACTION_CHECKPOINT_AND_LEAVE));
+  ASSERT_TRUE(WaitForState(Request::AGENT_STATE_LEFT));
+  EXPECT_EQ(last().ranks(0).phase(), kPhaseCheckpoint);
+  coordinator_.training().SetAnswer(Answer(Response::ACTION_IDLE));
+  ASSERT_TRUE(WaitForState(Request::AGENT_STATE_IDLE));
+  EXPECT_THAT(metrics_.Expose(), HasSubstr("d2g_gang_rank_exits_total{result=\"stopped\"} 2"));
+}
+
+TEST_F(GangAgentTest, RanksThatWillNotLeaveAreKilled) {
+  options_.ranks.leave_timeout = absl::Milliseconds(300);
+  coordinator_.training().SetAnswer(RunAnswer("stubborn"));
+  StartAgent();
+  ASSERT_TRUE(WaitForSteps(1, 3));
+  coordinator_.training().SetAnswer(Answer(Response::ACTION_CHECKPOINT_AND_LEAVE));
+  ASSERT_TRUE(WaitForState(Request::AGENT_STATE_BROKEN));
+  EXPECT_THAT(last().error(), HasSubstr("2 of 2 ranks did not leave within 300ms"));
+}
+
+TEST_F(GangAgentTest, IdleKillsAndAnotherGenerationReplaces) {
+  coordinator_.training().SetAnswer(RunAnswer("stubborn"));
+  StartAgent();
+  ASSERT_TRUE(WaitForSteps(1, 3));
+  coordinator_.training().SetAnswer(RunAnswer("", 2));
+  ASSERT_TRUE(WaitForSteps(2, 3));
+  coordinator_.training().SetAnswer(Answer(Response::ACTION_IDLE));
+  ASSERT_TRUE(WaitForState(Request::AGENT_STATE_IDLE));
+  EXPECT_EQ(last().ranks_size(), 0);
+}
+
+TEST_F(GangAgentTest, RanksOutliveTheCoordinatorAndAreAdopted) {
+  coordinator_.training().SetAnswer(RunAnswer(""));
+  StartAgent();
+  ASSERT_TRUE(WaitForSteps(1, 3));
+  const int64_t step = last().ranks(0).step();
+  coordinator_.Stop();
+  coordinator_.training().Forget();
+  const std::string started = "d2g_gang_rank_starts_total 2";
+  ASSERT_TRUE(WaitFor([&] {
+    return metrics_.Expose().find("d2g_gang_heartbeats_total{result=\"error\"} 0") ==
+           std::string::npos;
+  }));
+  coordinator_.Start();
+  ASSERT_TRUE(WaitFor([&] { return coordinator_.training().joins().size() == 2; }));
+  EXPECT_EQ(coordinator_.training().joins()[1].agent(), "agent-1");
+  ASSERT_TRUE(WaitForSteps(1, step + 5));
+  EXPECT_EQ(last().state(), Request::AGENT_STATE_RUNNING);
+  EXPECT_EQ(last().rendezvous(), "127.0.0.1:4242");
+  EXPECT_THAT(metrics_.Expose(), HasSubstr(started));
+}
+
+TEST_F(GangAgentTest, DrainingChecksPointsAndLeaves) {
+  coordinator_.training().SetAnswer(RunAnswer(""));
+  StartAgent();
+  ASSERT_TRUE(WaitForSteps(1, 3));
+  Finish();
+  EXPECT_EQ(last().state(), Request::AGENT_STATE_DRAINING);
+  EXPECT_EQ(last().ranks_size(), 0);
+  EXPECT_EQ(last().generation(), 1);
+  EXPECT_THAT(metrics_.Expose(), HasSubstr("d2g_gang_rank_exits_total{result=\"stopped\"} 2"));
+}
+
+TEST_F(GangAgentTest, DrainsWithoutACoordinator) {
+  coordinator_.training().SetAnswer(RunAnswer(""));
+  StartAgent();
+  ASSERT_TRUE(WaitForSteps(1, 3));
+  coordinator_.Stop();
+  const absl::Time start = absl::Now();
+  Finish();
+  EXPECT_LT(absl::Now() - start, absl::Seconds(15));
+  EXPECT_THAT(metrics_.Expose(), HasSubstr("d2g_gang_rank_exits_total{result=\"stopped\"} 2"));
+}
+
+TEST_F(GangAgentTest, ARankThatCannotStartBreaksTheGeneration) {
+  options_.ranks.rank_command = {"/no/such/rank"};
+  coordinator_.training().SetAnswer(RunAnswer(""));
+  StartAgent();
+  ASSERT_TRUE(WaitForState(Request::AGENT_STATE_BROKEN));
+  EXPECT_THAT(last().error(), AllOf(HasSubstr("rank 0 did not start"), HasSubstr("/no/such/rank")));
+}
+
+TEST(RankFigureNameTest, IsAPrometheusName) {
+  EXPECT_EQ(RankFigureName("loss"), "d2g_rank_loss");
+  EXPECT_EQ(RankFigureName("loss/g-1"), "d2g_rank_loss_g_1");
+}
+
+}  // namespace
+}  // namespace d2g::agent

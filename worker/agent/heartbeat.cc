@@ -1,0 +1,71 @@
+#include "worker/agent/heartbeat.h"
+
+#include <algorithm>
+
+#include "services/common/log.h"
+#include "services/common/retry.h"
+#include "worker/agent/proto_duration.h"
+
+namespace d2g::agent {
+namespace {
+
+constexpr absl::Duration kShortestInterval = absl::Milliseconds(10);
+constexpr absl::Duration kFirstRetry = absl::Milliseconds(200);
+
+}  // namespace
+
+TaskHeartbeat::TaskHeartbeat(const coordinator::v1::Task& task, absl::Duration rpc_timeout,
+                             CoordinatorLink* client, TaskContext* context, LeaseMetrics* metrics)
+    : task_(task.name()),
+      lease_id_(task.lease_id()),
+      interval_(std::max(FromProto(task.heartbeat_interval()), kShortestInterval)),
+      rpc_timeout_(rpc_timeout),
+      client_(client),
+      context_(context),
+      metrics_(metrics),
+      thread_([this] { Run(); }) {}
+
+TaskHeartbeat::~TaskHeartbeat() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+  }
+  thread_.join();
+}
+
+bool TaskHeartbeat::SleepFor(absl::Duration duration) {
+  absl::MutexLock lock(&mutex_);
+  return !mutex_.AwaitWithTimeout(absl::Condition(&stopping_), duration);
+}
+
+void TaskHeartbeat::Run() {
+  common::Backoff backoff({.initial = std::min(kFirstRetry, interval_), .max = interval_});
+  absl::Duration wait = interval_;
+  while (SleepFor(wait)) {
+    coordinator::v1::HeartbeatTaskRequest request;
+    request.set_task(task_);
+    request.set_lease_id(lease_id_);
+    context_->FillHeartbeat(&request);
+    metrics_->SetProgress(request);
+    const auto answer = client_->HeartbeatTask(request, absl::Now() + rpc_timeout_);
+    const bool gone = answer.status().code() == absl::StatusCode::kNotFound;
+    if (gone || (answer.ok() && answer->revoked())) {
+      metrics_->CountHeartbeat("revoked");
+      common::LogWarn("the lease was revoked", {{"task", task_}, {"lease_id", lease_id_}});
+      context_->Cancel(CancelReason::kRevoked);
+      return;
+    }
+    if (answer.ok()) {
+      metrics_->CountHeartbeat("ok");
+      backoff.Reset();
+      wait = interval_;
+    } else {
+      metrics_->CountHeartbeat("error");
+      common::LogWarn("no heartbeat: the task goes on",
+                      {{"task", task_}, {"error", answer.status()}});
+      wait = backoff.Next();
+    }
+  }
+}
+
+}  // namespace d2g::agent

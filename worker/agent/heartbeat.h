@@ -1,0 +1,46 @@
+// Keeps one task's lease alive while its progress moves.
+#pragma once
+
+#include <memory>
+#include <thread>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "d2g/coordinator/v1/task_service.pb.h"
+#include "worker/agent/coordinator_link.h"
+#include "worker/agent/lease_metrics.h"
+#include "worker/agent/task_context.h"
+
+namespace d2g::agent {
+
+// Reports the context's progress every heartbeat_interval on a thread of its own, however busy the
+// work is, and cancels the context when the lease was revoked. A coordinator that cannot be reached
+// is tried again, with jitter; it never stops the task. Ends with the destructor.
+class TaskHeartbeat {
+ public:
+  // Nothing is owned; all outlive this.
+  TaskHeartbeat(const coordinator::v1::Task& task, absl::Duration rpc_timeout,
+                CoordinatorLink* client, TaskContext* context, LeaseMetrics* metrics);
+  ~TaskHeartbeat();
+  TaskHeartbeat(const TaskHeartbeat&) = delete;
+  TaskHeartbeat& operator=(const TaskHeartbeat&) = delete;
+
+ private:
+  void Run() ABSL_LOCKS_EXCLUDED(mutex_);
+  // False when it is time to end.
+  bool SleepFor(absl::Duration duration) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  const std::string task_;
+  const int64_t lease_id_;
+  const absl::Duration interval_;
+  const absl::Duration rpc_timeout_;
+  CoordinatorLink* const client_;
+  TaskContext* const context_;
+  LeaseMetrics* const metrics_;
+  absl::Mutex mutex_;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
+};
+
+}  // namespace d2g::agent

@@ -1,0 +1,244 @@
+#include "worker/agent/lease_loop.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/common/log.h"
+#include "services/common/retry.h"
+#include "worker/agent/heartbeat.h"
+#include "worker/agent/proto_duration.h"
+
+namespace d2g::agent {
+namespace {
+
+using coordinator::v1::CompleteTaskRequest;
+using coordinator::v1::FailTaskRequest;
+using coordinator::v1::LeaseTaskResponse;
+using coordinator::v1::Task;
+using coordinator::v1::TaskKind;
+
+constexpr common::BackoffOptions kRetry = {.initial = absl::Milliseconds(200),
+                                           .max = absl::Seconds(10)};
+constexpr absl::Duration kRetryWhenStopping = absl::Milliseconds(200);
+constexpr absl::Duration kShortestPoll = absl::Milliseconds(20);
+// Of the grace, kept for giving a task back over the head of a runner that does not notice.
+constexpr double kReservedGrace = 0.2;
+// Longest failure message that travels.
+constexpr size_t kMaxMessageBytes = 2000;
+
+bool WorthRetrying(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kDeadlineExceeded:
+    case absl::StatusCode::kResourceExhausted:
+    case absl::StatusCode::kAborted:
+    case absl::StatusCode::kInternal:
+    case absl::StatusCode::kUnknown:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+LeaseLoop::LeaseLoop(LeaseLoopOptions options, CoordinatorLink* client,
+                     std::vector<std::unique_ptr<TaskRunner>> runners, common::Metrics* metrics)
+    : options_(std::move(options)),
+      client_(client),
+      runners_(std::move(runners)),
+      metrics_(metrics) {}
+
+LeaseLoop::~LeaseLoop() {
+  if (!thread_.joinable()) return;
+  Stop(absl::ZeroDuration());
+  thread_.join();
+}
+
+void LeaseLoop::Start() {
+  thread_ = std::thread([this] { Work(); });
+}
+
+bool LeaseLoop::Stop(absl::Duration grace) {
+  const absl::Time deadline = absl::Now() + grace;
+  FailTaskRequest failure;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!stopping_) {
+      stopping_ = true;
+      stop_deadline_ = deadline;
+    }
+    if (running_context_ != nullptr) running_context_->Cancel(CancelReason::kStopping);
+    if (mutex_.AwaitWithDeadline(absl::Condition(&ended_), deadline - kReservedGrace * grace)) {
+      return true;
+    }
+    if (running_task_ == nullptr || grace == absl::ZeroDuration()) return false;
+    failure = Failure(*running_task_, FailTaskRequest::REASON_PREEMPTED,
+                      absl::CancelledError("the worker was told to stop"));
+  }
+  common::LogWarn("the task does not stop in time: giving it back", {{"task", failure.task()}});
+  if (const auto answer = client_->FailTask(failure, deadline); !answer.ok()) {
+    common::LogWarn("cannot give the task back", {{"error", answer.status()}});
+  }
+  return false;
+}
+
+bool LeaseLoop::connected() const {
+  absl::MutexLock lock(&mutex_);
+  return connected_;
+}
+
+bool LeaseLoop::SleepFor(absl::Duration duration) {
+  absl::MutexLock lock(&mutex_);
+  return !mutex_.AwaitWithTimeout(absl::Condition(&stopping_), duration);
+}
+
+absl::Time LeaseLoop::CallDeadline() const {
+  absl::MutexLock lock(&mutex_);
+  return std::min(absl::Now() + options_.rpc_timeout, stop_deadline_);
+}
+
+void LeaseLoop::Work() {
+  common::Backoff backoff(kRetry);
+  // Spreads the polls of a fleet that found no work at the same moment.
+  common::Backoff poll_jitter({.initial = absl::Seconds(1), .max = absl::Seconds(1)});
+  while (SleepFor(absl::ZeroDuration())) {
+    const auto leased = Lease();
+    if (!leased.ok()) {
+      common::LogWarn("cannot lease a task", {{"error", leased.status()}});
+      SleepFor(backoff.Next());
+      continue;
+    }
+    backoff.Reset();
+    if (leased->has_task()) {
+      RunTask(leased->task());
+    } else {
+      const double jitter = absl::ToDoubleSeconds(poll_jitter.Next());
+      SleepFor(std::max(FromProto(leased->poll_after()) * jitter, kShortestPoll));
+    }
+  }
+  absl::MutexLock lock(&mutex_);
+  ended_ = true;
+}
+
+absl::StatusOr<LeaseTaskResponse> LeaseLoop::Lease() {
+  coordinator::v1::LeaseTaskRequest request;
+  *request.mutable_worker() = options_.worker;
+  for (const auto& runner : runners_) request.add_kinds(runner->kind());
+  auto leased = client_->LeaseTask(request, CallDeadline());
+  metrics_.CountLease(!leased.ok() ? "error" : leased->has_task() ? "task" : "none");
+  if (leased.ok()) {
+    absl::MutexLock lock(&mutex_);
+    connected_ = true;
+  }
+  return leased;
+}
+
+void LeaseLoop::RunTask(const Task& task) {
+  const TaskKind kind = KindOf(task);
+  const auto runner = std::find_if(runners_.begin(), runners_.end(),
+                                   [kind](const auto& r) { return r->kind() == kind; });
+  if (runner == runners_.end()) {
+    ReportFailed(Failure(task, FailTaskRequest::REASON_ERROR,
+                         absl::UnimplementedError("this worker does not run tasks of that kind")));
+    return;
+  }
+  TaskContext context;
+  CompleteTaskRequest result;
+  {
+    absl::MutexLock lock(&mutex_);
+    running_context_ = &context;
+    running_task_ = &task;
+    // A stop that came between the lease and here.
+    if (stopping_) context.Cancel(CancelReason::kStopping);
+  }
+  metrics_.SetRunning(kind);
+  common::LogInfo("running a task", {{"task", task.name()}, {"kind", KindName(kind)}});
+  const absl::Duration start = options_.clock->SteadyNow();
+  absl::Status status;
+  {
+    TaskHeartbeat heartbeat(task, options_.rpc_timeout, client_, &context, &metrics_);
+    status = context.CheckCancelled();
+    if (status.ok()) status = (*runner)->Run(task, &context, &result);
+  }
+  const absl::Duration took = options_.clock->SteadyNow() - start;
+  {
+    absl::MutexLock lock(&mutex_);
+    running_context_ = nullptr;
+    running_task_ = nullptr;
+  }
+  metrics_.SetRunning(coordinator::v1::TASK_KIND_UNSPECIFIED);
+
+  if (status.ok()) {
+    metrics_.CountTask(kind, "completed", took);
+    common::LogInfo("completed a task", {{"task", task.name()}, {"took", took}});
+    result.set_task(task.name());
+    result.set_lease_id(task.lease_id());
+    *result.mutable_worker() = options_.worker;
+    ReportCompleted(result);
+    return;
+  }
+  switch (context.cancel_reason()) {
+    case CancelReason::kRevoked:
+      metrics_.CountTask(kind, "revoked", took);
+      common::LogInfo("dropped a revoked task", {{"task", task.name()}});
+      return;
+    case CancelReason::kStopping:
+      metrics_.CountTask(kind, "preempted", took);
+      common::LogInfo("giving a task back", {{"task", task.name()}});
+      ReportFailed(Failure(task, FailTaskRequest::REASON_PREEMPTED, status));
+      return;
+    case CancelReason::kNone:
+      break;
+  }
+  metrics_.CountTask(kind, "failed", took);
+  common::LogError("a task failed", {{"task", task.name()}, {"error", status}});
+  ReportFailed(Failure(task,
+                       absl::IsInvalidArgument(status) ? FailTaskRequest::REASON_BAD_INPUT
+                                                       : FailTaskRequest::REASON_ERROR,
+                       status));
+}
+
+FailTaskRequest LeaseLoop::Failure(const Task& task, FailTaskRequest::Reason reason,
+                                   const absl::Status& why) const {
+  FailTaskRequest request;
+  request.set_task(task.name());
+  request.set_lease_id(task.lease_id());
+  *request.mutable_worker() = options_.worker;
+  request.set_reason(reason);
+  request.set_message(std::string(why.message().substr(0, kMaxMessageBytes)));
+  return request;
+}
+
+// Calls until the coordinator answered (taking or refusing), or a stopping loop is out of time.
+template <typename Call>
+void LeaseLoop::CallUntilAnswered(const char* what, Call call) {
+  common::Backoff backoff(kRetry);
+  while (true) {
+    const absl::Time deadline = CallDeadline();
+    const absl::Status status = call(deadline);
+    if (status.ok()) return;
+    common::LogWarn("the coordinator did not take a report", {{"report", what}, {"error", status}});
+    if (!WorthRetrying(status)) return;
+    const absl::Duration wait = backoff.Next();
+    // A stop does not wait for a long back-off to pass, only for what is left of the grace.
+    if (!SleepFor(wait)) {
+      if (absl::Now() >= CallDeadline()) return;
+      absl::SleepFor(std::min(wait, kRetryWhenStopping));
+    }
+  }
+}
+
+void LeaseLoop::ReportCompleted(const CompleteTaskRequest& request) {
+  CallUntilAnswered("completed", [&](absl::Time deadline) {
+    return client_->CompleteTask(request, deadline).status();
+  });
+}
+
+void LeaseLoop::ReportFailed(const FailTaskRequest& request) {
+  CallUntilAnswered(
+      "failed", [&](absl::Time deadline) { return client_->FailTask(request, deadline).status(); });
+}
+
+}  // namespace d2g::agent

@@ -1,0 +1,249 @@
+#include "worker/agent/rank_group.h"
+
+#include <signal.h>
+
+#include <algorithm>
+#include <fstream>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "services/common/log.h"
+#include "services/common/status_macros.h"
+
+namespace d2g::agent {
+namespace {
+
+// A rank that cannot be killed is stuck in the kernel: there is nothing more to do about it.
+constexpr absl::Duration kKillWait = absl::Seconds(10);
+// Of a dead rank's output in the error that travels to the coordinator.
+constexpr size_t kErrorLines = 6;
+constexpr size_t kErrorLineBytes = 300;
+
+bool MayLast(const std::string& phase) { return phase == kPhaseLoad || phase == kPhaseDataWait; }
+
+std::string LastWords(const ChildProcess& process) {
+  std::vector<std::string> lines = process.LastOutputLines();
+  if (lines.size() > kErrorLines) lines.erase(lines.begin(), lines.end() - kErrorLines);
+  for (std::string& line : lines) line.resize(std::min(line.size(), kErrorLineBytes));
+  return lines.empty() ? "no output" : absl::StrCat("last output: ", absl::StrJoin(lines, " | "));
+}
+
+}  // namespace
+
+RankGroup::RankGroup(RankLaunch launch, RankGroupOptions options)
+    : launch_(std::move(launch)), options_(std::move(options)) {
+  const auto& assignment = launch_.assignment;
+  given_rendezvous_ = assignment.rendezvous();
+  for (int k = 0; k < assignment.rank_count(); ++k) {
+    auto rank = std::make_unique<Rank>();
+    rank->rank = assignment.first_rank() + k;
+    ranks_.push_back(std::move(rank));
+  }
+  StartRanks();
+}
+
+RankGroup::~RankGroup() { KillAll(); }
+
+void RankGroup::SetRendezvous(const std::string& address) {
+  if (given_rendezvous_.empty()) given_rendezvous_ = address;
+}
+
+std::string RankGroup::rendezvous() const {
+  if (!has_rank_zero()) return given_rendezvous_;
+  absl::MutexLock lock(&ranks_.front()->mutex);
+  return ranks_.front()->rendezvous;
+}
+
+std::vector<coordinator::v1::RankStatus> RankGroup::ranks() const {
+  std::vector<coordinator::v1::RankStatus> result;
+  for (const auto& rank : ranks_) {
+    if (rank->process == nullptr) continue;
+    absl::MutexLock lock(&rank->mutex);
+    result.push_back(rank->status);
+  }
+  return result;
+}
+
+int RankGroup::running() const {
+  int running = 0;
+  for (const auto& rank : ranks_) running += rank->process != nullptr && !rank->ended;
+  return running;
+}
+
+void RankGroup::StartRanks() {
+  if (state_ != State::kRunning || leaving_) return;
+  const std::string address = rendezvous();
+  for (const auto& rank : ranks_) {
+    if (rank->process != nullptr || rank->ended) continue;
+    if (rank->rank != 0 && address.empty()) continue;
+    if (absl::Status started = StartRank(*rank); !started.ok()) {
+      Break(absl::StrCat("rank ", rank->rank, " did not start: ", started.message()));
+      return;
+    }
+  }
+}
+
+absl::Status RankGroup::StartRank(Rank& rank) {
+  RankLaunch launch = launch_;
+  if (rank.rank != 0) launch.assignment.set_rendezvous(rendezvous());
+  D2G_ASSIGN_OR_RETURN(const std::string text, FormatRankLaunch(launch));
+  const std::string path = absl::StrCat(options_.work_dir, "/assignment-g",
+                                        launch.assignment.generation(), "-r", rank.rank, ".json");
+  {
+    // Not fsynced: of no use after a crash.
+    std::ofstream file(path, std::ios::trunc);
+    file << text;
+    file.close();
+    if (!file) return absl::InternalError(absl::StrCat("cannot write ", path));
+  }
+  ChildOptions child;
+  child.argv = options_.rank_command;
+  for (const std::string& argument :
+       {std::string("--assignment"), path, std::string("--rank"), absl::StrCat(rank.rank),
+        std::string("--status-fd"), absl::StrCat(kStatusFd)}) {
+    child.argv.push_back(argument);
+  }
+  child.status_pipe = true;
+  child.on_status_line = [this, &rank](std::string_view line) { OnStatusLine(rank, line); };
+  child.on_output_line = [this, &rank](std::string_view line) {
+    if (options_.on_output_line) options_.on_output_line(rank.rank, line);
+  };
+  child.on_exit = options_.on_change;
+  {
+    absl::MutexLock lock(&rank.mutex);
+    rank.status.set_rank(rank.rank);
+    rank.status.set_phase(kPhaseStart);
+    rank.moved_at = options_.clock->SteadyNow();
+  }
+  D2G_ASSIGN_OR_RETURN(rank.process, ChildProcess::Start(std::move(child)));
+  ++counts_.started;
+  common::LogInfo("started a rank", {{"job", launch.assignment.job()},
+                                     {"generation", launch.assignment.generation()},
+                                     {"rank", rank.rank},
+                                     {"pid", rank.process->pid()}});
+  return absl::OkStatus();
+}
+
+void RankGroup::OnStatusLine(Rank& rank, std::string_view line) {
+  if (line.size() > kMaxStatusLineBytes) return;
+  const auto report = ParseRankReport(line);
+  if (!report.ok()) {
+    common::LogWarn("ignored a rank's status line",
+                    {{"rank", rank.rank}, {"error", report.status()}});
+    return;
+  }
+  bool wake = false;
+  {
+    absl::MutexLock lock(&rank.mutex);
+    if (report->rendezvous) {
+      rank.rendezvous = *report->rendezvous;
+      wake = true;
+    }
+    if ((report->phase && *report->phase != rank.status.phase()) ||
+        (report->step && *report->step != rank.status.step())) {
+      rank.moved_at = options_.clock->SteadyNow();
+    }
+    if (report->phase) rank.status.set_phase(*report->phase);
+    if (report->step) rank.status.set_step(*report->step);
+    for (const auto& [name, value] : report->metrics) {
+      (*rank.status.mutable_metrics())[name] = value;
+    }
+  }
+  if (wake && options_.on_change) options_.on_change();
+}
+
+void RankGroup::RequestLeave() {
+  if (leaving_ || state_ != State::kRunning) return;
+  leaving_ = true;
+  leave_deadline_ = std::min(leave_deadline_, options_.clock->SteadyNow() + options_.leave_timeout);
+  for (const auto& rank : ranks_) {
+    if (rank->process != nullptr && !rank->ended) rank->process->Signal(SIGTERM);
+  }
+}
+
+void RankGroup::Kill(std::string_view reason) {
+  if (state_ == State::kRunning) Break(std::string(reason));
+}
+
+RankGroup::State RankGroup::Poll() {
+  if (state_ != State::kRunning) return state_;
+  StartRanks();
+  for (const auto& rank : ranks_) {
+    if (rank->process == nullptr || rank->ended) continue;
+    LookAtExit(*rank);
+    if (state_ == State::kRunning && !rank->ended && !leaving_) LookForHang(*rank);
+    if (state_ != State::kRunning) return state_;
+  }
+  const int remaining = running();
+  const bool some_left =
+      std::any_of(ranks_.begin(), ranks_.end(), [](const auto& rank) { return rank->left; });
+  // Ranks that never started count as gone once the group is leaving.
+  const bool none_waits = leaving_ || some_left || ranks_.empty();
+  if (remaining == 0 && none_waits) {
+    state_ = State::kLeft;
+    return state_;
+  }
+  const absl::Duration now = options_.clock->SteadyNow();
+  if (some_left) leave_deadline_ = std::min(leave_deadline_, now + options_.leave_timeout);
+  if (now >= leave_deadline_) {
+    Break(absl::StrCat(remaining, " of ", ranks_.size(), " ranks did not leave within ",
+                       absl::FormatDuration(options_.leave_timeout)));
+  }
+  return state_;
+}
+
+void RankGroup::LookAtExit(Rank& rank) {
+  const auto exit = rank.process->exit_status();
+  if (!exit) return;
+  rank.ended = true;
+  if (!exit->signalled && (exit->value == 0 || exit->value == kExitStopped)) {
+    rank.left = true;
+    ++(exit->value == 0 ? counts_.finished : counts_.stopped);
+    common::LogInfo("a rank left", {{"rank", rank.rank}, {"exit", exit->ToString()}});
+    return;
+  }
+  ++counts_.died;
+  Break(absl::StrCat("rank ", rank.rank, " died with ", exit->ToString(), "; ",
+                     LastWords(*rank.process)));
+}
+
+void RankGroup::LookForHang(Rank& rank) {
+  std::string phase;
+  int64_t step = 0;
+  absl::Duration still;
+  {
+    absl::MutexLock lock(&rank.mutex);
+    phase = rank.status.phase();
+    step = rank.status.step();
+    still = options_.clock->SteadyNow() - rank.moved_at;
+  }
+  if (MayLast(phase) || still < options_.hang_timeout) return;
+  ++counts_.hung;
+  Break(absl::StrCat("rank ", rank.rank, " hung: phase ", phase, ", step ", step, ", no move for ",
+                     absl::FormatDuration(absl::Trunc(still, absl::Milliseconds(1))), " (limit ",
+                     absl::FormatDuration(options_.hang_timeout), ")"));
+}
+
+void RankGroup::Break(std::string error) {
+  common::LogWarn("a generation broke", {{"job", launch_.assignment.job()},
+                                         {"generation", launch_.assignment.generation()},
+                                         {"error", error}});
+  state_ = State::kBroken;
+  error_ = std::move(error);
+  KillAll();
+}
+
+void RankGroup::KillAll() {
+  for (const auto& rank : ranks_) {
+    if (rank->process != nullptr) rank->process->Signal(SIGKILL);
+  }
+  for (const auto& rank : ranks_) {
+    if (rank->process != nullptr && !rank->process->WaitForExit(kKillWait)) {
+      common::LogError("a rank does not die", {{"rank", rank->rank}});
+    }
+    rank->ended = true;
+  }
+}
+
+}  // namespace d2g::agent
