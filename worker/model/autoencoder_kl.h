@@ -64,6 +64,7 @@ class AutoencoderKL {
 
  private:
   struct Impl;
+  AutoencoderKL();
   std::unique_ptr<Impl> impl_;
 };
 

@@ -49,6 +49,7 @@ class ClipTextModel {
 
  private:
   struct Impl;
+  ClipTextModel();
   std::unique_ptr<Impl> impl_;
 };
 

@@ -42,6 +42,7 @@ class ClipTokenizer {
   int64_t vocab_size() const;
 
  private:
+  ClipTokenizer();
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

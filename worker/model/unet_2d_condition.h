@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "worker/model/attention.h"
 #include "worker/model/safetensors.h"
 #include "worker/model/unet_config.h"
 
@@ -23,11 +24,9 @@ struct UNetTaps {
   std::vector<at::Tensor>* up_features = nullptr;
 };
 
-// Keys and values of every cross attention for one text, made once and used for many steps.
-struct TextKeyValues {
-  std::vector<at::Tensor> keys;    // [B, heads, L, head_dim] each
-  std::vector<at::Tensor> values;  // [B, heads, L, head_dim] each
-};
+// Keys and values of every cross attention for one text, in the order in which the network visits
+// them; made once and used for many steps.
+using TextKeyValues = std::vector<KeyValue>;
 
 // Parameters are kept by their diffusers state-dict names. Forward is const and may be called from
 // several threads at once; nothing else may run at the same time as it.
@@ -76,10 +75,11 @@ class UNet2DConditionModel {
   const UNetConfig& config() const;
 
   // Names and shapes of the parameters that `config` asks for.
-  static std::map<std::string, std::vector<int64_t>> ParameterShapes(const UNetConfig& config);
+  static ShapeMap ParameterShapes(const UNetConfig& config);
 
  private:
   struct Impl;
+  explicit UNet2DConditionModel(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
 

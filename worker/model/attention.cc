@@ -1,0 +1,136 @@
+#include "worker/model/attention.h"
+
+#include <cmath>
+
+#include "worker/model/error.h"
+
+namespace d2g::model {
+
+namespace {
+
+// From here on the fused kernel beats three small products (measured on one core).
+constexpr int64_t kFusedAttentionScores = 128 * 128;
+
+int64_t CheckedHeadDim(const std::string& name, const TransformerOptions& options) {
+  if (options.heads < 1 || options.channels / options.heads < 1) {
+    Fail(name, ": ", options.channels, " channels cannot be split into ", options.heads, " heads");
+  }
+  return options.channels / options.heads;
+}
+
+}  // namespace
+
+at::Tensor DotProductAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                               const at::Tensor& mask) {
+  if (!at::GradMode::is_enabled() && q.size(-2) * k.size(-2) >= kFusedAttentionScores) {
+    return at::scaled_dot_product_attention(q, k, v,
+                                            mask.defined() ? std::optional(mask) : std::nullopt);
+  }
+  const double scale = 1.0 / std::sqrt(static_cast<double>(q.size(-1)));
+  at::Tensor scores = at::matmul(q * scale, k.transpose(-2, -1));
+  if (mask.defined()) scores = scores + mask;
+  return at::matmul(at::softmax(scores, -1), v);
+}
+
+at::Tensor SplitHeads(const at::Tensor& x, int64_t heads) {
+  return x.view({x.size(0), x.size(1), heads, x.size(2) / heads}).transpose(1, 2);
+}
+
+at::Tensor MergeHeads(const at::Tensor& x) {
+  return x.transpose(1, 2).reshape({x.size(0), x.size(2), x.size(1) * x.size(3)});
+}
+
+Attention::Attention(ParameterReader& reader, const std::string& name, int64_t width,
+                     int64_t context_width, int64_t heads_, int64_t head_dim, bool upcast_)
+    : to_q(reader, name + ".to_q", width, heads_ * head_dim, /*has_bias=*/false),
+      to_k(reader, name + ".to_k", context_width, heads_ * head_dim, /*has_bias=*/false),
+      to_v(reader, name + ".to_v", context_width, heads_ * head_dim, /*has_bias=*/false),
+      to_out(reader, name + ".to_out.0", heads_ * head_dim, width),
+      heads(heads_),
+      upcast(upcast_) {}
+
+at::Tensor Attention::Attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
+  if (!upcast || q.scalar_type() == at::kFloat || q.scalar_type() == at::kDouble) {
+    return to_out(MergeHeads(DotProductAttention(q, k, v)));
+  }
+  const at::Tensor attended =
+      DotProductAttention(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat));
+  return to_out(MergeHeads(attended.to(q.scalar_type())));
+}
+
+at::Tensor Attention::SelfAttend(const at::Tensor& x) const {
+  if (joined_qkv.defined() && !at::GradMode::is_enabled()) {
+    const int64_t inner = joined_qkv.size(0) / 3;
+    const at::Tensor qkv = ApplyLinear(x, joined_qkv, {})
+                               .view({x.size(0), x.size(1), 3, heads, inner / heads})
+                               .permute({2, 0, 3, 1, 4});
+    return Attend(qkv[0], qkv[1], qkv[2]);
+  }
+  return Attend(SplitHeads(to_q(x), heads), SplitHeads(to_k(x), heads), SplitHeads(to_v(x), heads));
+}
+
+at::Tensor Attention::CrossAttend(const at::Tensor& x, const KeyValue& context) const {
+  return Attend(SplitHeads(to_q(x), heads), context.key, context.value);
+}
+
+KeyValue Attention::MakeKeyValue(const at::Tensor& context) const {
+  return {SplitHeads(to_k(context), heads), SplitHeads(to_v(context), heads)};
+}
+
+void Attention::Prepare() {
+  const at::NoGradGuard no_grad;
+  joined_qkv = at::cat({to_q.weight, to_k.weight, to_v.weight}).detach();
+}
+
+TransformerLayer::TransformerLayer(ParameterReader& reader, const std::string& name, int64_t width,
+                                   int64_t head_dim, const TransformerOptions& o)
+    : norm1(reader, name + ".norm1", width),
+      attn1(reader, name + ".attn1", width, width, o.heads, head_dim, o.upcast),
+      norm2(reader, name + ".norm2", width),
+      attn2(reader, name + ".attn2", width, o.context_width, o.heads, head_dim, o.upcast),
+      norm3(reader, name + ".norm3", width),
+      ff_in(reader, name + ".ff.net.0.proj", width, 8 * width),
+      ff_out(reader, name + ".ff.net.2", 4 * width, width) {}
+
+at::Tensor TransformerLayer::operator()(const at::Tensor& x, const KeyValue& text) const {
+  at::Tensor h = x + attn1.SelfAttend(norm1(x));
+  h = h + attn2.CrossAttend(norm2(h), text);
+  const std::vector<at::Tensor> halves = ff_in(norm3(h)).chunk(2, -1);
+  return h + ff_out(halves[0] * at::gelu(halves[1]));
+}
+
+SpatialTransformer::SpatialTransformer(ParameterReader& reader, const std::string& name,
+                                       const TransformerOptions& o)
+    : norm(reader, name + ".norm", o.norm_groups, o.channels, 1e-6) {
+  const int64_t head_dim = CheckedHeadDim(name, o);
+  const int64_t width = o.heads * head_dim;
+  auto projection = [&](const std::string& which, int64_t in, int64_t out) {
+    return o.linear_projection ? Linear(reader, name + which, in, out)
+                               : Linear::FromConv1x1(reader, name + which, in, out);
+  };
+  proj_in = projection(".proj_in", o.channels, width);
+  for (int64_t i = 0; i < o.depth; ++i) {
+    layers.emplace_back(reader, name + ".transformer_blocks." + std::to_string(i), width, head_dim,
+                        o);
+  }
+  proj_out = projection(".proj_out", width, o.channels);
+}
+
+at::Tensor SpatialTransformer::operator()(const at::Tensor& x, const KeyValue* text) const {
+  const int64_t batch = x.size(0), height = x.size(2), width = x.size(3);
+  at::Tensor h = proj_in(norm(x).flatten(2).transpose(1, 2));
+  for (size_t i = 0; i < layers.size(); ++i) h = layers[i](h, text[i]);
+  h = proj_out(h).transpose(1, 2).reshape({batch, -1, height, width});
+  return x + h;
+}
+
+void SpatialTransformer::MakeKeyValues(const at::Tensor& context,
+                                       std::vector<KeyValue>& out) const {
+  for (const TransformerLayer& layer : layers) out.push_back(layer.attn2.MakeKeyValue(context));
+}
+
+void SpatialTransformer::Prepare() {
+  for (TransformerLayer& layer : layers) layer.attn1.Prepare();
+}
+
+}  // namespace d2g::model

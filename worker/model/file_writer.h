@@ -1,0 +1,30 @@
+// Writes a file so that its path holds the old or the new bytes, never a part.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+namespace d2g::model {
+
+// Bytes go to a temporary file in the same folder; Commit fsyncs it, renames it over `path` and
+// fsyncs the folder. Without Commit nothing is left behind. Every method throws Error naming the
+// path and the system's reason. Not thread-safe.
+class FileWriter {
+ public:
+  explicit FileWriter(const std::string& path);
+  ~FileWriter();
+  FileWriter(const FileWriter&) = delete;
+  FileWriter& operator=(const FileWriter&) = delete;
+
+  void Append(const void* data, size_t size);
+  void Commit();
+
+ private:
+  [[noreturn]] void FailWith(const char* what, int error);
+
+  std::string path_;
+  std::string temporary_;
+  int fd_ = -1;
+};
+
+}  // namespace d2g::model

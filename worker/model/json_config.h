@@ -1,0 +1,53 @@
+// Typed access to a component's config file, with errors that name file, option and value.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+namespace d2g::model {
+
+// Reads and parses a JSON file. The words NaN, Infinity and -Infinity, which Python writes and JSON
+// does not have, are read as null. Throws Error naming the file.
+nlohmann::json ReadJsonFile(const std::string& path);
+nlohmann::json ParseJson(const std::string& text, const std::string& source);
+
+// Reads a whole file. Throws Error naming it.
+std::string ReadFileToString(const std::string& path);
+
+// The options of one file. A missing key gives the default; null does too.
+class JsonConfig {
+ public:
+  // Throws Error unless `json` is an object.
+  JsonConfig(nlohmann::json json, std::string source);
+
+  int64_t Int(const char* key, int64_t fallback) const;
+  double Double(const char* key, double fallback) const;
+  bool Bool(const char* key, bool fallback) const;
+  std::string String(const char* key, const std::string& fallback) const;
+  std::vector<std::string> Strings(const char* key, const std::vector<std::string>& fallback) const;
+  // A number or a list; a number is repeated `count` times, a list must have `count` entries.
+  std::vector<int64_t> Ints(const char* key, const std::vector<int64_t>& fallback,
+                            size_t count) const;
+  bool IsList(const char* key) const;
+  // The value, or null.
+  const nlohmann::json& Get(const char* key) const;
+  // Present and not null.
+  bool Has(const char* key) const { return !Get(key).is_null(); }
+
+  // Throws Error unless the key is missing, null or equal to `only`.
+  void RequireDefault(const char* key, const nlohmann::json& only) const;
+  // Throws Error unless lower <= value.
+  int64_t IntAtLeast(const char* key, int64_t fallback, int64_t lower) const;
+
+  [[noreturn]] void FailAt(const char* key, const std::string& what) const;
+  const std::string& source() const { return source_; }
+
+ private:
+  nlohmann::json json_;
+  std::string source_;
+};
+
+}  // namespace d2g::model

@@ -1,0 +1,130 @@
+#include "worker/model/layers.h"
+
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include "worker/model/error.h"
+
+namespace d2g::model {
+
+namespace {
+
+// oneDNN's matrix product, under the name by which LibTorch's own compiler calls it.
+at::Tensor OneDnnLinear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  using Signature = at::Tensor(
+      const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, c10::string_view,
+      c10::List<std::optional<at::Scalar>>, std::optional<c10::string_view>);
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("mkldnn::_linear_pointwise", "")
+                             .typed<Signature>();
+  const std::optional<at::Tensor> maybe_bias = bias.defined() ? std::optional(bias) : std::nullopt;
+  return op.call(x, weight, maybe_bias, "none", c10::List<std::optional<at::Scalar>>(), "");
+}
+
+bool UseOneDnn(const at::Tensor& x) {
+  // Below some hundred rows the set-up costs more than it gains.
+  return !at::GradMode::is_enabled() && x.is_cpu() && x.scalar_type() == at::kFloat &&
+         x.numel() > 16'384;
+}
+
+}  // namespace
+
+Activation ParseActivation(const std::string& name, const std::string& source) {
+  if (name == "silu" || name == "swish") return Activation::kSilu;
+  if (name == "gelu") return Activation::kGelu;
+  if (name == "quick_gelu") return Activation::kQuickGelu;
+  if (name == "relu") return Activation::kRelu;
+  if (name == "mish") return Activation::kMish;
+  Fail(source, ": activation \"", name,
+       "\" is not supported (silu, swish, gelu, quick_gelu, relu and mish are)");
+}
+
+at::Tensor Activate(Activation activation, const at::Tensor& x) {
+  switch (activation) {
+    case Activation::kSilu:
+      return at::silu(x);
+    case Activation::kGelu:
+      return at::gelu(x);
+    case Activation::kQuickGelu:
+      return x * at::sigmoid(x * 1.702);
+    case Activation::kRelu:
+      return at::relu(x);
+    case Activation::kMish:
+      return at::mish(x);
+  }
+  Fail("unknown activation");
+}
+
+at::Tensor ApplyLinear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+  if (UseOneDnn(x)) return OneDnnLinear(x.contiguous(), weight, bias);
+  return at::linear(x, weight, bias.defined() ? std::optional(bias) : std::nullopt);
+}
+
+Linear::Linear(ParameterReader& reader, const std::string& name, int64_t in, int64_t out,
+               bool has_bias)
+    : weight(reader.Take(name + ".weight", {out, in})) {
+  if (has_bias) bias = reader.Take(name + ".bias", {out});
+}
+
+Linear Linear::FromConv1x1(ParameterReader& reader, const std::string& name, int64_t in,
+                           int64_t out) {
+  Linear linear;
+  linear.weight = reader.Take(name + ".weight", {out, in, 1, 1});
+  linear.bias = reader.Take(name + ".bias", {out});
+  return linear;
+}
+
+at::Tensor Linear::operator()(const at::Tensor& x) const {
+  return ApplyLinear(x, weight.dim() == 4 ? weight.flatten(1) : weight, bias);
+}
+
+Conv2d::Conv2d(ParameterReader& reader, const std::string& name, int64_t in, int64_t out,
+               int64_t kernel, int64_t stride_, int64_t padding_)
+    : weight(reader.Take(name + ".weight", {out, in, kernel, kernel})),
+      bias(reader.Take(name + ".bias", {out})),
+      stride(stride_),
+      padding(padding_) {}
+
+at::Tensor Conv2d::operator()(const at::Tensor& x) const {
+  return at::conv2d(x, weight, bias, {stride, stride}, at::IntArrayRef{padding, padding});
+}
+
+GroupNorm::GroupNorm(ParameterReader& reader, const std::string& name, int64_t groups_,
+                     int64_t channels, double eps_)
+    : weight(reader.Take(name + ".weight", {channels})),
+      bias(reader.Take(name + ".bias", {channels})),
+      groups(groups_),
+      eps(eps_) {
+  if (groups < 1 || channels % groups != 0) {
+    Fail(name, ": ", channels, " channels cannot be split into ", groups, " norm groups");
+  }
+}
+
+at::Tensor GroupNorm::operator()(const at::Tensor& x) const {
+  return at::group_norm(x, groups, weight, bias, eps);
+}
+
+LayerNorm::LayerNorm(ParameterReader& reader, const std::string& name, int64_t width, double eps_)
+    : weight(reader.Take(name + ".weight", {width})),
+      bias(reader.Take(name + ".bias", {width})),
+      eps(eps_) {}
+
+at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
+  return at::layer_norm(x, {x.size(-1)}, weight, bias, eps);
+}
+
+Downsample::Downsample(ParameterReader& reader, const std::string& name, int64_t channels,
+                       int64_t padding)
+    : conv(reader, name + ".conv", channels, channels, 3, 2, padding) {}
+
+at::Tensor Downsample::operator()(const at::Tensor& x) const {
+  return conv(conv.padding == 0 ? at::constant_pad_nd(x, {0, 1, 0, 1}) : x);
+}
+
+Upsample::Upsample(ParameterReader& reader, const std::string& name, int64_t channels)
+    : conv(reader, name + ".conv", channels, channels, 3, 1, 1) {}
+
+at::Tensor Upsample::operator()(const at::Tensor& x, int64_t height, int64_t width) const {
+  return conv(at::upsample_nearest2d(x, at::IntArrayRef{height, width}));
+}
+
+}  // namespace d2g::model

@@ -1,0 +1,101 @@
+#include "worker/model/parameters.h"
+
+#include <sstream>
+#include <utility>
+
+#include "worker/model/error.h"
+
+namespace d2g::model {
+
+namespace {
+
+constexpr size_t kNamesShown = 5;
+
+std::string Listed(const std::vector<std::string>& names) {
+  std::ostringstream out;
+  for (size_t i = 0; i < names.size() && i < kNamesShown; ++i) out << (i ? ", " : "") << names[i];
+  if (names.size() > kNamesShown) out << " and " << names.size() - kNamesShown << " more";
+  return out.str();
+}
+
+std::string ShapeText(at::IntArrayRef shape) {
+  std::ostringstream out;
+  out << shape;
+  return out.str();
+}
+
+void FailIfAny(const std::string& what, const std::vector<std::string>& missing,
+               const std::vector<std::string>& wrong, const std::vector<std::string>& extra) {
+  if (missing.empty() && wrong.empty() && extra.empty()) return;
+  std::ostringstream message;
+  message << what << ": parameters do not fit the config:";
+  const char* separator = " ";
+  auto add = [&](const char* kind, const std::vector<std::string>& names) {
+    if (names.empty()) return;
+    message << separator << names.size() << " " << kind << " (" << Listed(names) << ")";
+    separator = "; ";
+  };
+  add("missing", missing);
+  add("wrong", wrong);
+  add("unexpected", extra);
+  throw Error(message.str());
+}
+
+}  // namespace
+
+ParameterReader::ParameterReader(const TensorMap& source, std::string what,
+                                 const at::TensorOptions& options)
+    : source_(&source), what_(std::move(what)), options_(options) {}
+
+at::Tensor ParameterReader::Take(const std::string& name, const std::vector<int64_t>& shape) {
+  shapes_[name] = shape;
+  if (source_ == nullptr) return {};
+  const auto it = source_->find(name);
+  if (it == source_->end()) {
+    missing_.push_back(name);
+    return {};
+  }
+  const at::Tensor& tensor = it->second;
+  if (tensor.sizes() != at::IntArrayRef(shape)) {
+    wrong_.push_back(name + " is " + ShapeText(tensor.sizes()) + ", not " + ShapeText(shape));
+    return {};
+  }
+  if (!tensor.is_floating_point()) {
+    wrong_.push_back(name + " is " + c10::toString(tensor.scalar_type()) + ", not floating point");
+    return {};
+  }
+  at::Tensor copy =
+      tensor.detach().to(options_, /*non_blocking=*/false, /*copy=*/true).contiguous();
+  taken_[name] = copy;
+  return copy;
+}
+
+void ParameterReader::Finish() const {
+  if (source_ == nullptr) return;
+  std::vector<std::string> extra;
+  for (const auto& [name, tensor] : *source_) {
+    if (!shapes_.contains(name)) extra.push_back(name);
+  }
+  FailIfAny(what_, missing_, wrong_, extra);
+}
+
+void CopyParameters(const TensorMap& from, const TensorMap& to, const std::string& what) {
+  std::vector<std::string> missing, wrong, extra;
+  for (const auto& [name, target] : to) {
+    const auto it = from.find(name);
+    if (it == from.end()) {
+      missing.push_back(name);
+    } else if (it->second.sizes() != target.sizes()) {
+      wrong.push_back(name + " is " + ShapeText(it->second.sizes()) + ", not " +
+                      ShapeText(target.sizes()));
+    }
+  }
+  for (const auto& [name, tensor] : from) {
+    if (!to.contains(name)) extra.push_back(name);
+  }
+  FailIfAny(what, missing, wrong, extra);
+  const at::NoGradGuard no_grad;
+  for (const auto& [name, target] : to) target.copy_(from.at(name));
+}
+
+}  // namespace d2g::model

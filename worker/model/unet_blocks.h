@@ -1,0 +1,55 @@
+// The blocks of the U-Net: encoder levels, middle, decoder levels.
+// Source: diffusers 0.35.2, models/unets/unet_2d_blocks.py.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "worker/model/attention.h"
+#include "worker/model/resnet_block.h"
+#include "worker/model/unet_config.h"
+
+namespace d2g::model {
+
+// What every block of one forward pass reads. `text` walks over the cross attentions' keys and
+// values in the order of the visit.
+struct BlockContext {
+  at::Tensor time;       // [1 or B, time width], activated
+  const KeyValue* text;  // next entry
+};
+
+// A resnet block and, at levels with attention, the transformer after it.
+struct UNetLayer {
+  at::Tensor operator()(const at::Tensor& x, BlockContext& context) const;
+
+  ResnetBlock resnet;
+  std::optional<SpatialTransformer> attention;
+};
+
+struct DownBlock {
+  DownBlock(ParameterReader& reader, const UNetConfig& config, size_t level);
+
+  std::vector<UNetLayer> layers;
+  std::optional<Downsample> downsample;
+};
+
+struct MidBlock {
+  MidBlock(ParameterReader& reader, const UNetConfig& config);
+
+  at::Tensor operator()(const at::Tensor& x, BlockContext& context) const;
+
+  ResnetBlock first;
+  SpatialTransformer attention;
+  ResnetBlock second;
+};
+
+struct UpBlock {
+  // `position` counts from the coarsest level.
+  UpBlock(ParameterReader& reader, const UNetConfig& config, size_t position);
+
+  std::vector<UNetLayer> layers;
+  std::optional<Upsample> upsample;
+};
+
+}  // namespace d2g::model

@@ -1,0 +1,201 @@
+#include "worker/model/unicode.h"
+
+#include <algorithm>
+
+#include "worker/model/error.h"
+#include "worker/model/unicode_tables.h"
+
+namespace d2g::model {
+
+namespace {
+
+constexpr char32_t kHangulFirst = 0xAC00, kHangulL = 0x1100, kHangulV = 0x1161, kHangulT = 0x11A7;
+constexpr char32_t kHangulLCount = 19, kHangulVCount = 21, kHangulTCount = 28;
+constexpr char32_t kHangulCount = kHangulLCount * kHangulVCount * kHangulTCount;
+
+bool Contains(const CodeRange* table, size_t count, char32_t c) {
+  const CodeRange* end = table + count;
+  const CodeRange* it = std::lower_bound(
+      table, end, c, [](const CodeRange& range, char32_t code) { return range.last < code; });
+  return it != end && it->first <= c;
+}
+
+int CombiningClass(char32_t c) {
+  const CodeTriple* end = kCombiningClassTable + kCombiningClassCount;
+  const CodeTriple* it =
+      std::lower_bound(kCombiningClassTable, end, c,
+                       [](const CodeTriple& row, char32_t code) { return row.b < code; });
+  return it != end && it->a <= c ? static_cast<int>(it->c) : 0;
+}
+
+void Decompose(char32_t c, std::u32string& out) {
+  if (c >= kHangulFirst && c < kHangulFirst + kHangulCount) {
+    const char32_t index = c - kHangulFirst;
+    out += kHangulL + index / (kHangulVCount * kHangulTCount);
+    out += kHangulV + index % (kHangulVCount * kHangulTCount) / kHangulTCount;
+    if (index % kHangulTCount != 0) out += kHangulT + index % kHangulTCount;
+    return;
+  }
+  const CodeTriple* end = kDecompositionTable + kDecompositionCount;
+  const CodeTriple* it =
+      std::lower_bound(kDecompositionTable, end, c,
+                       [](const CodeTriple& row, char32_t code) { return row.a < code; });
+  if (it == end || it->a != c) {
+    out += c;
+    return;
+  }
+  Decompose(it->b, out);
+  if (it->c != 0) Decompose(it->c, out);
+}
+
+// The composed code point, or 0.
+char32_t Compose(char32_t first, char32_t second) {
+  if (first >= kHangulL && first < kHangulL + kHangulLCount && second >= kHangulV &&
+      second < kHangulV + kHangulVCount) {
+    return kHangulFirst +
+           ((first - kHangulL) * kHangulVCount + (second - kHangulV)) * kHangulTCount;
+  }
+  if (first >= kHangulFirst && first < kHangulFirst + kHangulCount &&
+      (first - kHangulFirst) % kHangulTCount == 0 && second > kHangulT &&
+      second < kHangulT + kHangulTCount) {
+    return first + (second - kHangulT);
+  }
+  const CodeTriple* end = kCompositionTable + kCompositionCount;
+  const CodeTriple key{first, second, 0};
+  const CodeTriple* it = std::lower_bound(
+      kCompositionTable, end, key, [](const CodeTriple& row, const CodeTriple& wanted) {
+        return row.a != wanted.a ? row.a < wanted.a : row.b < wanted.b;
+      });
+  return it != end && it->a == first && it->b == second ? it->c : 0;
+}
+
+// A capital sigma after a cased letter and not before one is final; case-ignorable characters
+// between do not count.
+bool IsFinalSigma(const std::u32string& text, size_t at) {
+  auto ignorable = [](char32_t c) { return Contains(kCaseIgnorableTable, kCaseIgnorableCount, c); };
+  auto cased = [](char32_t c) { return Contains(kCasedTable, kCasedCount, c); };
+  size_t before = at;
+  while (before > 0 && ignorable(text[before - 1])) --before;
+  if (before == 0 || !cased(text[before - 1])) return false;
+  size_t after = at + 1;
+  while (after < text.size() && ignorable(text[after])) ++after;
+  return after == text.size() || !cased(text[after]);
+}
+
+}  // namespace
+
+std::u32string DecodeUtf8(const std::string& text) {
+  std::u32string out;
+  out.reserve(text.size());
+  for (size_t i = 0; i < text.size();) {
+    const auto lead = static_cast<uint8_t>(text[i]);
+    const int more = lead < 0x80 ? 0 : lead >= 0xF0 ? 3 : lead >= 0xE0 ? 2 : 1;
+    char32_t code = more == 0 ? lead : lead & (0x3F >> more);
+    bool valid = lead < 0x80 || (lead >= 0xC2 && lead <= 0xF4);
+    for (int k = 1; valid && k <= more; ++k) {
+      valid = i + k < text.size() && (static_cast<uint8_t>(text[i + k]) & 0xC0) == 0x80;
+      if (valid) code = code << 6 | (static_cast<uint8_t>(text[i + k]) & 0x3F);
+    }
+    constexpr char32_t kLeast[] = {0, 0x80, 0x800, 0x10000};
+    if (!valid || code < kLeast[more] || code > 0x10FFFF || (code >= 0xD800 && code <= 0xDFFF)) {
+      Fail("text is not valid UTF-8 at byte ", i);
+    }
+    out += code;
+    i += static_cast<size_t>(more) + 1;
+  }
+  return out;
+}
+
+std::string EncodeUtf8(const std::u32string& text) {
+  std::string out;
+  for (const char32_t c : text) {
+    if (c < 0x80) {
+      out += static_cast<char>(c);
+    } else if (c < 0x800) {
+      out += static_cast<char>(0xC0 | c >> 6);
+      out += static_cast<char>(0x80 | (c & 0x3F));
+    } else if (c < 0x10000) {
+      out += static_cast<char>(0xE0 | c >> 12);
+      out += static_cast<char>(0x80 | (c >> 6 & 0x3F));
+      out += static_cast<char>(0x80 | (c & 0x3F));
+    } else {
+      out += static_cast<char>(0xF0 | c >> 18);
+      out += static_cast<char>(0x80 | (c >> 12 & 0x3F));
+      out += static_cast<char>(0x80 | (c >> 6 & 0x3F));
+      out += static_cast<char>(0x80 | (c & 0x3F));
+    }
+  }
+  return out;
+}
+
+bool IsLetter(char32_t c) { return Contains(kLetterTable, kLetterCount, c); }
+bool IsNumber(char32_t c) { return Contains(kNumberTable, kNumberCount, c); }
+bool IsControl(char32_t c) { return Contains(kControlTable, kControlCount, c); }
+bool IsSpace(char32_t c) { return Contains(kSpaceTable, kSpaceCount, c); }
+bool IsSeparator(char32_t c) { return Contains(kSeparatorTable, kSeparatorCount, c); }
+
+bool IsCjkIdeograph(char32_t c) {
+  return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) ||
+         (c >= 0x20000 && c <= 0x2A6DF) || (c >= 0x2A700 && c <= 0x2B73F) ||
+         (c >= 0x2B740 && c <= 0x2B81F) || (c >= 0x2B820 && c <= 0x2CEAF) ||
+         (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
+}
+
+std::u32string NormalizeNfc(const std::u32string& text) {
+  std::u32string parts;
+  for (const char32_t c : text) Decompose(c, parts);
+  // Canonical order: marks after a starter sorted by class, stably.
+  for (size_t i = 0; i < parts.size();) {
+    if (CombiningClass(parts[i]) == 0) {
+      ++i;
+      continue;
+    }
+    size_t end = i;
+    while (end < parts.size() && CombiningClass(parts[end]) != 0) ++end;
+    std::stable_sort(parts.begin() + static_cast<std::ptrdiff_t>(i),
+                     parts.begin() + static_cast<std::ptrdiff_t>(end),
+                     [](char32_t a, char32_t b) { return CombiningClass(a) < CombiningClass(b); });
+    i = end;
+  }
+  std::u32string out;
+  size_t starter = std::u32string::npos;
+  int last_class = 0;
+  for (const char32_t c : parts) {
+    const int combining = CombiningClass(c);
+    if (starter != std::u32string::npos) {
+      const bool adjacent = starter + 1 == out.size();
+      // Blocked when something of the same or a higher class stands between.
+      if (adjacent || (last_class != 0 && last_class < combining)) {
+        const char32_t composed = Compose(out[starter], c);
+        if (composed != 0) {
+          out[starter] = composed;
+          continue;
+        }
+      }
+    }
+    if (combining == 0) starter = out.size();
+    last_class = combining;
+    out += c;
+  }
+  return out;
+}
+
+std::u32string ToLower(const std::u32string& text, bool final_sigma) {
+  std::u32string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char32_t c = text[i];
+    if (c == 0x130) {  // the one letter whose lower case is two code points
+      out += U"i\u0307";
+    } else if (c == 0x3A3 && final_sigma && IsFinalSigma(text, i)) {
+      out += char32_t{0x3C2};
+    } else {
+      const CodePair* end = kLowerTable + kLowerCount;
+      const CodePair* it = std::lower_bound(
+          kLowerTable, end, c, [](const CodePair& row, char32_t code) { return row.from < code; });
+      out += it != end && it->from == c ? it->to : c;
+    }
+  }
+  return out;
+}
+
+}  // namespace d2g::model

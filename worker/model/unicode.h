@@ -1,0 +1,27 @@
+// The little of Unicode that CLIP's tokenizer needs. All functions are pure.
+#pragma once
+
+#include <string>
+
+namespace d2g::model {
+
+// UTF-8 to code points. Throws Error with the byte offset of a malformed sequence (overlong forms
+// and surrogates included).
+std::u32string DecodeUtf8(const std::string& text);
+std::string EncodeUtf8(const std::u32string& text);
+
+bool IsLetter(char32_t c);     // general category L
+bool IsNumber(char32_t c);     // general category N
+bool IsControl(char32_t c);    // general category C but tab, line feed, carriage return
+bool IsSpace(char32_t c);      // what Python's str.split() splits at
+bool IsSeparator(char32_t c);  // general category Zs
+bool IsCjkIdeograph(char32_t c);
+
+// Canonical composition (NFC).
+std::u32string NormalizeNfc(const std::u32string& text);
+
+// Python's str.lower(), the final sigma included. `final_sigma` false lowers each code point alone,
+// as the fast tokenizer does.
+std::u32string ToLower(const std::u32string& text, bool final_sigma);
+
+}  // namespace d2g::model
