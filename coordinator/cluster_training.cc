@@ -1,0 +1,217 @@
+// Training: demands for gangs, what agents are told, and checkpoints.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "coordinator/cluster_state.h"
+#include "coordinator/limits.h"
+#include "coordinator/timestamps.h"
+#include "services/common/status_macros.h"
+
+namespace d2g::coordinator {
+
+using namespace d2g::coordinator::v1;  // NOLINT: the resources that this file is about
+using rows::v1::CheckpointRow;
+using rows::v1::GangRow;
+using rows::v1::JobRow;
+
+const Checkpoint* ClusterState::LastCheckpoint(absl::string_view job) const {
+  // Ids sort by step: the last one of the job's, unless it was retired (the newest never is).
+  const std::string prefix = ChildPrefix(job);
+  auto it = tables_.checkpoints.rows().lower_bound(absl::StrCat(job, "0"));  // '0' follows '/'
+  if (it == tables_.checkpoints.rows().begin()) return nullptr;
+  --it;
+  if (it->first.compare(0, prefix.size(), prefix) != 0) return nullptr;
+  return &it->second.checkpoint();
+}
+
+bool ClusterState::TrainDone(const JobRow& job) const {
+  const Checkpoint* last = LastCheckpoint(job.id());
+  return last != nullptr && last->step() == job.spec().train().steps();
+}
+
+bool ClusterState::Trainable(const JobRow& job) const {
+  if (!AtWork(job) || TrainDone(job)) return false;
+  // Once begun it goes on, even while ranges that a shard lost are made anew.
+  if (gangs_.Find(job.id()) != nullptr) return true;
+  return datasets_.at(job.dataset()).SealedTraining(job.spec().simulate().triples()) >=
+         TrainingThreshold(job.spec());
+}
+
+std::vector<TrainDemand> ClusterState::Demands() const {
+  std::vector<TrainDemand> demands;
+  for (const auto& [sequence, id] : live_jobs_) {
+    const JobRow& job = *tables_.jobs.Find(id);
+    if (!Trainable(job)) continue;
+    const TrainSpec& train = job.spec().train();
+    TrainDemand& demand = demands.emplace_back();
+    demand.job = id;
+    demand.min_ranks = train.min_ranks();
+    // Every rank has at least one triple of a batch.
+    demand.max_ranks =
+        std::min(train.max_ranks() == 0 ? kMaxRanks : train.max_ranks(), train.global_batch());
+    const Checkpoint* last = LastCheckpoint(id);
+    demand.resume_step = last == nullptr ? 0 : last->step();
+  }
+  return demands;
+}
+
+void ClusterState::HandleGangEvents(const GangEvents& events, Moment now) {
+  for (const GangEvent& event : events) {
+    switch (event.kind) {
+      case GangEvent::Kind::kFormed:
+        ++totals_.generations_formed;
+        StartStage(event.job, STAGE_TRAIN, now);
+        break;
+      case GangEvent::Kind::kBroken: {
+        ++totals_.generations_broken;
+        const int failures = gangs_.Find(event.job)->failures();
+        if (failures >= kMaxBrokenGenerations) {
+          EndJob(event.job, Job::STATE_FAILED,
+                 absl::StrCat(failures,
+                              " generations broke without a new checkpoint; the last one, "
+                              "generation ",
+                              event.generation, ": ", event.error),
+                 now);
+        }
+        break;
+      }
+      case GangEvent::Kind::kLeft:
+        break;
+    }
+    if (tables_.jobs.Find(event.job) != nullptr) Advance(event.job, now);
+  }
+}
+
+absl::StatusOr<JoinGangResponse> ClusterState::JoinGang(const JoinGangRequest& request,
+                                                        Moment now) {
+  D2G_RETURN_IF_ERROR(gangs_.Join(request, now.steady));
+  JoinGangResponse response;
+  *response.mutable_heartbeat_interval() = ToProtoDuration(kGangHeartbeat);
+  return response;
+}
+
+absl::StatusOr<GangHeartbeatResponse> ClusterState::GangHeartbeat(
+    const GangHeartbeatRequest& request, Moment now) {
+  D2G_ASSIGN_OR_RETURN(const GangEvents events, gangs_.Report(request, now.steady));
+  HandleGangEvents(events, now);
+  const GangTable::Answer answer = gangs_.AnswerFor(request.agent());
+  GangHeartbeatResponse response;
+  response.set_action(answer.action);
+  if (answer.action != GangHeartbeatResponse::ACTION_RUN) return response;
+  const JobRow& job = *tables_.jobs.Find(answer.job);
+  GangAssignment& assignment = *response.mutable_assignment();
+  assignment.set_job(JobName(answer.job));
+  assignment.set_generation(answer.generation);
+  assignment.set_world_size(answer.world_size);
+  assignment.set_first_rank(answer.first_rank);
+  assignment.set_rank_count(answer.rank_count);
+  assignment.set_rendezvous(answer.rendezvous);
+  TrainWork& work = *assignment.mutable_work();
+  *work.mutable_spec() = job.spec();
+  work.set_dataset(DatasetName(job.dataset()));
+  *work.mutable_recipe() = datasets_.at(job.dataset()).recipe();
+  for (const auto& shard : shards_.KnownShards()) *work.add_shards() = shard;
+  if (answer.resume_step > 0) {
+    const CheckpointRow* resume = tables_.checkpoints.Find(ChildId(answer.job, answer.resume_step));
+    // It may be retired by now: then every rank has loaded it long ago.
+    if (resume != nullptr) *work.mutable_resume() = resume->checkpoint();
+  }
+  return response;
+}
+
+std::vector<std::string> ClusterState::RetireCheckpoints(const JobRow& job) {
+  std::vector<std::string> pinned;
+  for (const int64_t id : leases_.OfJob(job.id())) {
+    const auto& path = leases_.Find(id)->checkpoint_path();
+    if (!path.empty()) pinned.push_back(path);
+  }
+  const std::string prefix = ChildPrefix(job.id());
+  std::vector<std::string> newest_first;
+  for (auto it = tables_.checkpoints.rows().lower_bound(prefix);
+       it != tables_.checkpoints.rows().end() && it->first.compare(0, prefix.size(), prefix) == 0;
+       ++it) {
+    newest_first.push_back(it->first);
+  }
+  std::reverse(newest_first.begin(), newest_first.end());
+  // A retired one is named in two answers, in case the first got lost, and then forgotten.
+  std::vector<std::string> delete_paths;
+  for (size_t i = 0; i < newest_first.size(); ++i) {
+    const CheckpointRow& row = *tables_.checkpoints.Find(newest_first[i]);
+    const std::string& path = row.checkpoint().path();
+    if (row.retired()) {
+      delete_paths.push_back(path);
+      tables_.checkpoints.Erase(newest_first[i]);
+    } else if (i >= static_cast<size_t>(job.spec().train().keep_checkpoints()) &&
+               std::find(pinned.begin(), pinned.end(), path) == pinned.end()) {
+      delete_paths.push_back(path);
+      tables_.checkpoints.Mutable(newest_first[i]).set_retired(true);
+    }
+  }
+  return delete_paths;
+}
+
+absl::StatusOr<CommitCheckpointResponse> ClusterState::CommitCheckpoint(
+    const CommitCheckpointRequest& request, Moment now) {
+  D2G_ASSIGN_OR_RETURN(const JobRow* job, FindJob(request.job()));
+  const std::string id = job->id();
+  const std::string folder = absl::StrCat(job->spec().output_dir(), "/checkpoints/");
+  const bool hex = request.manifest_digest().size() == 32 &&
+                   std::all_of(request.manifest_digest().begin(), request.manifest_digest().end(),
+                               [](char c) { return absl::ascii_isxdigit(c); });
+  if (!hex) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "manifest_digest: \"", request.manifest_digest().substr(0, 64), "\" is not 32 hex digits"));
+  }
+  if (!absl::StartsWith(request.path(), folder) || absl::StrContains(request.path(), "/..") ||
+      request.path().size() == folder.size() || request.path().size() > kMaxPathBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("path: \"", request.path().substr(0, 200), "\" is not below ", folder));
+  }
+  if (request.step() < 1 || request.step() > job->spec().train().steps()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("step: ", request.step(), " is not from 1 to ", job->spec().train().steps()));
+  }
+  CommitCheckpointResponse response;
+  const Checkpoint* last = LastCheckpoint(id);
+  if (last != nullptr && last->step() == request.step() &&
+      last->manifest_digest() == request.manifest_digest() && last->path() == request.path()) {
+    *response.mutable_checkpoint() = *last;
+    return response;
+  }
+  const GangRow* gang = gangs_.Find(id);
+  const int64_t generation = gang == nullptr ? 0 : gang->generation();
+  if (request.generation() != generation || generation == 0) {
+    return absl::FailedPreconditionError(absl::StrCat("generation ", request.generation(), " of ",
+                                                      request.job(), " is not the current one, ",
+                                                      generation, ": its checkpoint is not taken"));
+  }
+  if (last != nullptr && request.step() <= last->step()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("step ", request.step(), " of ", request.job(),
+                     " is not after the last committed step, ", last->step()));
+  }
+  if (Ended(*job)) {
+    return absl::FailedPreconditionError(absl::StrCat(request.job(), " has ended"));
+  }
+  CheckpointRow& row = tables_.checkpoints.Mutable(ChildId(id, request.step()));
+  Checkpoint& checkpoint = *row.mutable_checkpoint();
+  checkpoint.set_name(CheckpointName(id, request.step()));
+  checkpoint.set_step(request.step());
+  checkpoint.set_generation(request.generation());
+  checkpoint.set_path(request.path());
+  checkpoint.set_manifest_digest(request.manifest_digest());
+  *checkpoint.mutable_commit_time() = ToTimestamp(now.wall);
+  *response.mutable_checkpoint() = checkpoint;
+  for (std::string& path : RetireCheckpoints(*job)) response.add_delete_paths(std::move(path));
+  ++totals_.checkpoints_committed;
+  gangs_.NoteCheckpoint(id);
+  Touch(id, now);
+  if (TrainDone(*job)) gangs_.Finish(id, now.steady);
+  Advance(id, now);
+  return response;
+}
+
+}  // namespace d2g::coordinator

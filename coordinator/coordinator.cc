@@ -1,0 +1,36 @@
+#include "coordinator/coordinator.h"
+
+#include "services/common/status_macros.h"
+
+namespace d2g::coordinator {
+
+absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Create(ClusterOptions options,
+                                                                 const RowChanges& rows,
+                                                                 RowSink* sink,
+                                                                 const d2g::common::Clock* clock,
+                                                                 ClusterMetrics* metrics) {
+  D2G_ASSIGN_OR_RETURN(
+      std::unique_ptr<ClusterState> state,
+      ClusterState::Load(std::move(options), rows, Moment{clock->Now(), clock->SteadyNow()}));
+  return std::unique_ptr<Coordinator>(new Coordinator(std::move(state), sink, clock, metrics));
+}
+
+void Coordinator::Hand() {
+  RowChanges changes = state_->tables().TakeChanges();
+  if (!changes.empty()) sequence_ = sink_->Enqueue(std::move(changes));
+}
+
+void Coordinator::Tick() {
+  ClusterFigures figures;
+  {
+    absl::MutexLock lock(&mutex_);
+    const Moment now{clock_->Now(), clock_->SteadyNow()};
+    state_->NoteTime(now.steady);
+    state_->Tick(now);
+    Hand();
+    figures = state_->Figures(now);
+  }
+  if (metrics_ != nullptr) metrics_->Show(figures);
+}
+
+}  // namespace d2g::coordinator

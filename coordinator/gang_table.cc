@@ -1,0 +1,337 @@
+#include "coordinator/gang_table.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "coordinator/limits.h"
+
+namespace d2g::coordinator {
+
+using d2g::coordinator::v1::GangHeartbeatRequest;
+using d2g::coordinator::v1::GangHeartbeatResponse;
+using d2g::coordinator::v1::JoinGangRequest;
+using rows::v1::GangRow;
+
+namespace {
+
+constexpr absl::Duration kFirstBackoff = absl::Milliseconds(500);
+
+absl::Status CheckId(absl::string_view field, absl::string_view value) {
+  if (!value.empty() && value.size() <= kMaxIdBytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(field, ": has ", value.size(), " bytes; must have 1 to ", kMaxIdBytes));
+}
+
+const GangRow::Member* FindMember(const GangRow& gang, absl::string_view agent) {
+  for (const GangRow::Member& member : gang.members()) {
+    if (member.agent() == agent) return &member;
+  }
+  return nullptr;
+}
+
+int32_t WorldSize(const GangRow& gang) {
+  int32_t size = 0;
+  for (const GangRow::Member& member : gang.members()) size += member.rank_count();
+  return size;
+}
+
+}  // namespace
+
+GangTable::GangTable(GangOptions options, Tables* tables, absl::Duration now)
+    : options_(options), tables_(tables), pool_changed_(now) {
+  for (const auto& [job, gang] : tables_->gangs.rows()) {
+    if (!gang.active()) continue;
+    live_[job];
+    for (const GangRow::Member& member : gang.members()) {
+      Agent& agent = agents_[member.agent()];
+      agent.node = member.node();
+      agent.slots = member.slots();
+      agent.order = next_order_++;
+      agent.last_seen = now;
+      agent.assigned_job = job;
+    }
+  }
+}
+
+absl::Status GangTable::Join(const JoinGangRequest& request, absl::Duration now) {
+  if (absl::Status status = CheckId("agent", request.agent()); !status.ok()) return status;
+  if (absl::Status status = CheckId("node", request.node()); !status.ok()) return status;
+  if (request.slots() < 1 || request.slots() > kMaxAgentSlots) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("slots: ", request.slots(), " is not from 1 to ", kMaxAgentSlots));
+  }
+  const auto [it, fresh] = agents_.try_emplace(request.agent());
+  Agent& agent = it->second;
+  agent.node = request.node();
+  agent.slots = request.slots();
+  agent.last_seen = now;
+  if (fresh) {
+    agent.order = next_order_++;
+    pool_changed_ = now;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<GangEvents> GangTable::Report(const Request& request, absl::Duration now) {
+  const auto it = agents_.find(request.agent());
+  if (it == agents_.end()) {
+    return absl::NotFoundError(
+        absl::StrCat("agent \"", request.agent().substr(0, kMaxIdBytes), "\" is not known: join"));
+  }
+  Agent& agent = it->second;
+  agent.last_seen = now;
+  if (request.state() == Request::AGENT_STATE_DRAINING && !agent.draining) {
+    agent.draining = true;
+    pool_changed_ = now;
+  }
+  GangEvents events;
+  if (agent.assigned_job.empty()) return events;
+  const std::string job = agent.assigned_job;
+  const GangRow& gang = *tables_->gangs.Find(job);
+  const bool current = request.job() == JobName(job) && request.generation() == gang.generation();
+  const auto note_ranks = [&] {
+    agent.started = true;
+    Live& live = live_[job];
+    if (!request.rendezvous().empty() && FindMember(gang, request.agent())->first_rank() == 0) {
+      live.rendezvous = request.rendezvous();
+    }
+    for (const auto& rank : request.ranks()) live.ranks[rank.rank()] = rank;
+  };
+  const std::string who = absl::StrCat("agent ", request.agent(), " on node ", agent.node);
+
+  switch (request.state()) {
+    case Request::AGENT_STATE_RUNNING:
+      if (current) note_ranks();
+      break;
+    case Request::AGENT_STATE_LEFT:
+      if (current) {
+        MemberGone(request.agent(), absl::StrCat(who, ": ranks left before the last step"), now,
+                   &events);
+      }
+      break;
+    case Request::AGENT_STATE_BROKEN:
+      if (current) {
+        MemberGone(
+            request.agent(),
+            absl::StrCat(who, ": ",
+                         request.error().empty() ? "a rank died"
+                                                 : request.error().substr(0, kMaxMessageBytes)),
+            now, &events);
+      }
+      break;
+    case Request::AGENT_STATE_DRAINING:
+      if (current && request.ranks_size() > 0) {
+        note_ranks();
+        Leave(job);
+      } else {
+        // Not started yet, or its ranks are gone. A gang in which others run must leave first.
+        Leave(job);
+        MemberGone(request.agent(), "", now, &events);
+      }
+      break;
+    default:
+      if (agent.started || gang.leaving()) {
+        MemberGone(request.agent(), absl::StrCat(who, " stopped its ranks without saying why"), now,
+                   &events);
+      }
+      break;
+  }
+  return events;
+}
+
+GangTable::Answer GangTable::AnswerFor(absl::string_view agent_id) const {
+  Answer answer;
+  const auto it = agents_.find(agent_id);
+  if (it == agents_.end() || it->second.assigned_job.empty() || it->second.left) return answer;
+  const std::string& job = it->second.assigned_job;
+  const GangRow& gang = *tables_->gangs.Find(job);
+  if (gang.leaving()) {
+    answer.action = GangHeartbeatResponse::ACTION_CHECKPOINT_AND_LEAVE;
+    return answer;
+  }
+  const GangRow::Member& member = *FindMember(gang, agent_id);
+  answer.action = GangHeartbeatResponse::ACTION_RUN;
+  answer.job = job;
+  answer.generation = gang.generation();
+  answer.resume_step = gang.resume_step();
+  answer.world_size = WorldSize(gang);
+  answer.first_rank = member.first_rank();
+  answer.rank_count = member.rank_count();
+  if (const auto live = live_.find(job); live != live_.end()) {
+    answer.rendezvous = live->second.rendezvous;
+  }
+  return answer;
+}
+
+GangEvents GangTable::Tick(const std::vector<TrainDemand>& demands, absl::Duration now) {
+  GangEvents events;
+  std::vector<std::string> lost;
+  for (const auto& [id, agent] : agents_) {
+    if (now - agent.last_seen > options_.agent_timeout) lost.push_back(id);
+  }
+  for (const std::string& id : lost) {
+    if (!agents_[id].assigned_job.empty() && !agents_[id].left) {
+      MemberGone(id,
+                 absl::StrCat("agent ", id, " on node ", agents_[id].node, " was silent for ",
+                              absl::FormatDuration(options_.agent_timeout)),
+                 now, &events);
+    }
+    // A leaving generation may still name it as a member: it counts as left there.
+    agents_.erase(id);
+    pool_changed_ = now;
+  }
+  std::vector<std::string> overdue;
+  for (const auto& [job, live] : live_) {
+    if (live.finished && now >= live.finish_deadline) overdue.push_back(job);
+  }
+  for (const std::string& job : overdue) Kill(job, now);
+  for (const TrainDemand& demand : demands) {
+    if (!Active(demand.job)) TryForm(demand, now, &events);
+  }
+  return events;
+}
+
+bool GangTable::TryForm(const TrainDemand& demand, absl::Duration now, GangEvents* events) {
+  if (const auto wait = not_before_.find(demand.job);
+      wait != not_before_.end() && now < wait->second) {
+    return false;
+  }
+  std::vector<std::pair<int64_t, std::string>> free;  // by order of joining
+  int32_t slots = 0;
+  for (const auto& [id, agent] : agents_) {
+    if (!agent.assigned_job.empty() || agent.draining) continue;
+    free.emplace_back(agent.order, id);
+    slots += agent.slots;
+  }
+  if (slots < demand.min_ranks) return false;
+  const GangRow* previous = tables_->gangs.Find(demand.job);
+  const bool as_large_as_before =
+      previous != nullptr && WorldSize(*previous) > 0 && slots >= WorldSize(*previous);
+  if (slots < demand.max_ranks && !as_large_as_before && now - pool_changed_ < options_.settle) {
+    return false;
+  }
+  std::sort(free.begin(), free.end());
+  GangRow& gang = tables_->gangs.Mutable(demand.job);
+  gang.set_generation(gang.generation() + 1);
+  gang.set_active(true);
+  gang.set_leaving(false);
+  gang.set_resume_step(demand.resume_step);
+  gang.clear_members();
+  int32_t next_rank = 0;
+  for (const auto& [order, id] : free) {
+    if (next_rank == demand.max_ranks) break;
+    Agent& agent = agents_[id];
+    GangRow::Member& member = *gang.add_members();
+    member.set_agent(id);
+    member.set_node(agent.node);
+    member.set_slots(agent.slots);
+    member.set_first_rank(next_rank);
+    member.set_rank_count(std::min(agent.slots, demand.max_ranks - next_rank));
+    next_rank += member.rank_count();
+    agent.assigned_job = demand.job;
+    agent.started = false;
+    agent.left = false;
+  }
+  live_[demand.job] = Live();
+  events->push_back({GangEvent::Kind::kFormed, demand.job, gang.generation(), ""});
+  return true;
+}
+
+void GangTable::Leave(absl::string_view job) {
+  if (Active(job) && !Find(job)->leaving()) tables_->gangs.Mutable(job).set_leaving(true);
+}
+
+void GangTable::Kill(absl::string_view job, absl::Duration now) {
+  if (Active(job)) End(job, now);
+}
+
+void GangTable::Finish(absl::string_view job, absl::Duration now) {
+  if (!Active(job)) return;
+  Live& live = live_[std::string(job)];
+  if (live.finished) return;
+  live.finished = true;
+  live.finish_deadline = now + options_.finish_grace;
+}
+
+void GangTable::NoteCheckpoint(absl::string_view job) {
+  not_before_.erase(std::string(job));
+  if (const GangRow* gang = Find(job); gang != nullptr && gang->failures() > 0) {
+    tables_->gangs.Mutable(job).set_failures(0);
+  }
+}
+
+void GangTable::EraseJob(absl::string_view job) {
+  live_.erase(std::string(job));
+  not_before_.erase(std::string(job));
+  tables_->gangs.Erase(job);
+}
+
+void GangTable::Grace(absl::Duration now) {
+  for (auto& [id, agent] : agents_) agent.last_seen = now;
+}
+
+bool GangTable::Active(absl::string_view job) const {
+  const GangRow* gang = Find(job);
+  return gang != nullptr && gang->active();
+}
+
+const GangTable::Ranks& GangTable::RanksOf(absl::string_view job) const {
+  static const Ranks* const kNone = new Ranks();
+  const auto it = live_.find(job);
+  return it == live_.end() ? *kNone : it->second.ranks;
+}
+
+int32_t GangTable::FreeSlots() const {
+  int32_t slots = 0;
+  for (const auto& [id, agent] : agents_) {
+    if (agent.assigned_job.empty() && !agent.draining) slots += agent.slots;
+  }
+  return slots;
+}
+
+void GangTable::Break(absl::string_view job, std::string error, absl::Duration now,
+                      GangEvents* events) {
+  GangRow& gang = tables_->gangs.Mutable(job);
+  gang.set_failures(gang.failures() + 1);
+  gang.set_last_error(error);
+  const int doublings = std::min(gang.failures() - 1, 10);
+  not_before_[std::string(job)] = now + std::min(kMaxGangBackoff, kFirstBackoff * (1 << doublings));
+  events->push_back({GangEvent::Kind::kBroken, std::string(job), gang.generation(), error});
+  End(job, now);
+}
+
+void GangTable::End(absl::string_view job, absl::Duration now) {
+  GangRow& gang = tables_->gangs.Mutable(job);
+  gang.set_active(false);
+  gang.set_leaving(false);
+  for (auto& [id, agent] : agents_) {
+    if (agent.assigned_job != job) continue;
+    agent.assigned_job.clear();
+    agent.started = false;
+    agent.left = false;
+  }
+  live_.erase(std::string(job));
+  pool_changed_ = now;
+}
+
+void GangTable::MemberGone(const std::string& agent_id, std::string error, absl::Duration now,
+                           GangEvents* events) {
+  Agent& agent = agents_[agent_id];
+  const std::string job = agent.assigned_job;
+  const GangRow& gang = *tables_->gangs.Find(job);
+  if (!gang.leaving() && !live_[job].finished) {
+    Break(job, std::move(error), now, events);
+    return;
+  }
+  agent.left = true;
+  for (const GangRow::Member& member : gang.members()) {
+    const auto it = agents_.find(member.agent());
+    if (it != agents_.end() && it->second.assigned_job == job && !it->second.left) return;
+  }
+  const int64_t generation = gang.generation();
+  End(job, now);
+  events->push_back({GangEvent::Kind::kLeft, job, generation, ""});
+}
+
+}  // namespace d2g::coordinator

@@ -1,0 +1,78 @@
+#include "coordinator/job_inputs.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "services/common/model_folder.h"
+
+namespace d2g::coordinator {
+namespace {
+
+using d2g::common::FieldViolation;
+
+// A SequentialNet folder (worker/recipe/sequential_net.h) has these files.
+std::string NetworkFolderProblem(const std::string& path) {
+  for (const char* file : {"config.json", "model.safetensors"}) {
+    const std::string name = absl::StrCat(path, "/", file);
+    if (access(name.c_str(), R_OK) != 0) {
+      return absl::StrCat("\"", name, "\" cannot be read: ", std::strerror(errno));
+    }
+  }
+  const absl::Status weights = d2g::common::CheckSafetensorsFile(path + "/model.safetensors");
+  return weights.ok() ? "" : std::string(weights.message());
+}
+
+// Empty when `path` is, or could be made, a folder that this process can write.
+std::string OutputFolderProblem(const std::string& path) {
+  std::string folder = path;
+  struct stat info = {};
+  while (stat(folder.c_str(), &info) != 0) {
+    if (errno != ENOENT || folder == "/") {
+      return absl::StrCat("\"", path, "\" cannot be used: ", folder, ": ", std::strerror(errno));
+    }
+    const size_t slash = folder.find_last_of('/');
+    folder = slash == 0 ? "/" : folder.substr(0, slash);
+  }
+  if (!S_ISDIR(info.st_mode)) {
+    return absl::StrCat("\"", path, "\" cannot be used: ", folder, " is not a folder");
+  }
+  if (access(folder.c_str(), W_OK | X_OK) != 0) {
+    return absl::StrCat("\"", path, "\" cannot be written: ", folder, ": ", std::strerror(errno));
+  }
+  return "";
+}
+
+}  // namespace
+
+JobInputs CheckJobInputs(const d2g::coordinator::v1::JobSpec& spec) {
+  JobInputs inputs;
+  const auto note = [&inputs](const char* field, std::string problem) {
+    if (!problem.empty()) inputs.violations.push_back({field, std::move(problem)});
+  };
+  if (const auto teacher = d2g::common::InspectModelFolder(spec.teacher().path()); !teacher.ok()) {
+    note("spec.teacher.path", std::string(teacher.status().message()));
+  } else {
+    inputs.teacher = {teacher->digest, teacher->latent_channels, teacher->latent_height,
+                      teacher->latent_width};
+    if (!spec.teacher().digest().empty() && spec.teacher().digest() != teacher->digest) {
+      note("spec.teacher.digest", absl::StrCat(spec.teacher().digest(), " was asked for; ",
+                                               spec.teacher().path(), " has ", teacher->digest));
+    }
+  }
+  if (spec.train().regression().features_weight() > 0) {
+    note("spec.train.regression.features_path",
+         NetworkFolderProblem(spec.train().regression().features_path()));
+  }
+  if (spec.evaluate().pictures() > 0) {
+    note("spec.evaluate.evaluator_path", NetworkFolderProblem(spec.evaluate().evaluator_path()));
+  }
+  note("spec.output_dir", OutputFolderProblem(spec.output_dir()));
+  return inputs;
+}
+
+}  // namespace d2g::coordinator

@@ -1,0 +1,198 @@
+// A job as its users see it: progress by stage, rates, health.
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "coordinator/cluster_state.h"
+#include "coordinator/limits.h"
+#include "coordinator/timestamps.h"
+
+namespace d2g::coordinator {
+
+using namespace d2g::coordinator::v1;  // NOLINT: the resources that this file is about
+using rows::v1::JobRow;
+
+namespace {
+
+// Beyond this an estimate says nothing.
+constexpr double kMaxEtaSeconds = 1e9;
+
+StageProgress& AddStage(const JobRow& job, Stage kind, const char* unit, Job* view) {
+  StageProgress& stage = *view->add_stages();
+  stage.set_stage(kind);
+  stage.set_unit(unit);
+  if (const auto times = job.stages().find(kind); times != job.stages().end()) {
+    if (times->second.has_start_time()) *stage.mutable_start_time() = times->second.start_time();
+    if (times->second.has_end_time()) *stage.mutable_end_time() = times->second.end_time();
+  }
+  return stage;
+}
+
+void AddRate(const RateMeter& meter, StageProgress* stage) {
+  if (stage->has_end_time()) return;
+  stage->set_rate(std::max(0.0, meter.Rate()));
+  const double seconds =
+      static_cast<double>(stage->total() - stage->done()) / std::max(stage->rate(), 1e-12);
+  if (stage->rate() > 0 && seconds < kMaxEtaSeconds) {
+    *stage->mutable_eta() = ToProtoDuration(absl::Seconds(std::max(0.0, std::round(seconds))));
+  }
+}
+
+}  // namespace
+
+// Triples that live leases of the dataset made durable and that are not sealed yet.
+int64_t ClusterState::LeasedDone(const JobRow& job) const {
+  int64_t done = 0;
+  const int64_t triples = job.spec().simulate().triples();
+  for (const auto& [id, progress] : leases_.live()) {
+    const auto& lease = *leases_.Find(id);
+    if (lease.kind() != TASK_KIND_SIMULATE || lease.dataset() != job.dataset() ||
+        lease.range().begin() >= triples) {
+      continue;
+    }
+    done += std::clamp<int64_t>(progress.done, 0,
+                                std::min(triples, lease.range().end()) - lease.range().begin());
+  }
+  return done;
+}
+
+void ClusterState::AddStages(const JobRow& job, Job* view) const {
+  const JobSpec& spec = job.spec();
+  StageProgress& simulate = AddStage(job, STAGE_SIMULATE, "triples", view);
+  simulate.set_total(spec.simulate().triples());
+  simulate.set_reused(job.reused());
+  const DatasetState* dataset = FindDataset(job.dataset());
+  simulate.set_done(
+      Ended(job) || dataset == nullptr
+          ? job.simulated()
+          : std::min(simulate.total(), dataset->SealedCount(simulate.total()) + LeasedDone(job)));
+
+  StageProgress& train = AddStage(job, STAGE_TRAIN, "steps", view);
+  train.set_total(spec.train().steps());
+  const Checkpoint* last = LastCheckpoint(job.id());
+  train.set_done(last == nullptr ? 0 : last->step());
+  for (const auto& [rank, status] : gangs_.RanksOf(job.id())) {
+    if (status.step() <= train.total()) train.set_done(std::max(train.done(), status.step()));
+  }
+
+  StageProgress& xport = AddStage(job, STAGE_EXPORT, "files", view);
+  StageProgress* evaluate = nullptr;
+  if (spec.evaluate().pictures() > 0) evaluate = &AddStage(job, STAGE_EVALUATE, "pictures", view);
+  const auto show_final = [&](int kind, bool done, int64_t shown, int64_t fallback,
+                              StageProgress* stage) {
+    if (done) {
+      stage->set_total(shown > 0 ? shown : fallback);
+      stage->set_done(stage->total());
+      return;
+    }
+    stage->set_total(fallback);
+    const auto* lease = Ended(job) ? nullptr : LeaseOf(job.id(), kind);
+    if (lease == nullptr) return;
+    const LeaseTable::Progress& progress = *leases_.FindProgress(lease->lease_id());
+    if (progress.total > 0) stage->set_total(progress.total);
+    stage->set_done(std::clamp<int64_t>(progress.done, 0, stage->total()));
+  };
+  show_final(TASK_KIND_EXPORT, job.has_export_(), job.exported_files(), 1, &xport);
+  if (evaluate != nullptr) {
+    show_final(TASK_KIND_EVALUATE, job.has_evaluation(), job.evaluated_pictures(),
+               spec.evaluate().pictures(), evaluate);
+  }
+}
+
+void ClusterState::AddHealth(const JobRow& job, Moment now, Job* view) const {
+  const auto missing = shards_.Missing(now.steady);
+  if (!missing.empty()) {
+    view->add_health(absl::StrCat(missing.size(), " of ", shards_.count(),
+                                  " shards down: ", absl::StrJoin(missing, ", ")));
+  }
+  const int64_t triples = job.spec().simulate().triples();
+  const DatasetState& dataset = datasets_.at(job.dataset());
+  const bool simulated = dataset.SealedCount(triples) == triples;
+  if (!simulated && !Offered(TASK_KIND_SIMULATE, "", now)) {
+    view->add_health("no workers that simulate");
+  }
+  const GangTable::Ranks& ranks = gangs_.RanksOf(job.id());
+  const rows::v1::GangRow* gang = gangs_.Find(job.id());
+  if (Trainable(job) && !gangs_.Active(job.id()) &&
+      gangs_.FreeSlots() < job.spec().train().min_ranks()) {
+    view->add_health(absl::StrCat("no gang: ", gangs_.FreeSlots(), " ranks are free, ",
+                                  job.spec().train().min_ranks(), " are needed"));
+  }
+  if (gang != nullptr && gang->failures() > 0 && !TrainDone(job)) {
+    view->add_health(absl::StrCat("training broke ", gang->failures(), " of at most ",
+                                  kMaxBrokenGenerations,
+                                  " times since the last checkpoint: ", gang->last_error()));
+  }
+  if (gangs_.Active(job.id()) && ranks.empty()) view->add_health("ranks are starting");
+  if (TrainDone(job)) {
+    if (!job.has_export_() && !Offered(TASK_KIND_EXPORT, "", now)) {
+      view->add_health("no workers that export");
+    }
+    if (job.spec().evaluate().pictures() > 0 && !job.has_evaluation()) {
+      const int64_t holdout = dataset.SealedHoldout(triples);
+      if (holdout < job.spec().evaluate().pictures()) {
+        view->add_health(absl::StrCat("evaluation waits for ", job.spec().evaluate().pictures(),
+                                      " held-out triples; ", holdout, " are sealed"));
+      } else if (!Offered(TASK_KIND_EVALUATE, "", now)) {
+        view->add_health("no workers that evaluate");
+      }
+    }
+  }
+  for (const auto* failure : FailuresOf(job.id())) {
+    if (failure->reasons_size() == 0) continue;
+    view->add_health(absl::StrCat("task ", failure->task(), " failed ", failure->reasons_size(),
+                                  " of at most ", kMaxTaskFailures,
+                                  " times: ", failure->last_error()));
+    break;  // ListTasks has them all
+  }
+}
+
+Job ClusterState::View(const JobRow& job, Moment now) const {
+  Job view;
+  view.set_name(JobName(job.id()));
+  *view.mutable_spec() = job.spec();
+  view.set_dataset(DatasetName(job.dataset()));
+  view.set_desired_state(job.desired_state());
+  view.set_state(job.state());
+  view.set_error(job.error());
+  *view.mutable_create_time() = job.create_time();
+  *view.mutable_update_time() = job.update_time();
+  AddStages(job, &view);
+  if (const auto rates = rates_.find(job.id()); rates != rates_.end() && AtWork(job)) {
+    for (StageProgress& stage : *view.mutable_stages()) {
+      switch (stage.stage()) {
+        case STAGE_SIMULATE:
+          AddRate(rates->second.simulate, &stage);
+          break;
+        case STAGE_TRAIN:
+          AddRate(rates->second.train, &stage);
+          break;
+        case STAGE_EVALUATE:
+          AddRate(rates->second.evaluate, &stage);
+          break;
+        default:
+          AddRate(rates->second.xport, &stage);
+          break;
+      }
+    }
+  }
+  if (const Checkpoint* last = LastCheckpoint(job.id())) view.set_checkpoint_step(last->step());
+  if (const auto* gang = gangs_.Find(job.id())) view.set_generation(gang->generation());
+  // The lowest rank that reports speaks for all.
+  for (const auto& [rank, status] : gangs_.RanksOf(job.id())) {
+    if (status.metrics().empty()) continue;
+    int taken = 0;
+    for (const auto& [name, value] : status.metrics()) {
+      if (++taken > kMaxReportedMetrics) break;
+      (*view.mutable_training_metrics())[name] = value;
+    }
+    break;
+  }
+  if (job.has_evaluation()) *view.mutable_evaluation() = job.evaluation();
+  if (job.has_export_()) *view.mutable_export_() = job.export_();
+  if (AtWork(job)) AddHealth(job, now, &view);
+  return view;
+}
+
+}  // namespace d2g::coordinator

@@ -1,0 +1,67 @@
+// The coordinator's limits and intervals. Each one that can refuse a request is stated in the
+// error.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/time/time.h"
+
+namespace d2g::coordinator {
+
+// Job spec.
+inline constexpr int kMaxDisplayNameCharacters = 63;
+inline constexpr int64_t kMaxTriples = 1'000'000'000;
+inline constexpr int32_t kMaxSolverSteps = 1000;
+inline constexpr double kMaxGuidance = 100;
+inline constexpr int32_t kMinBlockSize = 16;
+inline constexpr int32_t kMaxBlockSize = 65536;
+inline constexpr int32_t kMinHoldoutEvery = 2;
+inline constexpr int32_t kMaxHoldoutEvery = 65536;
+inline constexpr int32_t kMaxSimulateBatch = 4096;
+inline constexpr int64_t kMaxTrainSteps = 100'000'000;
+inline constexpr int32_t kMaxGlobalBatch = 65536;
+inline constexpr int32_t kMaxRanks = 4096;
+inline constexpr double kMaxLearningRate = 1;
+inline constexpr double kMaxClipNorm = 1e6;
+inline constexpr double kMaxLossWeight = 1e6;
+inline constexpr int32_t kMaxKeepCheckpoints = 1000;
+inline constexpr int32_t kMaxT0 = 99'999;
+inline constexpr int32_t kMaxOutputScales = 16;
+inline constexpr int32_t kMaxPictures = 1'000'000;
+inline constexpr int32_t kMaxGridColumns = 100;
+inline constexpr int32_t kMaxTimingRepeats = 1000;
+inline constexpr int kMaxPathBytes = 4096;
+
+// Global batches that training waits for when the spec does not say, and the least it may say.
+inline constexpr int64_t kDefaultStartBatches = 100;
+inline constexpr int64_t kMinStartBatches = 10;
+
+// Requests.
+inline constexpr int kMaxRequestIdBytes = 128;
+inline constexpr int kMaxIdBytes = 128;        // worker and agent ids, node names, devices, builds
+inline constexpr int kMaxMessageBytes = 2000;  // failure messages are cut here
+inline constexpr int kDefaultPageSize = 50;
+inline constexpr int kMaxPageSize = 1000;
+inline constexpr int64_t kMaxPromptListBytes = 256 << 20;
+inline constexpr int64_t kPromptChunkBytes = 1 << 20;
+inline constexpr int32_t kMaxShards = 1024;
+inline constexpr int32_t kMaxAgentSlots = 64;
+inline constexpr int kMaxReportedMetrics = 64;
+
+// Failures.
+inline constexpr int kMaxTaskFailures = 5;        // of one range, evaluation or export
+inline constexpr int kMaxBrokenGenerations = 10;  // without a new checkpoint
+
+// Times.
+inline constexpr absl::Duration kTick = absl::Milliseconds(200);
+inline constexpr absl::Duration kPollAfter = absl::Milliseconds(500);
+inline constexpr absl::Duration kShardHeartbeat = absl::Seconds(2);
+inline constexpr absl::Duration kShardTimeout = absl::Seconds(10);
+inline constexpr absl::Duration kWorkerTimeout = absl::Seconds(30);
+inline constexpr absl::Duration kGangHeartbeat = absl::Seconds(1);
+inline constexpr absl::Duration kMaxTaskHeartbeat = absl::Seconds(10);
+inline constexpr absl::Duration kMaxGangBackoff = absl::Seconds(30);
+inline constexpr absl::Duration kRateWindow = absl::Seconds(30);
+inline constexpr absl::Duration kWatchInterval = absl::Milliseconds(200);
+
+}  // namespace d2g::coordinator

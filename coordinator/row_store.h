@@ -1,0 +1,56 @@
+// The coordinator's rows and blobs on disk.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "coordinator/row_changes.h"
+
+namespace rocksdb {
+class ColumnFamilyHandle;
+class DB;
+}  // namespace rocksdb
+
+namespace d2g::coordinator {
+
+// A RocksDB folder with two column families: "default" for rows, "blobs" for prompt lists.
+// Acknowledged means synced: a caller that got OK can count on the rows after a crash. After a
+// failed write the folder's state is unknown, so every later write fails too: the process has to
+// start anew. Thread-safe; calls block.
+class RowStore {
+ public:
+  // Opens or makes the folder, raises and syncs the incarnation. Fails naming the folder and why:
+  // another process has it (FAILED_PRECONDITION), it cannot be written, it was made for another
+  // number of shards (FAILED_PRECONDITION), its format is unknown.
+  static absl::StatusOr<std::unique_ptr<RowStore>> Open(const std::string& folder,
+                                                        int32_t shard_count);
+  ~RowStore();
+
+  // Greater than at every earlier start.
+  uint64_t incarnation() const { return incarnation_; }
+
+  // Calls visit(key, value) for every row.
+  absl::Status Scan(
+      absl::FunctionRef<absl::Status(absl::string_view key, const std::string& value)> visit) const;
+  // Writes all changes of all groups in one synced batch: all or nothing.
+  absl::Status Commit(const std::vector<RowChanges>& groups);
+
+  // Blobs: synced like rows. NOT_FOUND when absent.
+  absl::Status PutBlob(absl::string_view key, absl::string_view value);
+  absl::StatusOr<std::string> GetBlob(absl::string_view key) const;
+
+ private:
+  RowStore() = default;
+
+  std::unique_ptr<rocksdb::DB> db_;
+  std::vector<rocksdb::ColumnFamilyHandle*> handles_;
+  uint64_t incarnation_ = 0;
+};
+
+}  // namespace d2g::coordinator

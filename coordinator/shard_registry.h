@@ -1,0 +1,44 @@
+// Which store shards there are and which of them answer.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "coordinator/tables.h"
+#include "d2g/common/v1/recipe.pb.h"
+
+namespace d2g::coordinator {
+
+// Live means: heard of within kShardTimeout. Last known addresses and uuids are rows, so that
+// readers find shards while the coordinator restarts. Thread-compatible; holds no time of its own.
+class ShardRegistry {
+ public:
+  // `tables` must outlive the registry; its shard rows are already loaded.
+  ShardRegistry(int32_t shard_count, Tables* tables) : count_(shard_count), tables_(tables) {}
+
+  int32_t count() const { return count_; }
+
+  // Notes a sign of life. INVALID_ARGUMENT for a number out of range or a missing address or uuid;
+  // ALREADY_EXISTS while another store uuid holds the number and lives.
+  absl::Status Heartbeat(const d2g::common::v1::ShardAddress& shard, absl::Duration now);
+  // Last known address; null before the shard was ever heard of.
+  const d2g::common::v1::ShardAddress* Find(int32_t shard) const;
+  bool Live(int32_t shard, absl::Duration now) const;
+  // Live shards, and all that were ever heard of (readers retry one that is down).
+  std::vector<d2g::common::v1::ShardAddress> LiveShards(absl::Duration now) const;
+  std::vector<d2g::common::v1::ShardAddress> KnownShards() const;
+  // Shards that are not live, ascending.
+  std::vector<int32_t> Missing(absl::Duration now) const;
+  // After a pause of this process: whoever was heard of before counts as heard of `now`.
+  void Grace(absl::Duration now);
+
+ private:
+  int32_t count_;
+  Tables* tables_;
+  std::map<int32_t, absl::Duration> last_seen_;
+};
+
+}  // namespace d2g::coordinator
