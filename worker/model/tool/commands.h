@@ -1,0 +1,20 @@
+// The subcommands of d2g-model. Each Add function declares flags and sets `*action` when its
+// subcommand is chosen; the action throws model::Error for bad input.
+#pragma once
+
+#include <functional>
+
+#include <CLI/CLI.hpp>
+
+namespace d2g::model {
+
+using Action = std::function<void()>;
+
+// Pictures from prompts: a PNG grid.
+void AddGenerate(CLI::App& app, Action* action);
+// Latents from prompts and noise: what a simulation worker computes.
+void AddTeacher(CLI::App& app, Action* action);
+// One network on given tensors.
+void AddComponent(CLI::App& app, Action* action);
+
+}  // namespace d2g::model

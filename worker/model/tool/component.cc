@@ -1,0 +1,99 @@
+// d2g-model component: one network of a model folder on tensors from a file. For finding out where
+// two implementations part.
+#include <ATen/Parallel.h>
+
+#include <iostream>
+#include <memory>
+
+#include "worker/model/autoencoder_kl.h"
+#include "worker/model/clip_text_model.h"
+#include "worker/model/clip_tokenizer.h"
+#include "worker/model/error.h"
+#include "worker/model/tool/commands.h"
+#include "worker/model/unet_2d_condition.h"
+
+namespace d2g::model {
+
+namespace {
+
+struct ComponentOptions {
+  std::string model;
+  std::string component;
+  std::string in;
+  std::string out;
+  std::vector<std::string> texts;
+  int threads = 0;
+};
+
+at::Tensor Input(const ComponentOptions& options, const TensorMap& inputs, const char* name) {
+  const auto it = inputs.find(name);
+  if (it == inputs.end()) {
+    Fail(options.in, ": has no tensor \"", name, "\", which ", options.component, " needs");
+  }
+  return it->second;
+}
+
+TensorMap Tokenize(const ComponentOptions& options) {
+  if (options.texts.empty()) Fail("--component tokenizer needs --text");
+  const ClipTokenizer tokenizer = ClipTokenizer::Load(options.model + "/tokenizer");
+  std::vector<int64_t> ids;
+  for (const std::string& text : options.texts) {
+    for (const int64_t id : tokenizer.Encode(text)) ids.push_back(id);
+  }
+  return {
+      {"input_ids",
+       at::tensor(at::ArrayRef<int64_t>(ids), at::kLong).view({-1, tokenizer.model_max_length()})}};
+}
+
+TensorMap Evaluate(const ComponentOptions& options) {
+  if (options.component == "tokenizer") return Tokenize(options);
+  if (options.in.empty()) Fail("--component ", options.component, " needs --in");
+  const TensorMap inputs = ReadSafetensors(options.in);
+  auto input = [&](const char* name) { return Input(options, inputs, name); };
+  if (options.component == "text_encoder") {
+    const ClipTextModel model = ClipTextModel::Load(options.model + "/text_encoder");
+    return {{"last_hidden_state", model.Forward(input("input_ids").to(at::kLong))}};
+  }
+  if (options.component == "unet") {
+    const UNet2DConditionModel model = UNet2DConditionModel::Load(options.model + "/unet");
+    return {{"sample",
+             model.Forward(input("sample"), input("timestep"), input("encoder_hidden_states"))}};
+  }
+  const AutoencoderKL model = AutoencoderKL::Load(options.model + "/vae");
+  if (options.component == "vae_encoder") {
+    const LatentDistribution latents = model.Encode(input("sample"));
+    return {{"mean", latents.mean}, {"logvar", latents.logvar}};
+  }
+  return {{"sample", model.Decode(input("latents"))}};
+}
+
+}  // namespace
+
+void AddComponent(CLI::App& app, Action* action) {
+  auto options = std::make_shared<ComponentOptions>();
+  CLI::App* command = app.add_subcommand("component", "Run one network on tensors from a file");
+  command->add_option("--model", options->model, "Model folder in the diffusers layout")
+      ->required();
+  command
+      ->add_option("--component", options->component,
+                   "unet (sample, timestep, encoder_hidden_states -> sample), text_encoder "
+                   "(input_ids -> last_hidden_state), vae_encoder (sample -> mean, logvar), "
+                   "vae_decoder (latents, unscaled -> sample), tokenizer (--text -> input_ids)")
+      ->required()
+      ->check(CLI::IsMember({"unet", "text_encoder", "vae_encoder", "vae_decoder", "tokenizer"}));
+  command->add_option("--in", options->in, "Safetensors file with the inputs");
+  command->add_option("--text", options->texts, "Text for the tokenizer; may be repeated")
+      ->expected(1)
+      ->take_all();
+  command->add_option("--out", options->out, "Safetensors file to write")->required();
+  command->add_option("--threads", options->threads, "CPU threads")->check(CLI::Range(1, 1024));
+  command->callback([options, action] {
+    *action = [options] {
+      if (options->threads > 0) at::set_num_threads(options->threads);
+      const at::NoGradGuard no_grad;
+      WriteSafetensors(options->out, Evaluate(*options));
+    };
+  });
+}
+
+}  // namespace d2g::model

@@ -1,0 +1,58 @@
+// d2g-model generate: prompts and noise to a grid of pictures.
+#include <cmath>
+#include <iostream>
+#include <memory>
+
+#include "worker/model/png.h"
+#include "worker/model/tool/commands.h"
+#include "worker/model/tool/run_options.h"
+
+namespace d2g::model {
+
+namespace {
+
+struct GenerateOptions {
+  RunOptions run;
+  std::string out;
+  std::string save_latents;
+  int64_t columns = 0;
+  int64_t gap = 2;
+};
+
+void Generate(const GenerateOptions& options) {
+  const TextToImageModel model =
+      TextToImageModel::Load(options.run.model, ToModelOptions(options.run));
+  const Run run = Solve(model, options.run);
+  if (!options.save_latents.empty()) {
+    WriteSafetensors(options.save_latents, {{"latents", run.latents}});
+  }
+  const at::Tensor pictures = TextToImageModel::ToBytes(model.DecodeToImages(run.latents));
+  const int64_t count = pictures.size(0);
+  const int64_t columns =
+      options.columns > 0 ? options.columns
+                          : static_cast<int64_t>(std::ceil(std::sqrt(static_cast<double>(count))));
+  WritePng(options.out, MakeGrid(pictures, columns, options.gap));
+  std::cout << options.out << ": " << count << (count == 1 ? " picture" : " pictures") << " of "
+            << pictures.size(2) << "x" << pictures.size(1) << ", " << run.steps
+            << (run.steps == 1 ? " step" : " steps") << ", guidance "
+            << (run.guidance > 1 ? std::to_string(run.guidance) : std::string("none")) << ", "
+            << run.seconds << " s\n";
+}
+
+}  // namespace
+
+void AddGenerate(CLI::App& app, Action* action) {
+  auto options = std::make_shared<GenerateOptions>();
+  CLI::App* command = app.add_subcommand("generate", "Make pictures with a model folder");
+  AddRunFlags(*command, &options->run);
+  command->add_option("--out", options->out, "PNG file to write")->required();
+  command->add_option("--columns", options->columns, "Columns of the grid (default: about square)")
+      ->check(CLI::Range(int64_t{1}, int64_t{4096}));
+  command->add_option("--gap", options->gap, "White pixels between pictures")
+      ->check(CLI::Range(int64_t{0}, int64_t{256}));
+  command->add_option("--save-latents", options->save_latents,
+                      "Write the latents (scaled) to this safetensors file");
+  command->callback([options, action] { *action = [options] { Generate(*options); }; });
+}
+
+}  // namespace d2g::model

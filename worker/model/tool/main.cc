@@ -1,0 +1,50 @@
+// d2g-model: what d2g needs LibTorch for but no cluster. d2g runs it, so that d2g itself starts
+// without loading LibTorch. Exit codes: 0 done, 1 failure, 2 usage, 3 bad input.
+#include <cstdio>
+#include <cstdlib>
+#include <iostream>
+
+#include "worker/model/error.h"
+#include "worker/model/tool/commands.h"
+
+namespace {
+
+constexpr int kFailure = 1, kUsage = 2, kBadInput = 3;
+
+int Run(int argc, char** argv) {
+  CLI::App app("Runs a text-to-image model folder");
+  app.require_subcommand(1);
+  app.option_defaults()->always_capture_default();
+  d2g::model::Action action;
+  d2g::model::AddGenerate(app, &action);
+  d2g::model::AddTeacher(app, &action);
+  d2g::model::AddComponent(app, &action);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kUsage;
+  }
+  try {
+    action();
+  } catch (const d2g::model::Error& error) {
+    std::cerr << "error: " << error.what() << "\n";
+    return kBadInput;
+  } catch (const c10::Error& error) {
+    std::cerr << "error: " << error.what_without_backtrace() << "\n";
+    return kFailure;
+  } catch (const std::exception& error) {
+    std::cerr << "error: " << error.what() << "\n";
+    return kFailure;
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int code = Run(argc, argv);
+  // LibTorch takes a tenth of a second to unload, and every file is already committed.
+  std::cout.flush();
+  std::fflush(nullptr);
+  std::_Exit(code);
+}

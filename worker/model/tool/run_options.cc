@@ -1,0 +1,144 @@
+#include "worker/model/tool/run_options.h"
+
+#include <ATen/Parallel.h>
+
+#include <chrono>
+#include <filesystem>
+#include <span>
+
+#include "worker/model/error.h"
+#include "worker/model/json_config.h"
+#include "worker/plan/noise.h"
+
+namespace d2g::model {
+
+namespace {
+
+constexpr int64_t kMaxPictures = 4096;
+constexpr int64_t kTeacherSteps = 50;
+constexpr double kTeacherGuidance = 3.0;
+
+at::Tensor ReadNoise(const std::string& path, const std::vector<int64_t>& shape) {
+  const TensorMap tensors = ReadSafetensors(path);
+  const auto it = tensors.find("noise");
+  if (it == tensors.end()) Fail(path, ": has no tensor \"noise\"");
+  const at::Tensor noise = it->second.to(at::kFloat);
+  if (noise.dim() != 4 || noise.size(0) < 1 || noise.size(1) != shape[0]) {
+    Fail(path, ": noise is ", noise.sizes(), ", not [B, ", shape[0], ", h, w]");
+  }
+  return noise;
+}
+
+at::Tensor MakeNoise(uint64_t seed, int64_t count, const std::vector<int64_t>& shape) {
+  at::Tensor noise = at::empty({count, shape[0], shape[1], shape[2]}, at::kFloat);
+  const int64_t numel = shape[0] * shape[1] * shape[2];
+  float* data = noise.mutable_data_ptr<float>();
+  for (int64_t i = 0; i < count; ++i) {
+    plan::FillNoise(seed, i, std::span<float>(data + i * numel, static_cast<size_t>(numel)));
+  }
+  return noise;
+}
+
+}  // namespace
+
+void AddRunFlags(CLI::App& command, RunOptions* o) {
+  command.add_option("--model", o->model, "Model folder in the diffusers layout")->required();
+  command.add_option("--prompt", o->prompts, "What to draw; may be repeated")
+      ->required()
+      ->expected(1)
+      ->take_all();
+  command.add_option("--count", o->count, "Pictures for each prompt")
+      ->check(CLI::Range(int64_t{1}, kMaxPictures));
+  command.add_option("--seed", o->seed, "Seed of the noise: picture i starts from noise (seed, i)");
+  command.add_option("--noise", o->noise_file,
+                     "Safetensors file whose \"noise\" [B, C, h, w] is used instead of --seed");
+  command.add_option("--save-noise", o->save_noise, "Write the noise to this safetensors file");
+  command.add_option("--steps", o->steps, "Solver steps (default: 1 for a student, else 50)")
+      ->check(CLI::Range(int64_t{1}, int64_t{1'000'000}));
+  command
+      .add_option("--guidance", o->guidance,
+                  "Guidance scale; at most 1 means none (default: none for a student, else 3)")
+      ->check(CLI::Range(0.0, 1000.0));
+  command.add_option("--spacing", o->spacing, "Timestep spacing instead of the scheduler file's")
+      ->check(CLI::IsMember({"leading", "trailing", "linspace"}));
+  command.add_option("--dtype", o->dtype, "Arithmetic of the networks")
+      ->check(CLI::IsMember({"fp32", "fp16", "bf16"}));
+  command.add_option("--device", o->device, "cpu, cuda or cuda:N");
+  command.add_option("--threads", o->threads, "CPU threads (default: all)")
+      ->check(CLI::Range(1, 1024));
+}
+
+bool IsStudent(const std::string& folder, const DdimScheduler& scheduler) {
+  const DdimConfig& config = scheduler.config();
+  const bool student = !config.trained_betas.empty() && config.set_alpha_to_one &&
+                       config.timestep_spacing == "trailing";
+  const std::string lineage = folder + "/d2g.json";
+  if (std::filesystem::exists(lineage)) {
+    const JsonConfig json(ReadJsonFile(lineage), lineage);
+    if (json.Has("t0") && json.Int("t0", 0) != config.num_train_timesteps - 1) {
+      json.FailAt("t0", "but the scheduler's last timestep is " +
+                            std::to_string(config.num_train_timesteps - 1) +
+                            ": the folder was changed after its export");
+    }
+  }
+  return student;
+}
+
+ModelOptions ToModelOptions(const RunOptions& options) {
+  ModelOptions model;
+  try {
+    model.device = at::Device(options.device);
+  } catch (const c10::Error&) {
+    Fail("--device ", options.device, " is not cpu, cuda or cuda:N");
+  }
+  model.dtype = options.dtype == "fp16"   ? at::kHalf
+                : options.dtype == "bf16" ? at::kBFloat16
+                                          : at::kFloat;
+  if (model.device.is_cpu() && model.dtype != at::kFloat) {
+    Fail("--dtype ", options.dtype, " needs a GPU: on the CPU only fp32 is supported");
+  }
+  if (model.device.is_cuda() && !at::hasCUDA()) {
+    Fail("--device ", options.device, ": this build or machine has no CUDA");
+  }
+  if (options.threads > 0) at::set_num_threads(options.threads);
+  return model;
+}
+
+Run Solve(const TextToImageModel& model, const RunOptions& options) {
+  const auto started = std::chrono::steady_clock::now();
+  const bool student = IsStudent(options.model, model.scheduler());
+  Run run;
+  run.steps = options.steps > 0 ? options.steps : student ? 1 : kTeacherSteps;
+  run.guidance = options.guidance >= 0 ? options.guidance : student ? 1.0 : kTeacherGuidance;
+
+  std::vector<std::string> prompts;
+  for (const std::string& prompt : options.prompts) {
+    prompts.insert(prompts.end(), static_cast<size_t>(options.count), prompt);
+  }
+  if (!options.noise_file.empty()) {
+    run.noise = ReadNoise(options.noise_file, {model.unet().config().in_channels});
+    const auto noises = static_cast<size_t>(run.noise.size(0));
+    if (prompts.size() == 1) prompts.resize(noises, prompts.front());
+    if (prompts.size() != noises) {
+      Fail(options.noise_file, ": holds ", noises, " noises for ", prompts.size(), " prompts");
+    }
+  }
+  if (prompts.size() > static_cast<size_t>(kMaxPictures)) {
+    Fail(prompts.size(), " pictures are over the limit of ", kMaxPictures);
+  }
+  if (!run.noise.defined()) {
+    run.noise = MakeNoise(options.seed, static_cast<int64_t>(prompts.size()), model.latent_shape());
+  }
+  if (!options.save_noise.empty()) WriteSafetensors(options.save_noise, {{"noise", run.noise}});
+
+  SolverOptions solver;
+  solver.steps = run.steps;
+  solver.guidance = run.guidance;
+  if (!options.spacing.empty()) solver.spacing = options.spacing;
+  const at::Tensor uncond = run.guidance > 1 ? model.EncodePrompts({""}) : at::Tensor();
+  run.latents = model.Solve(run.noise, model.EncodePrompts(prompts), uncond, solver).cpu();
+  run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  return run;
+}
+
+}  // namespace d2g::model

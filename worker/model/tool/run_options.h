@@ -1,0 +1,52 @@
+// What generate and teacher have in common: a model, prompts, noise and a solver.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "worker/model/text_to_image.h"
+
+namespace d2g::model {
+
+struct RunOptions {
+  std::string model;
+  std::vector<std::string> prompts;
+  int64_t count = 1;
+  uint64_t seed = 0;
+  std::string noise_file;
+  std::string save_noise;
+  int64_t steps = 0;     // 0: 1 for a student, 50 for a teacher
+  double guidance = -1;  // negative: none for a student, 3 for a teacher
+  std::string spacing;
+  std::string dtype = "fp32";
+  std::string device = "cpu";
+  int threads = 0;  // 0: as many as LibTorch takes
+};
+
+// Declares the flags on a subcommand.
+void AddRunFlags(CLI::App& command, RunOptions* options);
+
+struct Run {
+  at::Tensor noise;    // [B, C, h, w] fp32
+  at::Tensor latents;  // [B, C, h, w] fp32
+  int64_t steps = 0;
+  double guidance = 0;
+  double seconds = 0;  // of prompts and solver
+};
+
+// Whether the folder is a one-step export: its scheduler carries the first betas of a longer
+// schedule, spaced trailing, and ends at alpha 1. Throws Error if d2g.json, the lineage file beside
+// it, states a t0 that is not the scheduler's last timestep.
+bool IsStudent(const std::string& folder, const DdimScheduler& scheduler);
+
+// Loads nothing; throws Error for options that are not possible.
+ModelOptions ToModelOptions(const RunOptions& options);
+
+// Makes or reads the noise, encodes the prompts, integrates; writes --save-noise.
+Run Solve(const TextToImageModel& model, const RunOptions& options);
+
+}  // namespace d2g::model
