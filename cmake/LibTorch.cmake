@@ -32,6 +32,9 @@ add_library(d2g::torch ALIAS d2g_torch)
 target_include_directories(d2g_torch SYSTEM INTERFACE
   ${D2G_LIBTORCH_DIR}/torch/include ${D2G_LIBTORCH_DIR}/torch/include/torch/csrc/api/include)
 target_compile_definitions(d2g_torch INTERFACE _GLIBCXX_USE_CXX11_ABI=1 USE_DISTRIBUTED USE_C10D_GLOO)
+# gRPC's targets bring -pthread, which defines a macro: the shared precompiled header is refused
+# unless all who use it have the flag.
+target_compile_options(d2g_torch INTERFACE -pthread)
 target_link_libraries(d2g_torch INTERFACE ${_lib}/libtorch_cpu.so ${_lib}/libc10.so)
 target_link_options(d2g_torch INTERFACE
   -Wl,-rpath,${_lib} -Wl,-rpath-link,${_nvidia}/cu13/lib -Wl,-rpath-link,${_lib})
