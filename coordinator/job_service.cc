@@ -1,0 +1,128 @@
+#include "coordinator/job_service.h"
+
+#include "coordinator/job_inputs.h"
+#include "coordinator/job_spec.h"
+#include "coordinator/job_watch.h"
+#include "coordinator/limits.h"
+#include "coordinator/prompt_streams.h"
+
+namespace d2g::coordinator {
+
+using grpc::CallbackServerContext;
+using grpc::ServerUnaryReactor;
+
+ServerUnaryReactor* JobServiceShell::CreateJob(CallbackServerContext* context,
+                                               const v1::CreateJobRequest* request,
+                                               v1::Job* response) {
+  SendIncarnation(services_, context);
+  ServerUnaryReactor* reactor = context->DefaultReactor();
+  // Request and response live until the reactor is finished.
+  if (!services_.pool->TrySchedule(
+          [this, request, reactor, response] { CheckAndCreate(*request, reactor, response); })) {
+    reactor->Finish(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED,
+                                 "too many jobs are being checked at once; try again"));
+  }
+  return reactor;
+}
+
+void JobServiceShell::CheckAndCreate(const v1::CreateJobRequest& request,
+                                     ServerUnaryReactor* reactor, v1::Job* response) {
+  if (request.request_id().size() > kMaxRequestIdBytes) {
+    reactor->Finish(d2g::common::ToGrpcStatus(d2g::common::BadRequest(
+        {{"request_id", absl::StrCat("has ", request.request_id().size(), " bytes; at most ",
+                                     kMaxRequestIdBytes)}})));
+    return;
+  }
+  // A repeat gets its job even when the files have changed or gone.
+  if (!request.validate_only()) {
+    const auto earlier = services_.coordinator->Decide([&](ClusterState& state, Moment now) {
+      return state.FindRequest(request.request_id(), now);
+    });
+    if (earlier.result.ok()) {
+      FinishWhenDurable(services_, reactor, response, [&](ClusterState& state, Moment now) {
+        return state.FindRequest(request.request_id(), now);
+      });
+      return;
+    }
+  }
+  JobProposal proposal;
+  proposal.spec = request.spec();
+  proposal.request_id = request.request_id();
+  proposal.validate_only = request.validate_only();
+  auto violations = NormalizeSpec(&proposal.spec);
+  if (violations.empty()) {
+    JobInputs inputs = CheckJobInputs(proposal.spec);
+    proposal.teacher = std::move(inputs.teacher);
+    violations = std::move(inputs.violations);
+  }
+  if (!violations.empty()) {
+    reactor->Finish(d2g::common::ToGrpcStatus(d2g::common::BadRequest(std::move(violations))));
+    return;
+  }
+  FinishWhenDurable(services_, reactor, response, [&](ClusterState& state, Moment now) {
+    return state.CreateJob(proposal, now);
+  });
+}
+
+ServerUnaryReactor* JobServiceShell::GetJob(CallbackServerContext* context,
+                                            const v1::GetJobRequest* request, v1::Job* response) {
+  return Answer(services_, context, response, [&](ClusterState& state, Moment now) {
+    return state.GetJob(request->name(), now);
+  });
+}
+
+ServerUnaryReactor* JobServiceShell::ListJobs(CallbackServerContext* context,
+                                              const v1::ListJobsRequest* request,
+                                              v1::ListJobsResponse* response) {
+  return Answer(services_, context, response,
+                [&](ClusterState& state, Moment now) { return state.ListJobs(*request, now); });
+}
+
+grpc::ServerWriteReactor<v1::Job>* JobServiceShell::WatchJob(CallbackServerContext* context,
+                                                             const v1::WatchJobRequest* request) {
+  SendIncarnation(services_, context);
+  return services_.watches->Watch(request->name());
+}
+
+ServerUnaryReactor* JobServiceShell::SetDesiredState(CallbackServerContext* context,
+                                                     const v1::SetDesiredStateRequest* request,
+                                                     v1::Job* response) {
+  return Answer(services_, context, response, [&](ClusterState& state, Moment now) {
+    return state.SetDesiredState(*request, now);
+  });
+}
+
+ServerUnaryReactor* JobServiceShell::DeleteJob(CallbackServerContext* context,
+                                               const v1::DeleteJobRequest* request,
+                                               google::protobuf::Empty* response) {
+  return Answer(services_, context, response,
+                [&](ClusterState& state, Moment) { return state.DeleteJob(request->name()); });
+}
+
+ServerUnaryReactor* JobServiceShell::ListCheckpoints(CallbackServerContext* context,
+                                                     const v1::ListCheckpointsRequest* request,
+                                                     v1::ListCheckpointsResponse* response) {
+  return Answer(services_, context, response,
+                [&](ClusterState& state, Moment) { return state.ListCheckpoints(*request); });
+}
+
+ServerUnaryReactor* JobServiceShell::ListTasks(CallbackServerContext* context,
+                                               const v1::ListTasksRequest* request,
+                                               v1::ListTasksResponse* response) {
+  return Answer(services_, context, response,
+                [&](ClusterState& state, Moment) { return state.ListTasks(*request); });
+}
+
+grpc::ServerReadReactor<v1::UploadPromptListRequest>* JobServiceShell::UploadPromptList(
+    CallbackServerContext* context, v1::PromptList* response) {
+  SendIncarnation(services_, context);
+  return new PromptUpload(services_, response);
+}
+
+grpc::ServerWriteReactor<v1::GetPromptListResponse>* JobServiceShell::GetPromptList(
+    CallbackServerContext* context, const v1::GetPromptListRequest* request) {
+  SendIncarnation(services_, context);
+  return new PromptDownload(services_, request->digest());
+}
+
+}  // namespace d2g::coordinator

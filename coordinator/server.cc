@@ -1,0 +1,175 @@
+#include "coordinator/server.h"
+
+#include <random>
+#include <thread>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "coordinator/cluster_metrics.h"
+#include "coordinator/committer.h"
+#include "coordinator/coordinator.h"
+#include "coordinator/dataset_service.h"
+#include "coordinator/job_service.h"
+#include "coordinator/job_watch.h"
+#include "coordinator/limits.h"
+#include "coordinator/row_store.h"
+#include "coordinator/service_context.h"
+#include "coordinator/shard_service.h"
+#include "coordinator/task_service.h"
+#include "coordinator/training_service.h"
+#include "services/common/admin_server.h"
+#include "services/common/log.h"
+#include "services/common/metrics.h"
+#include "services/common/rpc_server.h"
+#include "services/common/status_macros.h"
+#include "services/common/thread_pool.h"
+
+namespace d2g::coordinator {
+namespace {
+
+constexpr int kPoolThreads = 4;
+constexpr int kPoolQueue = 256;
+constexpr absl::Duration kMinLease = absl::Seconds(1);
+constexpr absl::Duration kMaxLease = absl::Hours(24);
+
+absl::Status CheckOptions(const CoordinatorServerOptions& options) {
+  if (options.data_dir.empty()) return absl::InvalidArgumentError("--data-dir: is required");
+  if (options.shards < 1 || options.shards > kMaxShards) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--shards: ", options.shards, " is not from 1 to ", kMaxShards));
+  }
+  if (options.lease_duration < kMinLease || options.lease_duration > kMaxLease) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--lease-duration: ", absl::FormatDuration(options.lease_duration), " is not from ",
+        absl::FormatDuration(kMinLease), " to ", absl::FormatDuration(kMaxLease)));
+  }
+  return absl::OkStatus();
+}
+
+// Eight characters that are easy to type and to tell apart.
+std::function<std::string()> RandomJobIds() {
+  return [random = std::mt19937_64((static_cast<uint64_t>(std::random_device()()) << 32) ^
+                                   std::random_device()())]() mutable {
+    constexpr char kAlphabet[] = "0123456789abcdefghjkmnpqrstvwxyz";
+    std::string id;
+    for (int i = 0; i < 8; ++i) id += kAlphabet[random() % 32];
+    return id;
+  };
+}
+
+class Server final : public CoordinatorServer {
+ public:
+  Server() : watches_(&services_) {}
+  ~Server() override { Stop(absl::ZeroDuration()); }
+
+  absl::Status Start(const CoordinatorServerOptions& options) {
+    D2G_RETURN_IF_ERROR(CheckOptions(options));
+    const d2g::common::Clock* clock =
+        options.clock == nullptr ? d2g::common::RealClock::Get() : options.clock;
+    D2G_ASSIGN_OR_RETURN(store_, RowStore::Open(options.data_dir, options.shards));
+    RowChanges rows;
+    D2G_RETURN_IF_ERROR(store_->Scan([&rows](absl::string_view key, const std::string& value) {
+      rows.push_back({std::string(key), value});
+      return absl::OkStatus();
+    }));
+    cluster_metrics_.incarnation().Set(static_cast<double>(store_->incarnation()));
+    committer_ = std::make_unique<Committer>(Committer::Hooks{
+        .write = [this](const std::vector<RowChanges>& groups) { return store_->Commit(groups); },
+        .on_failure =
+            [](const absl::Status& status) {
+              d2g::common::LogError("rows cannot be written; stopping", {{"status", status}});
+            },
+        .seconds = &cluster_metrics_.commit_seconds(),
+        .rows = &cluster_metrics_.rows_written()});
+    ClusterOptions cluster;
+    cluster.shard_count = options.shards;
+    cluster.lease_duration = options.lease_duration;
+    cluster.gang = options.gang;
+    cluster.incarnation = store_->incarnation();
+    cluster.new_job_id = RandomJobIds();
+    D2G_ASSIGN_OR_RETURN(
+        coordinator_,
+        Coordinator::Create(std::move(cluster), rows, committer_.get(), clock, &cluster_metrics_));
+    pool_ = std::make_unique<d2g::common::ThreadPool>("coord-files", kPoolThreads, kPoolQueue);
+    services_ = {coordinator_.get(), committer_.get(), store_.get(),
+                 pool_.get(),        &watches_,        store_->incarnation()};
+    jobs_ = std::make_unique<JobServiceShell>(services_);
+    datasets_ = std::make_unique<DatasetServiceShell>(services_);
+    tasks_ = std::make_unique<TaskServiceShell>(services_);
+    training_ = std::make_unique<TrainingServiceShell>(services_);
+    shards_ = std::make_unique<ShardServiceShell>(services_);
+    d2g::common::RpcServerOptions rpc;
+    rpc.insecure = options.insecure;
+    rpc.metrics = &metrics_;
+    D2G_ASSIGN_OR_RETURN(
+        rpc_,
+        d2g::common::RpcServer::Start(
+            options.listen,
+            {jobs_.get(), datasets_.get(), tasks_.get(), training_.get(), shards_.get()}, rpc));
+    ticker_ = std::thread([this] { RunTicker(); });
+    D2G_ASSIGN_OR_RETURN(admin_, d2g::common::AdminServer::Start(
+                                     options.admin_address, &metrics_,
+                                     [this] { return committer_->status(); }, options.insecure));
+    d2g::common::LogInfo("coordinator serves", {{"address", rpc_->address()},
+                                                {"data_dir", options.data_dir},
+                                                {"rows", rows.size()},
+                                                {"incarnation", store_->incarnation()}});
+    return absl::OkStatus();
+  }
+
+  int port() const override { return rpc_->port(); }
+  int admin_port() const override { return admin_->port(); }
+  const std::string& address() const override { return rpc_->address(); }
+  uint64_t incarnation() const override { return store_->incarnation(); }
+  absl::Status status() const override { return committer_->status(); }
+
+  void Stop(absl::Duration grace) override {
+    if (stopped_) return;
+    stopped_ = true;
+    watches_.Stop();
+    if (rpc_ != nullptr) rpc_->Shutdown(grace);
+    stop_ticker_.Notify();
+    if (ticker_.joinable()) ticker_.join();
+  }
+
+ private:
+  void RunTicker() {
+    while (!stop_ticker_.WaitForNotificationWithTimeout(kTick)) {
+      coordinator_->Tick();
+      watches_.Poke();
+    }
+  }
+
+  // What is below may use what is above: destruction goes from the bottom.
+  d2g::common::Metrics metrics_{"d2g-coordinator"};
+  ClusterMetrics cluster_metrics_{&metrics_};
+  std::unique_ptr<RowStore> store_;
+  std::unique_ptr<Committer> committer_;
+  std::unique_ptr<Coordinator> coordinator_;
+  ServiceContext services_;
+  WatchHub watches_;
+  std::unique_ptr<d2g::common::ThreadPool> pool_;
+  std::unique_ptr<JobServiceShell> jobs_;
+  std::unique_ptr<DatasetServiceShell> datasets_;
+  std::unique_ptr<TaskServiceShell> tasks_;
+  std::unique_ptr<TrainingServiceShell> training_;
+  std::unique_ptr<ShardServiceShell> shards_;
+  std::unique_ptr<d2g::common::RpcServer> rpc_;
+  absl::Notification stop_ticker_;
+  std::thread ticker_;
+  std::unique_ptr<d2g::common::AdminServer> admin_;
+  bool stopped_ = false;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(
+    const CoordinatorServerOptions& options) {
+  auto server = std::make_unique<Server>();
+  D2G_RETURN_IF_ERROR(server->Start(options));
+  return server;
+}
+
+}  // namespace d2g::coordinator
