@@ -1,0 +1,126 @@
+#include "worker/recipe/flat_parameters.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "worker/model/error.h"
+#include "worker/recipe/adamw.h"
+#include "worker/recipe/ema.h"
+
+namespace d2g::recipe {
+namespace {
+
+using model::TensorMap;
+using testing::HasSubstr;
+using testing::ThrowsMessage;
+
+TensorMap TwoParameters() {
+  return {{"a", at::tensor({1.0F, -2.0F, 0.5F})}, {"b", at::ones({2, 3})}};
+}
+
+TEST(FlatParameters, NetworkComputesWithTheFlatBuffer) {
+  TensorMap network = TwoParameters();
+  const FlatParameters flat(network);
+  flat.values().mul_(2);
+  EXPECT_TRUE(at::equal(network.at("a"), at::tensor({2.0F, -4.0F, 1.0F})));
+  EXPECT_TRUE(at::equal(network.at("b"), at::full({2, 3}, 2.0F)));
+}
+
+TEST(FlatParameters, BackwardFillsTheFlatGradient) {
+  TensorMap network = TwoParameters();
+  FlatParameters flat(network);
+  auto loss = [&] { return (network.at("a").square().sum() + 3 * network.at("b").sum()); };
+  loss().backward();
+  loss().backward();
+  const TensorMap gradients = flat.Unflatten(flat.gradients());
+  EXPECT_TRUE(at::equal(gradients.at("a"), at::tensor({4.0F, -8.0F, 2.0F})));
+  EXPECT_TRUE(at::equal(gradients.at("b"), at::full({2, 3}, 6.0F)));
+  flat.ZeroGradients();
+  EXPECT_EQ(network.at("a").grad().abs().sum().item<float>(), 0);
+}
+
+TEST(FlatParameters, FrozenParametersGetNoGradient) {
+  TensorMap network = TwoParameters();
+  FlatParameters flat(network);
+  flat.SetRequiresGrad(false);
+  const at::Tensor x = at::ones({3}).requires_grad_(true);
+  (x * network.at("a")).sum().backward();
+  EXPECT_EQ(flat.gradients().abs().sum().item<float>(), 0);
+  EXPECT_TRUE(at::equal(x.grad(), network.at("a")));
+}
+
+TEST(FlatParameters, FlattenNamesWhatDoesNotFit) {
+  const FlatParameters flat(TwoParameters());
+  auto flatten = [&](const TensorMap& named) { flat.Flatten(named, flat.values(), "ema"); };
+  EXPECT_THAT(
+      [&] {
+        flatten({{"a", at::ones({3})}});
+      },
+      ThrowsMessage<model::Error>(HasSubstr("ema lacks the tensor b")));
+  EXPECT_THAT(
+      [&] {
+        flatten({{"a", at::ones({3})}, {"b", at::ones({3, 2})}});
+      },
+      ThrowsMessage<model::Error>(HasSubstr("tensor b has shape [3, 2], expected [2, 3]")));
+  EXPECT_THAT(
+      [&] {
+        flatten({{"a", at::ones({3})}, {"b", at::ones({2, 3})}, {"c", at::ones({1})}});
+      },
+      ThrowsMessage<model::Error>(HasSubstr("unknown tensor c")));
+}
+
+TEST(AdamW, AgreesWithTorch) {
+  TensorMap network{{"p", at::tensor({1.0F, -2.0F, 0.5F})}};
+  FlatParameters flat(network);
+  AdamW optimizer(flat, {.weight_decay = 0.01});
+  for (const auto& gradient :
+       {std::vector{0.1F, -0.2F, 0.3F}, {1.0F, 0.5F, -0.5F}, {-0.3F, 0.0F, 0.2F}}) {
+    network.at("p").mutable_grad().copy_(at::tensor(gradient));
+    optimizer.Step(0.1);
+  }
+  // torch.optim.AdamW, lr 0.1, weight_decay 0.01, the same gradients.
+  EXPECT_TRUE(
+      at::allclose(network.at("p"), at::tensor({0.7750769F, -1.9725667F, 0.4287540F}), 1e-6, 1e-6))
+      << network.at("p");
+  EXPECT_EQ(optimizer.steps(), 3);
+}
+
+TEST(AdamW, StateGoesOnWhereItWas) {
+  TensorMap first{{"p", at::tensor({1.0F, -2.0F, 0.5F})}}, second{{"p", first.at("p").clone()}};
+  FlatParameters flat_first(first), flat_second(second);
+  AdamW one(flat_first, {}), two(flat_second, {});
+  first.at("p").mutable_grad().fill_(0.3);
+  one.Step(0.1);
+  two.LoadState(one.State());
+  flat_second.values().copy_(flat_first.values());
+  first.at("p").mutable_grad().fill_(-0.2);
+  second.at("p").mutable_grad().fill_(-0.2);
+  one.Step(0.1);
+  two.Step(0.1);
+  EXPECT_TRUE(at::equal(first.at("p"), second.at("p")));
+  TensorMap state = one.State();
+  state.erase("exp_avg.p");
+  EXPECT_THAT([&] { two.LoadState(state); }, ThrowsMessage<model::Error>(HasSubstr("exp_avg")));
+}
+
+TEST(ClipGradientNorm, ScalesOnlyAboveTheLimit) {
+  const at::Tensor gradients = at::tensor({3.0F, 4.0F});
+  EXPECT_DOUBLE_EQ(ClipGradientNorm(gradients, 10), 5);
+  EXPECT_TRUE(at::equal(gradients, at::tensor({3.0F, 4.0F})));
+  EXPECT_DOUBLE_EQ(ClipGradientNorm(gradients, 1), 5);
+  EXPECT_NEAR(gradients.norm().item<double>(), 1, 1e-6);
+}
+
+TEST(Ema, FollowsTheParameters) {
+  TensorMap network{{"p", at::zeros({2})}};
+  const FlatParameters flat(network);
+  Ema ema(flat, 0.9);
+  flat.values().fill_(1);
+  ema.Update();
+  ema.Update();
+  EXPECT_NEAR(ema.State().at("p")[0].item<float>(), 1 - 0.81, 1e-6);
+  EXPECT_THAT([&] { Ema(flat, 1.0); }, ThrowsMessage<model::Error>(HasSubstr("ema_decay")));
+}
+
+}  // namespace
+}  // namespace d2g::recipe

@@ -1,0 +1,66 @@
+// The figures of the evaluation, computed from pictures.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "worker/evaluate/held_out.h"
+#include "worker/evaluate/pictures.h"
+#include "worker/model/text_to_image.h"
+#include "worker/recipe/discriminator.h"
+#include "worker/recipe/frechet.h"
+#include "worker/recipe/generator.h"
+#include "worker/recipe/intervals.h"
+#include "worker/recipe/sequential_net.h"
+
+namespace d2g::evaluate {
+
+// A named figure with its 95 % interval.
+struct NamedInterval {
+  std::string name;
+  recipe::Interval interval;
+};
+
+// The frozen judge: a pixel classifier and what it sees in real held-out pictures.
+struct Evaluator {
+  // Reads config.json, model.safetensors and reference.safetensors. Throws model::Error naming the
+  // file and what is wrong.
+  static Evaluator Load(const std::string& folder);
+
+  recipe::SequentialNet network;
+  recipe::FeatureMoments reference;
+};
+
+// "frechet_distance", "class_agreement", "paired_distance", "diversity", in that order.
+std::vector<NamedInterval> MeasureQuality(const Evaluator& evaluator, const HeldOut& held_out,
+                                          const std::vector<int64_t>& label_of,
+                                          const ModelPictures& made, uint64_t seed);
+
+// Label that each held-out prompt asks for; -1: none.
+std::vector<int64_t> LabelsOf(const Evaluator& evaluator, const HeldOut& held_out);
+
+// Seconds for one picture at batch 1, medians of `repeats` after a warm-up with bootstrap
+// intervals: "unet_seconds", "decode_seconds" and their sum "seconds_per_picture". Text encoding is
+// left out: it is the same for all models.
+std::vector<NamedInterval> TimeTeacher(const model::TextToImageModel& teacher,
+                                       const HeldOut& held_out, const at::Tensor& text,
+                                       const model::SolverOptions& options, int repeats,
+                                       const Tick& tick);
+std::vector<NamedInterval> TimeStudent(const model::TextToImageModel& teacher,
+                                       const model::UNet2DConditionModel& student,
+                                       const recipe::OneStepGenerator& conversion,
+                                       const HeldOut& held_out, const at::Tensor& text, int repeats,
+                                       const Tick& tick);
+
+// Share of held-out triples that D tells right, half of them the teacher's solutions and half the
+// student's: "accuracy", and of each half "real_accuracy" and "generated_accuracy"; the same pairs
+// with the noise of another triple ("accuracy_noise_shuffled") and with another prompt's text
+// ("accuracy_text_shuffled").
+std::map<std::string, double> MeasureDiscriminator(const recipe::Discriminator& discriminator,
+                                                   const HeldOut& held_out, const at::Tensor& text,
+                                                   const at::Tensor& student_latents,
+                                                   const Tick& tick);
+
+}  // namespace d2g::evaluate

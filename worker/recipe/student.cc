@@ -1,0 +1,38 @@
+#include "worker/recipe/student.h"
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "worker/model/error.h"
+
+namespace d2g::recipe {
+
+StudentCheckpoint StudentCheckpoint::Load(const std::string& folder) {
+  const std::string path = folder + "/state.json";
+  std::ifstream file(path, std::ios::binary);
+  if (!file) model::Fail(path, " cannot be read");
+  StudentCheckpoint checkpoint;
+  try {
+    const nlohmann::json state = nlohmann::json::parse(file);
+    checkpoint.step = state.at("step").get<int64_t>();
+    checkpoint.t0 = state.at("t0").get<int64_t>();
+    checkpoint.parametrization = state.at("parametrization").get<std::string>();
+  } catch (const nlohmann::json::exception& error) {
+    model::Fail(path, ": ", error.what());
+  }
+  checkpoint.ema = model::ReadSafetensors(folder + "/ema.safetensors");
+  return checkpoint;
+}
+
+OneStepGenerator StudentCheckpoint::Conversion(const model::DdimScheduler& teacher) const {
+  return OneStepGenerator(teacher, t0, parametrization);
+}
+
+model::UNet2DConditionModel StudentCheckpoint::UNet(
+    const model::UNet2DConditionModel& teacher) const {
+  const auto device = teacher.parameters().begin()->second.device();
+  return model::UNet2DConditionModel(teacher.config(), ema,
+                                     at::TensorOptions().dtype(at::kFloat).device(device));
+}
+
+}  // namespace d2g::recipe
