@@ -25,7 +25,8 @@ constexpr absl::Duration kGoodbyeTimeout = absl::Seconds(2);
 
 }  // namespace
 
-GangAgent::GangAgent(GangAgentOptions options, CoordinatorLink* client, common::Metrics* metrics)
+GangAgent::GangAgent(GangAgentOptions options, coordinator::CoordinatorClient* client,
+                     common::Metrics* metrics)
     : options_(std::move(options)), client_(client), metrics_(metrics) {}
 
 GangAgent::~GangAgent() = default;

@@ -11,10 +11,10 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "coordinator/client.h"
 #include "d2g/coordinator/v1/training_service.pb.h"
 #include "services/common/clock.h"
 #include "services/common/metrics.h"
-#include "worker/agent/coordinator_link.h"
 #include "worker/agent/gang_metrics.h"
 #include "worker/agent/rank_group.h"
 
@@ -53,7 +53,8 @@ struct GangAgentOptions {
 class GangAgent {
  public:
   // Neither `client` nor `metrics` is owned; both outlive the agent.
-  GangAgent(GangAgentOptions options, CoordinatorLink* client, common::Metrics* metrics);
+  GangAgent(GangAgentOptions options, coordinator::CoordinatorClient* client,
+            common::Metrics* metrics);
   // Kills the ranks.
   ~GangAgent();
   GangAgent(const GangAgent&) = delete;
@@ -89,7 +90,7 @@ class GangAgent {
   bool SleepFor(absl::Duration duration) ABSL_LOCKS_EXCLUDED(mutex_);
 
   const GangAgentOptions options_;
-  CoordinatorLink* const client_;
+  coordinator::CoordinatorClient* const client_;
   GangMetrics metrics_;
 
   // Control thread only. The last generation started here, also after it ended.

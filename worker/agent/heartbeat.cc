@@ -15,7 +15,8 @@ constexpr absl::Duration kFirstRetry = absl::Milliseconds(200);
 }  // namespace
 
 TaskHeartbeat::TaskHeartbeat(const coordinator::v1::Task& task, absl::Duration rpc_timeout,
-                             CoordinatorLink* client, TaskContext* context, LeaseMetrics* metrics)
+                             coordinator::CoordinatorClient* client, TaskContext* context,
+                             LeaseMetrics* metrics)
     : task_(task.name()),
       lease_id_(task.lease_id()),
       interval_(std::max(FromProto(task.heartbeat_interval()), kShortestInterval)),

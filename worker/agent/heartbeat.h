@@ -7,8 +7,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "coordinator/client.h"
 #include "d2g/coordinator/v1/task_service.pb.h"
-#include "worker/agent/coordinator_link.h"
 #include "worker/agent/lease_metrics.h"
 #include "worker/agent/task_context.h"
 
@@ -21,7 +21,8 @@ class TaskHeartbeat {
  public:
   // Nothing is owned; all outlive this.
   TaskHeartbeat(const coordinator::v1::Task& task, absl::Duration rpc_timeout,
-                CoordinatorLink* client, TaskContext* context, LeaseMetrics* metrics);
+                coordinator::CoordinatorClient* client, TaskContext* context,
+                LeaseMetrics* metrics);
   ~TaskHeartbeat();
   TaskHeartbeat(const TaskHeartbeat&) = delete;
   TaskHeartbeat& operator=(const TaskHeartbeat&) = delete;
@@ -35,7 +36,7 @@ class TaskHeartbeat {
   const int64_t lease_id_;
   const absl::Duration interval_;
   const absl::Duration rpc_timeout_;
-  CoordinatorLink* const client_;
+  coordinator::CoordinatorClient* const client_;
   TaskContext* const context_;
   LeaseMetrics* const metrics_;
   absl::Mutex mutex_;

@@ -43,7 +43,7 @@ bool WorthRetrying(const absl::Status& status) {
 
 }  // namespace
 
-LeaseLoop::LeaseLoop(LeaseLoopOptions options, CoordinatorLink* client,
+LeaseLoop::LeaseLoop(LeaseLoopOptions options, coordinator::CoordinatorClient* client,
                      std::vector<std::unique_ptr<TaskRunner>> runners, common::Metrics* metrics)
     : options_(std::move(options)),
       client_(client),

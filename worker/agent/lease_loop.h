@@ -9,10 +9,10 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "coordinator/client.h"
 #include "d2g/coordinator/v1/task_service.pb.h"
 #include "services/common/clock.h"
 #include "services/common/metrics.h"
-#include "worker/agent/coordinator_link.h"
 #include "worker/agent/lease_metrics.h"
 #include "worker/agent/task_context.h"
 
@@ -45,7 +45,7 @@ struct LeaseLoopOptions {
 class LeaseLoop {
  public:
   // `client` and `metrics` are not owned and outlive the loop.
-  LeaseLoop(LeaseLoopOptions options, CoordinatorLink* client,
+  LeaseLoop(LeaseLoopOptions options, coordinator::CoordinatorClient* client,
             std::vector<std::unique_ptr<TaskRunner>> runners, common::Metrics* metrics);
   // Stops without grace: waits for the runner to notice.
   ~LeaseLoop();
@@ -81,7 +81,7 @@ class LeaseLoop {
   absl::Time CallDeadline() const ABSL_LOCKS_EXCLUDED(mutex_);
 
   const LeaseLoopOptions options_;
-  CoordinatorLink* const client_;
+  coordinator::CoordinatorClient* const client_;
   const std::vector<std::unique_ptr<TaskRunner>> runners_;
   LeaseMetrics metrics_;
 

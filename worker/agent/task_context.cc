@@ -1,5 +1,7 @@
 #include "worker/agent/task_context.h"
 
+#include <utility>
+
 namespace d2g::agent {
 
 void TaskContext::SetPhase(std::string_view phase) {
@@ -14,10 +16,21 @@ void TaskContext::SetDone(int64_t done, int64_t total) {
 }
 
 void TaskContext::Cancel(CancelReason reason) {
-  absl::MutexLock lock(&mutex_);
-  if (reason_ != CancelReason::kNone || reason == CancelReason::kNone) return;
-  reason_ = reason;
-  cancelled_.store(true, std::memory_order_relaxed);
+  absl::MutexLock callback_lock(&callback_mutex_);
+  {
+    absl::MutexLock lock(&mutex_);
+    if (reason_ != CancelReason::kNone || reason == CancelReason::kNone) return;
+    reason_ = reason;
+    cancelled_.store(true, std::memory_order_relaxed);
+  }
+  if (on_cancel_) on_cancel_(reason);
+}
+
+void TaskContext::SetOnCancel(std::function<void(CancelReason)> on_cancel) {
+  absl::MutexLock callback_lock(&callback_mutex_);
+  on_cancel_ = std::move(on_cancel);
+  const CancelReason reason = cancel_reason();
+  if (on_cancel_ && reason != CancelReason::kNone) on_cancel_(reason);
 }
 
 CancelReason TaskContext::cancel_reason() const {

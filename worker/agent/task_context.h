@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <string_view>
 
@@ -36,12 +37,17 @@ class TaskContext {
   void SetDone(int64_t done, int64_t total) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // The first reason stays.
-  void Cancel(CancelReason reason) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Cancel(CancelReason reason) ABSL_LOCKS_EXCLUDED(callback_mutex_, mutex_);
   // Cheap: meant for inner loops.
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
   CancelReason cancel_reason() const ABSL_LOCKS_EXCLUDED(mutex_);
   // CANCELLED once cancelled, else OK.
   absl::Status CheckCancelled() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Called once, on the cancelling thread, with the reason: at once when already cancelled. For
+  // ending a blocking call; must be quick and must not call the context. Null takes it back, and
+  // returns only when no call is under way.
+  void SetOnCancel(std::function<void(CancelReason)> on_cancel)
+      ABSL_LOCKS_EXCLUDED(callback_mutex_, mutex_);
   // Whether the task was cancelled within `timeout`.
   bool WaitForCancel(absl::Duration timeout) const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -53,7 +59,10 @@ class TaskContext {
  private:
   std::atomic<int64_t> progress_ = 0;
   std::atomic<bool> cancelled_ = false;
-  mutable absl::Mutex mutex_;
+  // Held while the callback runs; taken before mutex_.
+  absl::Mutex callback_mutex_;
+  std::function<void(CancelReason)> on_cancel_ ABSL_GUARDED_BY(callback_mutex_);
+  mutable absl::Mutex mutex_ ABSL_ACQUIRED_AFTER(callback_mutex_);
   CancelReason reason_ ABSL_GUARDED_BY(mutex_) = CancelReason::kNone;
   std::string phase_ ABSL_GUARDED_BY(mutex_) = "start";
   int64_t done_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -79,7 +79,7 @@ class GangAgentTest : public ::testing::Test {
 
   TempDir dir_;
   FakeCoordinator coordinator_;
-  CoordinatorLink link_;
+  coordinator::CoordinatorClient link_;
   common::Metrics metrics_;
   GangAgentOptions options_;
   std::unique_ptr<GangAgent> agent_;

@@ -60,7 +60,7 @@ class LeaseLoopTest : public ::testing::Test {
   }
 
   FakeCoordinator coordinator_;
-  CoordinatorLink link_;
+  coordinator::CoordinatorClient link_;
   common::Metrics metrics_;
   std::unique_ptr<LeaseLoop> loop_;
 };

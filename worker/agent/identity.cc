@@ -1,0 +1,23 @@
+#include "worker/agent/identity.h"
+
+#include <unistd.h>
+
+#include <random>
+
+#include "absl/strings/str_cat.h"
+
+namespace d2g::agent {
+
+std::string NodeName() {
+  char name[256] = {};
+  if (gethostname(name, sizeof(name) - 1) != 0 || name[0] == '\0') return "unknown";
+  return name;
+}
+
+std::string RandomId(const std::string& prefix) {
+  std::random_device random;
+  return absl::StrCat(prefix, "-", absl::Hex(random(), absl::kZeroPad8),
+                      absl::Hex(random(), absl::kZeroPad8));
+}
+
+}  // namespace d2g::agent

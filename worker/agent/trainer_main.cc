@@ -1,0 +1,150 @@
+// d2g-trainer: a node's agent in the training gang. Starts one rank process per GPU or CPU share.
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <filesystem>
+#include <thread>
+
+#include "services/common/admin_server.h"
+#include "services/common/log.h"
+#include "services/common/port_file.h"
+#include "services/common/program.h"
+#include "services/common/signals.h"
+#include "services/common/status_macros.h"
+#include "services/common/version.h"
+#include "worker/agent/gang_agent.h"
+#include "worker/agent/identity.h"
+#include "worker/agent/rank_output.h"
+
+namespace d2g::agent {
+namespace {
+
+constexpr char kProgram[] = "d2g-trainer";
+
+struct Flags {
+  common::ServerFlags server;
+  std::string coordinator;
+  std::string node = NodeName();
+  std::string advertise_host = "127.0.0.1";
+  int slots = 1;
+  std::string device = "cpu";
+  int threads = 1;
+  std::string rank_binary;
+  absl::Duration hang_timeout = RankGroupOptions().hang_timeout;
+  absl::Duration leave_timeout = RankGroupOptions().leave_timeout;
+};
+
+// d2g-rank beside this program.
+std::string SiblingRank() {
+  std::error_code error;
+  const auto self = std::filesystem::read_symlink("/proc/self/exe", error);
+  return error ? "d2g-rank" : (self.parent_path() / "d2g-rank").string();
+}
+
+// A folder of its own for assignment files, removed at the end.
+class ScratchDir {
+ public:
+  static absl::StatusOr<std::string> Make() {
+    std::error_code error;
+    std::string pattern =
+        (std::filesystem::temp_directory_path(error) / "d2g-trainer-XXXXXX").string();
+    if (error || mkdtemp(pattern.data()) == nullptr) {
+      return absl::InternalError("cannot make a folder like " + pattern);
+    }
+    return pattern;
+  }
+  explicit ScratchDir(std::string path) : path_(std::move(path)) {}
+  ~ScratchDir() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+
+ private:
+  const std::string path_;
+};
+
+absl::Status Serve(const Flags& flags) {
+  D2G_ASSIGN_OR_RETURN(const std::string work_dir, ScratchDir::Make());
+  const ScratchDir scratch(work_dir);
+  common::Metrics metrics(kProgram);
+  coordinator::CoordinatorClient client(flags.coordinator);
+
+  GangAgentOptions options;
+  options.agent = RandomId("agent");
+  options.node = flags.node;
+  options.build = common::Version();
+  options.slots = flags.slots;
+  options.device_name = flags.device;
+  options.launch.coordinator = flags.coordinator;
+  options.launch.advertise_host = flags.advertise_host;
+  options.launch.device = flags.device;
+  options.launch.threads = flags.threads;
+  options.launch.agent = options.agent;
+  options.launch.node = flags.node;
+  options.launch.log_format = flags.server.log.format;
+  options.ranks.rank_command = {flags.rank_binary};
+  options.ranks.work_dir = work_dir;
+  options.ranks.hang_timeout = flags.hang_timeout;
+  options.ranks.leave_timeout = flags.leave_timeout;
+  options.ranks.on_output_line = [json = flags.server.log.format == "json"](int rank,
+                                                                            std::string_view line) {
+    WriteRankLine(rank, line, /*prefix=*/!json);
+  };
+  GangAgent agent(std::move(options), &client, &metrics);
+  D2G_ASSIGN_OR_RETURN(const auto admin,
+                       common::AdminServer::Start(
+                           flags.server.admin_address, &metrics,
+                           [&agent] {
+                             return agent.joined()
+                                        ? absl::OkStatus()
+                                        : absl::UnavailableError("has not joined the gang yet");
+                           },
+                           flags.server.insecure));
+  D2G_RETURN_IF_ERROR(common::WritePortFile(flags.server.port_file, {.admin = admin->port()}));
+  common::LogInfo(
+      "trainer agent is up",
+      {{"coordinator", flags.coordinator}, {"slots", flags.slots}, {"admin_port", admin->port()}});
+  std::thread running([&agent] { agent.Run(); });
+  common::WaitForStopSignal();
+  agent.Drain();
+  running.join();
+  common::LogInfo("trainer agent has drained");
+  return absl::OkStatus();
+}
+
+int Main(int argc, char** argv) {
+  common::BlockStopSignals();
+  Flags flags;
+  CLI::App app("Runs a node's part of the training gang", kProgram);
+  common::AddServerFlags(&app, &flags.server, /*serves_grpc=*/false);
+  app.add_option("--coordinator", flags.coordinator, "host:port of the coordinator")->required();
+  app.add_option("--node", flags.node, "name of this node, as failures are counted")
+      ->capture_default_str();
+  app.add_option("--slots", flags.slots, "ranks that run here at most: one per GPU or CPU share")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  app.add_option("--device", flags.device, "cpu, cuda or auto")->capture_default_str();
+  app.add_option("--threads", flags.threads, "threads of a rank on a CPU")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  app.add_option("--rank-binary", flags.rank_binary, "program of a rank")
+      ->default_str("d2g-rank beside this program");
+  app.add_option("--advertise-host", flags.advertise_host,
+                 "host that ranks elsewhere reach rank 0 at")
+      ->capture_default_str();
+  common::AddDurationFlag(&app, "--hang-timeout", &flags.hang_timeout,
+                          "a rank that does not move for this long is killed");
+  common::AddDurationFlag(&app, "--leave-timeout", &flags.leave_timeout,
+                          "ranks told to checkpoint and leave have this long");
+  if (const auto exit_code = common::ParseCommandLine(&app, argc, argv)) return *exit_code;
+  if (flags.rank_binary.empty()) flags.rank_binary = SiblingRank();
+  flags.server.log.component = kProgram;
+  if (absl::Status log = common::InitLog(flags.server.log); !log.ok()) {
+    return common::ReportFailure(kProgram, log);
+  }
+  return common::ReportFailure(kProgram, Serve(flags));
+}
+
+}  // namespace
+}  // namespace d2g::agent
+
+int main(int argc, char** argv) { return d2g::agent::Main(argc, argv); }

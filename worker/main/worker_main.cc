@@ -1,0 +1,125 @@
+// d2g-worker: leases simulate, evaluate and export tasks from the coordinator and runs them.
+#include <ATen/Parallel.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "services/common/admin_server.h"
+#include "services/common/log.h"
+#include "services/common/port_file.h"
+#include "services/common/program.h"
+#include "services/common/signals.h"
+#include "services/common/status_macros.h"
+#include "services/common/version.h"
+#include "worker/agent/identity.h"
+#include "worker/agent/lease_loop.h"
+#include "worker/simulate/device.h"
+#include "worker/simulate/simulate_runner.h"
+
+namespace d2g {
+namespace {
+
+constexpr char kProgram[] = "d2g-worker";
+
+struct Flags {
+  common::ServerFlags server;
+  std::string coordinator;
+  std::string node = agent::NodeName();
+  std::vector<std::string> kinds = {"simulate", "evaluate", "export"};
+  std::string device = "auto";
+  int threads = 1;
+  absl::Duration grace = absl::Seconds(20);
+};
+
+// Runners of the kinds asked for.
+std::vector<std::unique_ptr<agent::TaskRunner>> MakeRunners(
+    const Flags& flags, at::Device device, const coordinator::v1::WorkerInfo& worker,
+    coordinator::CoordinatorClient* client, common::Metrics* metrics) {
+  const auto wanted = [&](const char* kind) {
+    return std::find(flags.kinds.begin(), flags.kinds.end(), kind) != flags.kinds.end();
+  };
+  std::vector<std::unique_ptr<agent::TaskRunner>> runners;
+  if (wanted("simulate")) {
+    simulate::SimulateRunnerOptions options;
+    options.producer.set_worker(worker.id());
+    options.producer.set_node(worker.node());
+    options.producer.set_device(worker.device());
+    options.producer.set_build(worker.build());
+    options.device = device;
+    runners.push_back(std::make_unique<simulate::SimulateRunner>(options, client, metrics));
+  }
+  return runners;
+}
+
+absl::Status Serve(const Flags& flags) {
+  at::set_num_threads(flags.threads);
+  at::set_num_interop_threads(1);
+  D2G_ASSIGN_OR_RETURN(const at::Device device, simulate::ParseDevice(flags.device));
+  common::Metrics metrics(kProgram);
+  coordinator::CoordinatorClient client(flags.coordinator);
+
+  agent::LeaseLoopOptions options;
+  options.worker.set_id(agent::RandomId("worker"));
+  options.worker.set_node(flags.node);
+  options.worker.set_device(device.str());
+  options.worker.set_build(common::Version());
+  agent::LeaseLoop loop(options, &client,
+                        MakeRunners(flags, device, options.worker, &client, &metrics), &metrics);
+  D2G_ASSIGN_OR_RETURN(const auto admin,
+                       common::AdminServer::Start(
+                           flags.server.admin_address, &metrics,
+                           [&loop] {
+                             return loop.connected() ? absl::OkStatus()
+                                                     : absl::UnavailableError(
+                                                           "the coordinator has not answered yet");
+                           },
+                           flags.server.insecure));
+  D2G_RETURN_IF_ERROR(common::WritePortFile(flags.server.port_file, {.admin = admin->port()}));
+  common::LogInfo("worker is up", {{"coordinator", flags.coordinator},
+                                   {"worker", options.worker.id()},
+                                   {"device", device.str()},
+                                   {"admin_port", admin->port()}});
+  loop.Start();
+  common::WaitForStopSignal();
+  common::LogInfo("stopping: giving back what is not done");
+  if (!loop.Stop(flags.grace)) {
+    // The work thread does not notice; its task was given back for it.
+    std::_Exit(common::kExitOk);
+  }
+  return absl::OkStatus();
+}
+
+int Main(int argc, char** argv) {
+  common::BlockStopSignals();
+  Flags flags;
+  CLI::App app("Simulates triples, evaluates and exports students", kProgram);
+  common::AddServerFlags(&app, &flags.server, /*serves_grpc=*/false);
+  app.add_option("--coordinator", flags.coordinator, "host:port of the coordinator")->required();
+  app.add_option("--node", flags.node, "name of this node, as failures are counted")
+      ->capture_default_str();
+  app.add_option("--kinds", flags.kinds, "tasks to run: simulate, evaluate, export")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"simulate", "evaluate", "export"}))
+      ->capture_default_str();
+  app.add_option("--device", flags.device, "cpu, cuda:N or auto")->capture_default_str();
+  app.add_option("--threads", flags.threads, "threads for computing on a CPU")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  common::AddDurationFlag(&app, "--grace", &flags.grace,
+                          "after SIGTERM, time to flush triples and give the task back");
+  if (const auto exit_code = common::ParseCommandLine(&app, argc, argv)) return *exit_code;
+  flags.server.log.component = kProgram;
+  if (absl::Status log = common::InitLog(flags.server.log); !log.ok()) {
+    return common::ReportFailure(kProgram, log);
+  }
+  return common::ReportFailure(kProgram, Serve(flags));
+}
+
+}  // namespace
+}  // namespace d2g
+
+int main(int argc, char** argv) { return d2g::Main(argc, argv); }

@@ -1,0 +1,181 @@
+#include "worker/simulate/simulate_runner.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "services/common/clock.h"
+#include "services/common/log.h"
+#include "services/common/status_macros.h"
+
+namespace d2g::simulate {
+namespace {
+
+using agent::CancelReason;
+using agent::TaskContext;
+using coordinator::v1::SimulateWork;
+using store::AppendSession;
+
+constexpr int kDefaultBatchSize = 32;
+
+absl::Duration Now() { return common::RealClock::Get()->SteadyNow(); }
+
+absl::Status CheckWork(const SimulateWork& work) {
+  const auto& range = work.range();
+  if (range.begin() < 0 || range.end() <= range.begin()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("range [", range.begin(), ", ", range.end(), ") is empty or begins below 0"));
+  }
+  if (work.batch_size() < 0 || work.batch_size() > kMaxBatchSize) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("batch_size: ", work.batch_size(), " is not between 0 and ", kMaxBatchSize));
+  }
+  return absl::OkStatus();
+}
+
+int64_t BytesIn(const std::vector<store::v1::Triple>& triples) {
+  int64_t bytes = 0;
+  for (const auto& triple : triples) bytes += static_cast<int64_t>(triple.x().size());
+  return bytes;
+}
+
+// Ends a task's blocking calls when its lease is revoked. A worker that is told to stop lets them
+// go on: what is under way is worth the few seconds that the grace gives.
+class CancelGuard {
+ public:
+  CancelGuard(TaskContext* context, absl::Notification* stop) : context_(context), stop_(stop) {
+    context_->SetOnCancel([this](CancelReason reason) {
+      if (reason != CancelReason::kRevoked) return;
+      stop_->Notify();
+      absl::MutexLock lock(&mutex_);
+      if (session_ != nullptr) session_->Cancel();
+    });
+  }
+  ~CancelGuard() { context_->SetOnCancel(nullptr); }
+
+  // The session that a cancellation ends as well; null before its destruction.
+  void Watch(AppendSession* session) {
+    absl::MutexLock lock(&mutex_);
+    session_ = session;
+    if (session_ != nullptr && stop_->HasBeenNotified()) session_->Cancel();
+  }
+
+ private:
+  TaskContext* const context_;
+  absl::Notification* const stop_;
+  absl::Mutex mutex_;
+  AppendSession* session_ ABSL_GUARDED_BY(mutex_) = nullptr;
+};
+
+}  // namespace
+
+SimulateRunner::SimulateRunner(SimulateRunnerOptions options,
+                               coordinator::CoordinatorClient* client, common::Metrics* metrics)
+    : options_(std::move(options)),
+      metrics_(metrics),
+      teachers_(options_.device, &metrics_.teacher_load_seconds),
+      prompts_(client) {}
+
+absl::StatusOr<SimulateRunner::Inputs> SimulateRunner::Load(const SimulateWork& work) {
+  Inputs inputs;
+  D2G_ASSIGN_OR_RETURN(inputs.teacher,
+                       teachers_.Get(work.teacher_path(), work.recipe().teacher_digest()));
+  D2G_RETURN_IF_ERROR(CheckRecipe(work.recipe(), *inputs.teacher));
+  D2G_ASSIGN_OR_RETURN(inputs.prompts,
+                       prompts_.Get(work.recipe().prompts_digest(), work.recipe().prompt_count(),
+                                    absl::Now() + options_.patience));
+  return inputs;
+}
+
+absl::Status SimulateRunner::Run(const coordinator::v1::Task& task, TaskContext* context,
+                                 coordinator::v1::CompleteTaskRequest* result) {
+  const SimulateWork& work = task.simulate();
+  D2G_RETURN_IF_ERROR(CheckWork(work));
+  context->SetPhase("load");
+  D2G_ASSIGN_OR_RETURN(const Inputs inputs, Load(work));
+  context->AddProgress();
+
+  absl::Notification stop;
+  CancelGuard guard(context, &stop);
+  store::TripleClient client(work.shard(), &stop);
+  const absl::Time deadline = absl::Now() + options_.patience;
+  D2G_RETURN_IF_ERROR(client.OpenDataset(work.dataset(), work.recipe(), deadline).status());
+  {
+    store::AppendTarget target;
+    target.dataset = work.dataset();
+    target.range = work.range();
+    target.range_epoch = work.range_epoch();
+    target.producer = options_.producer;
+    D2G_ASSIGN_OR_RETURN(const auto session, client.Append(target, deadline));
+    guard.Watch(session.get());
+    const absl::Status filled = FillRange(work, inputs, context, session.get());
+    guard.Watch(nullptr);
+    metrics_.repeated_triples.Increment(static_cast<double>(session->totals().repeated));
+    D2G_RETURN_IF_ERROR(filled);
+  }
+  context->SetPhase("seal");
+  const absl::Duration start = Now();
+  D2G_ASSIGN_OR_RETURN(*result->mutable_simulate(),
+                       client.SealRange(work.dataset(), work.range(), options_.producer,
+                                        absl::Now() + options_.patience));
+  metrics_.seal_seconds.Observe(absl::ToDoubleSeconds(Now() - start));
+  metrics_.sealed_ranges.Increment();
+  context->AddProgress();
+  return absl::OkStatus();
+}
+
+absl::Status SimulateRunner::FillRange(const SimulateWork& work, const Inputs& inputs,
+                                       TaskContext* context, AppendSession* session) {
+  const int64_t total = work.range().end() - work.range().begin();
+  std::vector<int64_t> missing;
+  for (int64_t index = work.range().begin(); index < work.range().end(); ++index) {
+    if (!session->WasPresent(index)) missing.push_back(index);
+  }
+  metrics_.skipped_triples.Increment(static_cast<double>(session->present_count()));
+  const auto report_durable = [&] {
+    const AppendSession::Totals durable = session->totals();
+    context->SetDone(session->present_count() + durable.written + durable.repeated, total);
+  };
+  report_durable();
+  context->SetPhase("simulate");
+  const auto on_step = [&] {
+    context->AddProgress();
+    report_durable();
+    return !context->cancelled();
+  };
+  const size_t batch_size =
+      static_cast<size_t>(work.batch_size() > 0 ? work.batch_size() : kDefaultBatchSize);
+  for (size_t begin = 0; begin < missing.size() && !context->cancelled(); begin += batch_size) {
+    const size_t end = std::min(begin + batch_size, missing.size());
+    const std::vector<int64_t> batch(missing.begin() + static_cast<ptrdiff_t>(begin),
+                                     missing.begin() + static_cast<ptrdiff_t>(end));
+    const absl::Duration start = Now();
+    auto triples = SolveBatch(work.recipe(), *inputs.teacher, inputs.prompts->lines, batch, on_step,
+                              &metrics_);
+    if (context->cancelled()) break;
+    if (!triples.ok()) return triples.status();
+    const absl::Duration solved = Now();
+    metrics_.batches.Increment();
+    metrics_.triples.Increment(static_cast<double>(batch.size()));
+    metrics_.triple_rate.Set(static_cast<double>(batch.size()) /
+                             absl::ToDoubleSeconds(solved - start));
+    metrics_.appended_bytes.Increment(static_cast<double>(BytesIn(*triples)));
+    // Returns once the batch is on its way: the store makes it durable while the next one computes.
+    D2G_RETURN_IF_ERROR(session->Write(*std::move(triples), absl::Now() + options_.patience));
+    metrics_.append_wait_seconds.Observe(absl::ToDoubleSeconds(Now() - solved));
+  }
+  const bool stopping = context->cancelled();
+  if (context->cancel_reason() == CancelReason::kRevoked) return context->CheckCancelled();
+  context->SetPhase("append");
+  const absl::Duration start = Now();
+  const auto totals =
+      session->Finish(absl::Now() + (stopping ? options_.flush_patience : options_.patience));
+  metrics_.append_wait_seconds.Observe(absl::ToDoubleSeconds(Now() - start));
+  report_durable();
+  context->AddProgress();
+  D2G_RETURN_IF_ERROR(context->CheckCancelled());
+  return totals.status();
+}
+
+}  // namespace d2g::simulate

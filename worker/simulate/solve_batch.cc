@@ -1,0 +1,145 @@
+#include "worker/simulate/solve_batch.h"
+
+#include <cstring>
+#include <exception>
+#include <optional>
+#include <span>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "services/common/clock.h"
+#include "services/common/status_macros.h"
+#include "services/store/latent_codec.h"
+#include "worker/plan/noise.h"
+#include "worker/plan/prompt_order.h"
+#include "worker/torch_status.h"
+
+namespace d2g::simulate {
+namespace {
+
+// Thrown through Solve when the caller wants it to end.
+struct StoppedError : std::exception {
+  const char* what() const noexcept override { return "stopped"; }
+};
+
+absl::Duration Now() { return common::RealClock::Get()->SteadyNow(); }
+
+// [n, C, H, W] on the CPU.
+at::Tensor DrawNoise(const common::v1::DatasetRecipe& recipe, const std::vector<int64_t>& indices) {
+  at::Tensor noise = at::empty({static_cast<int64_t>(indices.size()), recipe.latent_channels(),
+                                recipe.latent_height(), recipe.latent_width()},
+                               at::kFloat);
+  const int64_t elements = store::LatentElements(recipe);
+  for (size_t k = 0; k < indices.size(); ++k) {
+    plan::FillNoise(recipe.seed(), indices[k],
+                    {noise.data_ptr<float>() + static_cast<int64_t>(k) * elements,
+                     static_cast<size_t>(elements)});
+  }
+  return noise;
+}
+
+}  // namespace
+
+absl::Status CheckRecipe(const common::v1::DatasetRecipe& recipe, const Teacher& teacher) {
+  const auto& solver = recipe.solver();
+  if (solver.kind() != "ddim") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("solver.kind: \"", solver.kind(), "\" is not supported; ddim is"));
+  }
+  const std::vector<int64_t> shape = {recipe.latent_channels(), recipe.latent_height(),
+                                      recipe.latent_width()};
+  if (shape != teacher.latent_shape) {
+    return absl::InvalidArgumentError(absl::StrCat("latent shape ", absl::StrJoin(shape, "x"),
+                                                   " is not the teacher's ",
+                                                   absl::StrJoin(teacher.latent_shape, "x")));
+  }
+  if (recipe.prompt_count() < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("prompt_count: ", recipe.prompt_count(), " is below 1"));
+  }
+  if (store::BytesOf(recipe.storage_dtype()) == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("storage_dtype: ", static_cast<int>(recipe.storage_dtype()),
+                     " is not supported; fp16, bf16 and fp32 are"));
+  }
+  // Steps and spacing are for the scheduler to judge.
+  return CatchTorch([&] {
+    const std::optional<std::string> spacing =
+        solver.timestep_spacing().empty() ? std::nullopt : std::optional(solver.timestep_spacing());
+    teacher.model.scheduler().Timesteps(solver.steps(), spacing);
+  });
+}
+
+absl::StatusOr<std::vector<store::v1::Triple>> SolveBatch(const common::v1::DatasetRecipe& recipe,
+                                                          const Teacher& teacher,
+                                                          const std::vector<std::string>& prompts,
+                                                          const std::vector<int64_t>& indices,
+                                                          const std::function<bool()>& on_step,
+                                                          SimulateMetrics* metrics) {
+  std::vector<int64_t> prompt_indices;
+  std::vector<std::string> texts;
+  at::Tensor noise, latents;
+  bool stopped = false;
+  const absl::Status solved = CatchTorch([&] {
+    const c10::InferenceMode no_gradients;
+    for (const int64_t index : indices) {
+      prompt_indices.push_back(plan::PromptIndexOf(recipe.seed(), index, recipe.prompt_count()));
+      texts.push_back(prompts.at(static_cast<size_t>(prompt_indices.back())));
+    }
+    noise = DrawNoise(recipe, indices);
+    absl::Duration start = Now();
+    const at::Tensor conditional = teacher.model.EncodePrompts(texts);
+    metrics->text_encode_seconds.Observe(absl::ToDoubleSeconds(Now() - start));
+
+    const auto& solver = recipe.solver();
+    model::SolverOptions options;
+    options.steps = solver.steps();
+    options.guidance = solver.guidance();
+    if (!solver.timestep_spacing().empty()) options.spacing = solver.timestep_spacing();
+    const double evaluations_a_step =
+        static_cast<double>(indices.size()) * (solver.guidance() > 1 ? 2 : 1);
+    start = Now();
+    try {
+      latents =
+          teacher.model.Solve(noise.to(teacher.model.options().device), conditional,
+                              teacher.unconditional, options, [&](int64_t, int64_t) {
+                                const absl::Duration now = Now();
+                                metrics->step_seconds.Observe(absl::ToDoubleSeconds(now - start));
+                                metrics->unet_evaluations.Increment(evaluations_a_step);
+                                start = now;
+                                if (!on_step()) throw StoppedError();
+                              });
+    } catch (const StoppedError&) {
+      stopped = true;
+      return;
+    }
+    latents = latents.to(at::kCPU, at::kFloat).contiguous();
+  });
+  if (!solved.ok()) return solved;
+  if (stopped) return absl::CancelledError("solving was stopped");
+
+  const auto elements = static_cast<size_t>(store::LatentElements(recipe));
+  if (latents.numel() != static_cast<int64_t>(elements * indices.size())) {
+    return absl::InternalError(absl::StrCat("the solver gave ", latents.numel(),
+                                            " numbers instead of ", elements * indices.size()));
+  }
+  std::vector<store::v1::Triple> triples;
+  triples.reserve(indices.size());
+  for (size_t k = 0; k < indices.size(); ++k) {
+    const std::span x(latents.data_ptr<float>() + k * elements, elements);
+    const std::span z(noise.data_ptr<float>() + k * elements, elements);
+    D2G_ASSIGN_OR_RETURN(store::v1::Triple triple, store::MakeTriple(indices[k], prompt_indices[k],
+                                                                     x, z, recipe.storage_dtype()));
+    const int64_t bad = store::FindNonFinite(triple.x(), recipe.storage_dtype());
+    if (bad >= 0) {
+      return absl::InternalError(absl::StrCat(
+          "the latent of triple ", indices[k], " has ", x[static_cast<size_t>(bad)],
+          " at position ", bad, ", which ", common::v1::DType_Name(recipe.storage_dtype()),
+          " does not hold as a finite number"));
+    }
+    triples.push_back(std::move(triple));
+  }
+  return triples;
+}
+
+}  // namespace d2g::simulate

@@ -1,0 +1,37 @@
+// Triples of a batch of indices: the numerical part of simulating, without any network.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "d2g/common/v1/recipe.pb.h"
+#include "d2g/store/v1/triple_service.pb.h"
+#include "worker/simulate/simulate_metrics.h"
+#include "worker/simulate/teacher_cache.h"
+
+namespace d2g::simulate {
+
+// Triples simulated together at most.
+inline constexpr int kMaxBatchSize = 4096;
+
+// Checks what a worker of this build cannot do: the solver's kind, steps and spacing, and a latent
+// shape other than the teacher's. INVALID_ARGUMENT names field, value and limit.
+absl::Status CheckRecipe(const common::v1::DatasetRecipe& recipe, const Teacher& teacher);
+
+// Solves the triples of `indices` together. Triple i is a function of the recipe and i; the other
+// indices of the batch change it by float rounding only. `prompts` is the dataset's list. Calls
+// `on_step` after each solver step, which ends the solving with CANCELLED by returning false.
+// A latent with a number that is not finite, or not in the storage dtype, is INTERNAL naming the
+// index.
+absl::StatusOr<std::vector<store::v1::Triple>> SolveBatch(const common::v1::DatasetRecipe& recipe,
+                                                          const Teacher& teacher,
+                                                          const std::vector<std::string>& prompts,
+                                                          const std::vector<int64_t>& indices,
+                                                          const std::function<bool()>& on_step,
+                                                          SimulateMetrics* metrics);
+
+}  // namespace d2g::simulate

@@ -1,0 +1,43 @@
+#include "worker/simulate/teacher_cache.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "services/common/clock.h"
+#include "services/common/model_folder.h"
+#include "services/common/status_macros.h"
+#include "worker/torch_status.h"
+
+namespace d2g::simulate {
+
+absl::StatusOr<std::shared_ptr<const Teacher>> TeacherCache::Get(const std::string& path,
+                                                                 const std::string& digest) {
+  absl::MutexLock lock(&mutex_);
+  if (teacher_ == nullptr || teacher_->digest != digest) {
+    // The old one goes first: two may not fit.
+    teacher_ = nullptr;
+    const absl::Duration start = common::RealClock::Get()->SteadyNow();
+    D2G_ASSIGN_OR_RETURN(teacher_, Load(path, digest));
+    load_seconds_->Observe(absl::ToDoubleSeconds(common::RealClock::Get()->SteadyNow() - start));
+  }
+  return teacher_;
+}
+
+absl::StatusOr<std::shared_ptr<const Teacher>> TeacherCache::Load(const std::string& path,
+                                                                  const std::string& digest) const {
+  D2G_ASSIGN_OR_RETURN(const common::ModelFolder folder, common::InspectModelFolder(path));
+  if (folder.digest != digest) {
+    return absl::InvalidArgumentError(absl::StrCat("teacher folder ", path, " has digest ",
+                                                   folder.digest, ", the dataset wants ", digest));
+  }
+  return CatchTorch([&]() -> std::shared_ptr<const Teacher> {
+    const c10::InferenceMode no_gradients;
+    auto model = model::TextToImageModel::Load(path, {.device = device_, .load_vae = false});
+    auto latent_shape = model.latent_shape();
+    auto unconditional = model.EncodePrompts({""});
+    return std::make_shared<const Teacher>(
+        Teacher{digest, std::move(latent_shape), std::move(model), std::move(unconditional)});
+  });
+}
+
+}  // namespace d2g::simulate

@@ -1,0 +1,53 @@
+// The teacher in memory, loaded once per process.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <ATen/ATen.h>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "services/common/metrics.h"
+#include "worker/model/text_to_image.h"
+
+namespace d2g::simulate {
+
+// A loaded teacher. Immutable; thread-safe as TextToImageModel is.
+struct Teacher {
+  std::string digest;
+  std::vector<int64_t> latent_shape;
+  model::TextToImageModel model;
+  // The embedding of "", [1, L, D].
+  at::Tensor unconditional;
+};
+
+// Keeps the teacher used last: tasks of one job follow each other. Thread-safe; a load holds up
+// other callers.
+class TeacherCache {
+ public:
+  // `load_seconds` is not owned; it gets the time of each load.
+  TeacherCache(at::Device device, prometheus::Histogram* load_seconds)
+      : device_(device), load_seconds_(load_seconds) {}
+
+  // The teacher at `path`, which must have that digest: INVALID_ARGUMENT names both digests, or the
+  // file that is missing or damaged. A teacher that is loaded already is not looked at on disk
+  // again.
+  absl::StatusOr<std::shared_ptr<const Teacher>> Get(const std::string& path,
+                                                     const std::string& digest)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  absl::StatusOr<std::shared_ptr<const Teacher>> Load(const std::string& path,
+                                                      const std::string& digest) const;
+
+  const at::Device device_;
+  prometheus::Histogram* const load_seconds_;
+  absl::Mutex mutex_;
+  std::shared_ptr<const Teacher> teacher_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace d2g::simulate
