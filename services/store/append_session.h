@@ -49,7 +49,4 @@ class AppendSession {
   virtual void Cancel() = 0;
 };
 
-// Unacknowledged bytes that a session keeps in flight.
-inline constexpr int64_t kMaxOutstandingBytes = 8 << 20;
-
 }  // namespace d2g::store
