@@ -178,7 +178,13 @@ class RocksDbEngine final : public Engine {
       family = it->second;
       families_.erase(it);
     }
-    return Convert(db_->DropColumnFamily(family.get()));
+    D2G_RETURN_IF_ERROR(Convert(db_->DropColumnFamily(family.get())));
+    // Logs hold the dataset's latest triples until the rows written with them are in a table.
+    const rocksdb::Status flushed = db_->Flush(rocksdb::FlushOptions(), rows_.get());
+    if (!flushed.ok()) {
+      d2g::common::LogWarn("a log may be kept for longer", {{"error", flushed.ToString()}});
+    }
+    return absl::OkStatus();
   }
 
   absl::Status Write(const Commit& commit) override {

@@ -187,6 +187,9 @@ class StreamAppendSession final : public AppendSession {
       if (!ended_) return absl::OkStatus();
     }
     Disconnect();
+    if (absl::IsDeadlineExceeded(waited)) {
+      return absl::UnavailableError("it does not answer");
+    }
     if (!waited.ok()) return waited;
     absl::MutexLock lock(&mutex_);
     return EndStatus();

@@ -577,7 +577,8 @@ absl::StatusOr<d2g::store::v1::ListSealedRangesResponse> TripleStore::ListSealed
 
 absl::StatusOr<d2g::store::v1::VerifyDatasetResponse::Summary> TripleStore::Verify(
     const std::string& name,
-    absl::FunctionRef<bool(int64_t index, const std::string& reason)> finding) const {
+    absl::FunctionRef<bool(int64_t index, const std::string& reason)> finding,
+    absl::FunctionRef<bool()> go_on) const {
   D2G_ASSIGN_OR_RETURN(const std::shared_ptr<Dataset> dataset, Find(name));
   std::vector<BlockState> blocks;
   {
@@ -593,6 +594,7 @@ absl::StatusOr<d2g::store::v1::VerifyDatasetResponse::Summary> TripleStore::Veri
     uint64_t digest = 0;
     for (int64_t index = whole.begin(); index < whole.end(); ++index) {
       if (!block.IsPresent(index)) continue;
+      if (!go_on()) return absl::CancelledError("ended by the caller");
       summary.set_present(summary.present() + 1);
       summary.set_checked(summary.checked() + 1);
       const auto triple = ReadFrom(*dataset, index);

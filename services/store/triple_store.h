@@ -93,7 +93,8 @@ class TripleStore {
   // to end early (CANCELLED).
   absl::StatusOr<d2g::store::v1::VerifyDatasetResponse::Summary> Verify(
       const std::string& name,
-      absl::FunctionRef<bool(int64_t index, const std::string& reason)> finding) const;
+      absl::FunctionRef<bool(int64_t index, const std::string& reason)> finding,
+      absl::FunctionRef<bool()> go_on = [] { return true; }) const;
 
   // Returns how many triples went.
   absl::StatusOr<int64_t> Invalidate(const std::string& name,

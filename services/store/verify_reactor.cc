@@ -40,8 +40,13 @@ absl::Status VerifyReactor::Verify() {
     response.mutable_finding()->set_reason(reason);
     return Send(response);
   };
+  const auto go_on = [this] {
+    absl::MutexLock lock(&mutex_);
+    return !cancelled_;
+  };
   VerifyDatasetResponse last;
-  D2G_ASSIGN_OR_RETURN(*last.mutable_summary(), store_->Verify(key_.dataset(), send_finding));
+  D2G_ASSIGN_OR_RETURN(*last.mutable_summary(),
+                       store_->Verify(key_.dataset(), send_finding, go_on));
   return Send(last) ? absl::OkStatus() : absl::CancelledError("cancelled");
 }
 
