@@ -1,9 +1,9 @@
-"""Writes worker/model/unicode_tables.cc: the character classes that CLIP's tokenizer needs.
+"""Writes worker/model/unicode_tables.inc: the character classes that CLIP's tokenizer needs.
 
 Control characters, spaces, lower case and normalisation are those of Python's unicodedata, letters
 and numbers those of the regex package, because that is what transformers asks.
 
-    python tools/unicode_tables.py > worker/model/unicode_tables.cc
+    python tools/unicode_tables.py > worker/model/unicode_tables.inc
 """
 import sys
 import unicodedata
@@ -75,11 +75,7 @@ def main():
         if len(parts) == 2 and unicodedata.normalize("NFC", chr(parts[0]) + chr(parts[1])) == chr(code):
             compositions.append((parts[0], parts[1], code))
 
-    print("// Made by tools/unicode_tables.py; do not edit.")
-    print('#include "worker/model/unicode_tables.h"\n')
-    print("#include <iterator>\n")
-    print("namespace d2g::model {\n")
-    print("// clang-format off")
+    print("// Made by tools/unicode_tables.py; do not edit. Included by unicode_tables.cc.")
     emit("CodeRange", "Letter", matching(r"\p{L}"))
     emit("CodeRange", "Number", matching(r"\p{N}"))
     emit("CodeRange", "Control", control)
@@ -91,8 +87,6 @@ def main():
     emit("CodeTriple", "CombiningClass", classes)
     emit("CodeTriple", "Decomposition", decompositions)
     emit("CodeTriple", "Composition", sorted(compositions))
-    print("// clang-format on\n")
-    print("}  // namespace d2g::model")
 
 
 if __name__ == "__main__":

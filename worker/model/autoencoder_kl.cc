@@ -283,4 +283,10 @@ at::Tensor AutoencoderKL::Decode(const at::Tensor& latents) const {
 const TensorMap& AutoencoderKL::parameters() const { return impl_->parameters; }
 const AutoencoderConfig& AutoencoderKL::config() const { return impl_->config; }
 
+ShapeMap AutoencoderKL::ParameterShapes(const AutoencoderConfig& config) {
+  ParameterReader reader;
+  const Impl impl(config, reader);
+  return reader.shapes();
+}
+
 }  // namespace d2g::model

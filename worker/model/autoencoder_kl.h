@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "worker/model/safetensors.h"
+#include "worker/model/parameters.h"
 
 namespace d2g::model {
 
@@ -61,6 +61,9 @@ class AutoencoderKL {
 
   const TensorMap& parameters() const;
   const AutoencoderConfig& config() const;
+
+  // Names and shapes of the parameters that `config` asks for.
+  static ShapeMap ParameterShapes(const AutoencoderConfig& config);
 
  private:
   struct Impl;

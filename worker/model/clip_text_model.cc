@@ -78,11 +78,7 @@ ClipTextConfig ClipTextConfig::FromFile(const std::string& path) {
 }
 
 struct ClipTextModel::Impl {
-  Impl(const ClipTextConfig& c, const TensorMap& source, const std::string& what,
-       const at::TensorOptions& options)
-      : config(c) {
-    const TensorMap normalised = Normalised(source);
-    ParameterReader reader(normalised, what, options);
+  Impl(const ClipTextConfig& c, ParameterReader& reader) : config(c) {
     const std::string p = kPrefix;
     token_embedding =
         reader.Take(p + "embeddings.token_embedding.weight", {c.vocab_size, c.hidden_size});
@@ -105,16 +101,20 @@ struct ClipTextModel::Impl {
 
 ClipTextModel ClipTextModel::Load(const std::string& folder, const at::TensorOptions& options) {
   const ClipTextConfig config = ClipTextConfig::FromFile(folder + "/config.json");
+  const TensorMap tensors = Normalised(ReadSafetensorsFolder(folder, "model"));
+  ParameterReader reader(tensors, folder, options);
   ClipTextModel model;
-  model.impl_ =
-      std::make_unique<Impl>(config, ReadSafetensorsFolder(folder, "model"), folder, options);
+  model.impl_ = std::make_unique<Impl>(config, reader);
   return model;
 }
 
 ClipTextModel::ClipTextModel() = default;
 ClipTextModel::ClipTextModel(const ClipTextConfig& config, const TensorMap& parameters,
-                             const at::TensorOptions& options)
-    : impl_(std::make_unique<Impl>(config, parameters, "text encoder", options)) {}
+                             const at::TensorOptions& options) {
+  const TensorMap normalised = Normalised(parameters);
+  ParameterReader reader(normalised, "text encoder", options);
+  impl_ = std::make_unique<Impl>(config, reader);
+}
 ClipTextModel::~ClipTextModel() = default;
 ClipTextModel::ClipTextModel(ClipTextModel&&) noexcept = default;
 ClipTextModel& ClipTextModel::operator=(ClipTextModel&&) noexcept = default;
@@ -146,5 +146,11 @@ at::Tensor ClipTextModel::Forward(const at::Tensor& input_ids) const {
 
 const TensorMap& ClipTextModel::parameters() const { return impl_->parameters; }
 const ClipTextConfig& ClipTextModel::config() const { return impl_->config; }
+
+ShapeMap ClipTextModel::ParameterShapes(const ClipTextConfig& config) {
+  ParameterReader reader;
+  const Impl impl(config, reader);
+  return reader.shapes();
+}
 
 }  // namespace d2g::model

@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "worker/model/safetensors.h"
+#include "worker/model/parameters.h"
 
 namespace d2g::model {
 
@@ -46,6 +46,9 @@ class ClipTextModel {
   // Parameters by name, each with the prefix "text_model."; frozen by convention.
   const TensorMap& parameters() const;
   const ClipTextConfig& config() const;
+
+  // Names and shapes of the parameters that `config` asks for.
+  static ShapeMap ParameterShapes(const ClipTextConfig& config);
 
  private:
   struct Impl;
