@@ -1,13 +1,16 @@
 // A coordinator for tests of agents: a real gRPC server whose answers the test sets.
 #pragma once
 
+#include <algorithm>
 #include <deque>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "d2g/coordinator/v1/job_service.grpc.pb.h"
 #include "d2g/coordinator/v1/task_service.grpc.pb.h"
 #include "d2g/coordinator/v1/training_service.grpc.pb.h"
 #include "gtest/gtest.h"
@@ -150,24 +153,53 @@ class FakeTrainingService final : public coordinator::v1::TrainingService::Servi
   std::vector<Request> reports_ ABSL_GUARDED_BY(mutex_);
 };
 
-// Both services on one port, which stays the same over restarts. Not thread-safe.
+// Serves prompt lists. Thread-safe.
+class FakeJobService final : public coordinator::v1::JobService::Service {
+ public:
+  void AddPromptList(const std::string& digest, const std::string& text) {
+    absl::MutexLock lock(&mutex_);
+    lists_[digest] = text;
+  }
+
+  grpc::Status GetPromptList(
+      grpc::ServerContext*, const coordinator::v1::GetPromptListRequest* request,
+      grpc::ServerWriter<coordinator::v1::GetPromptListResponse>* writer) override {
+    coordinator::v1::GetPromptListResponse chunk;
+    {
+      absl::MutexLock lock(&mutex_);
+      const auto it = lists_.find(request->digest());
+      if (it == lists_.end()) return grpc::Status(grpc::StatusCode::NOT_FOUND, "no such list");
+      chunk.set_chunk(it->second);
+    }
+    writer->Write(chunk);
+    return grpc::Status::OK;
+  }
+
+ private:
+  absl::Mutex mutex_;
+  std::map<std::string, std::string> lists_ ABSL_GUARDED_BY(mutex_);
+};
+
+// All services on one port, which stays the same over restarts. Not thread-safe.
 class FakeCoordinator {
  public:
   FakeCoordinator() { Start(); }
 
   void Stop() { server_.reset(); }
   void Start() {
-    auto server = common::RpcServer::Start(address_, {&tasks_, &training_});
+    auto server = common::RpcServer::Start(address_, {&jobs_, &tasks_, &training_});
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
     address_ = server_->address();
   }
 
   const std::string& address() const { return address_; }
+  FakeJobService& jobs() { return jobs_; }
   FakeTaskService& tasks() { return tasks_; }
   FakeTrainingService& training() { return training_; }
 
  private:
+  FakeJobService jobs_;
   FakeTaskService tasks_;
   FakeTrainingService training_;
   std::string address_ = "127.0.0.1:0";

@@ -1,0 +1,282 @@
+#include "worker/simulate/simulate_runner.h"
+
+#include <ATen/Parallel.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cmath>
+#include <csignal>
+#include <span>
+#include <thread>
+
+#include "services/common/model_folder.h"
+#include "services/common/port_file.h"
+#include "services/common/prompts.h"
+#include "services/store/latent_codec.h"
+#include "services/store/triple_client.h"
+#include "tests/testing/fake_coordinator.h"
+#include "tests/testing/process.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
+#include "tests/testing/tiny_teacher.h"
+#include "tests/testing/wait.h"
+#include "worker/model/safetensors.h"
+#include "worker/plan/noise.h"
+#include "worker/plan/prompt_order.h"
+
+namespace d2g::simulate {
+namespace {
+
+using ::d2g::testing::FakeCoordinator;
+using ::d2g::testing::IsOk;
+using ::d2g::testing::Process;
+using ::d2g::testing::StatusIs;
+using ::d2g::testing::TempDir;
+using ::d2g::testing::WaitFor;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+constexpr char kPrompts[] = "a dark shoe\na light shirt\na bag\nsmall grey trousers\na coat\n";
+constexpr char kDataset[] = "datasets/d";
+
+// A real shard in a process of its own, which can be killed.
+class Shard {
+ public:
+  explicit Shard(const TempDir& dir) : dir_(dir) { Start("127.0.0.1:0"); }
+
+  void Kill() {
+    process_->Signal(SIGKILL);
+    process_->Wait();
+  }
+  void Restart() { Start(address_); }
+  const std::string& address() const { return address_; }
+
+ private:
+  void Start(const std::string& listen) {
+    const std::string port_file = dir_.File("store.ports");
+    std::remove(port_file.c_str());
+    process_ = std::make_unique<Process>(std::vector<std::string>{
+        "d2g-store", "--listen", listen, "--data-dir", dir_.File("store"), "--shard", "0",
+        "--port-file", port_file, "--min-free-bytes", "0", "--min-free-share", "0"});
+    ASSERT_TRUE(WaitFor([&] { return common::ReadPortFile(port_file).ok(); }))
+        << process_->Output();
+    address_ = "127.0.0.1:" + std::to_string(common::ReadPortFile(port_file)->grpc);
+  }
+
+  const TempDir& dir_;
+  std::string address_;
+  std::unique_ptr<Process> process_;
+};
+
+class SimulateRunnerTest : public ::testing::Test {
+ protected:
+  SimulateRunnerTest() : shard_(dir_), client_(coordinator_.address()), metrics_("test") {
+    at::set_num_threads(1);
+    testing::WriteTinyTeacher(dir_.File("teacher"));
+    const auto prompts = common::ParsePromptList(kPrompts);
+    coordinator_.jobs().AddPromptList(prompts->digest, kPrompts);
+    task_.set_name("jobs/a/tasks/1");
+    auto& work = *task_.mutable_simulate();
+    work.set_dataset(kDataset);
+    work.mutable_range()->set_begin(3);
+    work.mutable_range()->set_end(23);
+    work.mutable_shard()->set_address(shard_.address());
+    work.set_teacher_path(dir_.File("teacher"));
+    work.set_batch_size(8);
+    auto& recipe = *work.mutable_recipe();
+    recipe.set_teacher_digest(common::InspectModelFolder(dir_.File("teacher"))->digest);
+    recipe.set_prompts_digest(prompts->digest);
+    recipe.set_prompt_count(static_cast<int64_t>(prompts->lines.size()));
+    recipe.mutable_solver()->set_kind("ddim");
+    recipe.mutable_solver()->set_steps(4);
+    recipe.mutable_solver()->set_guidance(2.5);
+    recipe.set_latent_channels(testing::kTinyLatentChannels);
+    recipe.set_latent_height(testing::kTinyLatentSide);
+    recipe.set_latent_width(testing::kTinyLatentSide);
+    recipe.set_storage_dtype(common::v1::DTYPE_FP32);
+    recipe.set_seed(77);
+    recipe.set_block_size(32);
+    recipe.set_shard_count(1);
+  }
+
+  coordinator::v1::SimulateWork& work() { return *task_.mutable_simulate(); }
+  common::v1::DatasetRecipe& recipe() { return *work().mutable_recipe(); }
+
+  absl::Status Run(agent::TaskContext* context) {
+    SimulateRunner runner({.patience = absl::Seconds(60)}, &client_, &metrics_);
+    result_.Clear();
+    return runner.Run(task_, context, &result_);
+  }
+  absl::Status Run() {
+    agent::TaskContext context;
+    return Run(&context);
+  }
+  absl::StatusOr<std::vector<store::v1::Triple>> Read(int64_t begin, int64_t end) {
+    std::vector<int64_t> indices;
+    for (int64_t index = begin; index < end; ++index) indices.push_back(index);
+    return store::TripleClient(work().shard())
+        .ReadTriples(work().dataset(), indices, absl::Now() + absl::Seconds(20));
+  }
+  double Value(const std::string& line_start) {
+    const std::string text = metrics_.Expose();
+    const size_t at = text.find("\n" + line_start + " ");
+    return at == std::string::npos ? -1 : std::stod(text.substr(at + line_start.size() + 2));
+  }
+
+  TempDir dir_;
+  FakeCoordinator coordinator_;
+  Shard shard_;
+  coordinator::CoordinatorClient client_;
+  common::Metrics metrics_;
+  coordinator::v1::Task task_;
+  coordinator::v1::CompleteTaskRequest result_;
+};
+
+TEST_F(SimulateRunnerTest, TriplesAreTheTeachersSolutions) {
+  agent::TaskContext context;
+  ASSERT_THAT(Run(&context), IsOk());
+  EXPECT_EQ(result_.simulate().sealed().range().begin(), 3);
+  EXPECT_EQ(result_.simulate().sealed().range().end(), 23);
+  EXPECT_EQ(result_.simulate().dataset_sealed_count(), 20);
+  coordinator::v1::HeartbeatTaskRequest heartbeat;
+  context.FillHeartbeat(&heartbeat);
+  EXPECT_EQ(heartbeat.done(), 20);
+  EXPECT_EQ(heartbeat.total(), 20);
+  // A unit per solver step (3 batches of 4 steps) at least.
+  EXPECT_GE(heartbeat.progress(), 12);
+
+  const auto model = model::TextToImageModel::Load(dir_.File("teacher"), {.load_vae = false});
+  const auto prompts = common::ParsePromptList(kPrompts);
+  ASSERT_OK_AND_ASSIGN(const auto triples, Read(3, 23));
+  ASSERT_EQ(triples.size(), 20u);
+  const c10::InferenceMode no_gradients;
+  double spread = 0;
+  for (const auto& triple : triples) {
+    const int64_t prompt = plan::PromptIndexOf(77, triple.index(), 5);
+    EXPECT_EQ(triple.prompt_index(), prompt);
+    at::Tensor noise = at::empty(
+        {1, testing::kTinyLatentChannels, testing::kTinyLatentSide, testing::kTinyLatentSide});
+    const std::span z(noise.data_ptr<float>(), static_cast<size_t>(noise.numel()));
+    plan::FillNoise(77, triple.index(), z);
+    EXPECT_EQ(triple.noise_checksum(), store::NoiseChecksum(z));
+    // Alone, not in a batch: what else is in the batch changes float rounding only.
+    const at::Tensor expected =
+        model.Solve(noise, model.EncodePrompts({prompts->lines[static_cast<size_t>(prompt)]}),
+                    model.EncodePrompts({""}), {.steps = 4, .guidance = 2.5});
+    std::vector<float> x(static_cast<size_t>(noise.numel()));
+    ASSERT_THAT(store::DecodeLatent(triple.x(), common::v1::DTYPE_FP32, x), IsOk());
+    for (size_t k = 0; k < x.size(); ++k) {
+      const float want = expected.data_ptr<float>()[k];
+      EXPECT_NEAR(x[k], want, 1e-4 * (1 + std::fabs(want))) << "triple " << triple.index();
+      spread = std::max(spread, std::fabs(static_cast<double>(want) - z[k]));
+    }
+  }
+  // The solver did something.
+  EXPECT_GT(spread, 0.1);
+  EXPECT_EQ(Value("d2g_simulate_triples_total"), 20);
+  EXPECT_EQ(Value("d2g_simulate_batches_total"), 3);
+  EXPECT_EQ(Value("d2g_simulate_unet_evaluations_total"), 20 * 4 * 2);
+  EXPECT_EQ(Value("d2g_simulate_sealed_ranges_total"), 1);
+}
+
+TEST_F(SimulateRunnerTest, StoppedTasksFlushAndAnotherGoesOn) {
+  work().set_batch_size(4);
+  recipe().mutable_solver()->set_steps(60);
+  agent::TaskContext context;
+  absl::Status status;
+  std::thread running([&] { status = Run(&context); });
+  ASSERT_TRUE(WaitFor([&] { return Value("d2g_simulate_batches_total") >= 2; }));
+  context.Cancel(agent::CancelReason::kStopping);
+  running.join();
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kCancelled));
+  const double solved = Value("d2g_simulate_triples_total");
+  EXPECT_LT(solved, 20);
+  // What was solved is durable: the second run solves only the rest.
+  ASSERT_THAT(Run(), IsOk());
+  EXPECT_EQ(Value("d2g_simulate_skipped_triples_total"), solved);
+  EXPECT_EQ(Value("d2g_simulate_triples_total"), 20);
+  EXPECT_THAT(Read(3, 23), IsOk());
+  // And a third nothing.
+  ASSERT_THAT(Run(), IsOk());
+  EXPECT_EQ(Value("d2g_simulate_triples_total"), 20);
+}
+
+TEST_F(SimulateRunnerTest, SurvivesAKilledShard) {
+  work().set_batch_size(2);
+  agent::TaskContext context;
+  absl::Status status;
+  std::thread running([&] { status = Run(&context); });
+  EXPECT_TRUE(WaitFor([&] { return Value("d2g_simulate_batches_total") >= 2; }));
+  shard_.Kill();
+  shard_.Restart();
+  running.join();
+  ASSERT_THAT(status, IsOk());
+  ASSERT_OK_AND_ASSIGN(const auto summary,
+                       store::TripleClient(work().shard())
+                           .VerifyDataset(
+                               kDataset, [](const auto&) {}, absl::Now() + absl::Seconds(20)));
+  EXPECT_EQ(summary.present(), 20);
+  EXPECT_EQ(summary.bad(), 0);
+}
+
+TEST_F(SimulateRunnerTest, ARevokedTaskEndsThoughTheShardIsAway) {
+  shard_.Kill();
+  agent::TaskContext context;
+  absl::Status status;
+  std::thread running([&] { status = Run(&context); });
+  EXPECT_TRUE(WaitFor([&] { return context.progress() > 0; }));
+  context.Cancel(agent::CancelReason::kRevoked);
+  const absl::Time start = absl::Now();
+  running.join();
+  EXPECT_LT(absl::Now() - start, absl::Seconds(20));
+  EXPECT_FALSE(status.ok());
+}
+
+TEST_F(SimulateRunnerTest, RefusesWhatCannotWorkAnywhere) {
+  const coordinator::v1::Task good = task_;
+  constexpr auto kBadInput = absl::StatusCode::kInvalidArgument;
+
+  recipe().set_teacher_digest("xxh3-128:00000000000000000000000000000000");
+  EXPECT_THAT(Run(), StatusIs(kBadInput, AllOf(HasSubstr(dir_.File("teacher")),
+                                               HasSubstr("xxh3-128:00000000"))));
+  task_ = good;
+  work().set_teacher_path(dir_.File("nowhere"));
+  EXPECT_THAT(Run(), StatusIs(kBadInput, HasSubstr("nowhere")));
+  task_ = good;
+  recipe().mutable_solver()->set_kind("euler");
+  EXPECT_THAT(Run(), StatusIs(kBadInput, HasSubstr("\"euler\" is not supported")));
+  task_ = good;
+  recipe().mutable_solver()->set_steps(1001);
+  EXPECT_THAT(Run(), StatusIs(kBadInput, HasSubstr("1001")));
+  task_ = good;
+  recipe().mutable_solver()->set_timestep_spacing("random");
+  EXPECT_THAT(Run(), StatusIs(kBadInput, HasSubstr("random")));
+  task_ = good;
+  recipe().set_latent_height(9);
+  EXPECT_THAT(Run(), StatusIs(kBadInput, HasSubstr("4x9x4")));
+  task_ = good;
+  recipe().set_prompts_digest("xxh3-128:11111111111111111111111111111111");
+  EXPECT_THAT(Run(), StatusIs(kBadInput, HasSubstr("xxh3-128:11111111")));
+  task_ = good;
+  recipe().set_prompt_count(6);
+  EXPECT_THAT(Run(), StatusIs(kBadInput, HasSubstr("has 5 lines, the dataset says 6")));
+  task_ = good;
+  work().set_batch_size(kMaxBatchSize + 1);
+  EXPECT_THAT(Run(), StatusIs(kBadInput, HasSubstr("batch_size: 4097")));
+}
+
+TEST_F(SimulateRunnerTest, NamesALatentThatIsNotFinite) {
+  const std::string weights = dir_.File("teacher") + "/unet/diffusion_pytorch_model.safetensors";
+  auto tensors = model::ReadSafetensors(weights);
+  tensors["conv_out.bias"] = at::full_like(tensors.at("conv_out.bias"), 1e6);
+  model::WriteSafetensors(weights, tensors);
+  recipe().set_teacher_digest(common::InspectModelFolder(dir_.File("teacher"))->digest);
+  recipe().set_storage_dtype(common::v1::DTYPE_FP16);
+  const absl::Status status = Run();
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kInternal,
+                               AllOf(HasSubstr("the latent of triple 3 "), HasSubstr("FP16"))));
+}
+
+}  // namespace
+}  // namespace d2g::simulate
