@@ -22,6 +22,13 @@ constexpr absl::Duration kCreateAttempt = absl::Minutes(10);
 constexpr absl::Duration kTransferAttempt = absl::Minutes(2);
 constexpr absl::Duration kMinAttempt = absl::Milliseconds(200);
 
+// A server that stops cancels its calls; this client never cancels a call whose status it looks at.
+absl::Status FromServer(const grpc::Status& status) {
+  const absl::Status converted = d2g::common::FromGrpcStatus(status);
+  return absl::IsCancelled(converted) ? absl::UnavailableError("the server dropped the call")
+                                      : converted;
+}
+
 }  // namespace
 
 CoordinatorClient::CoordinatorClient(const std::string& address, const absl::Notification* stop)
@@ -64,7 +71,7 @@ absl::Status CoordinatorClient::Retry(
         grpc::ClientContext context;
         d2g::common::SetDeadline(&context,
                                  std::clamp(deadline - absl::Now(), kMinAttempt, attempt_timeout));
-        const absl::Status result = d2g::common::FromGrpcStatus(attempt(&context));
+        const absl::Status result = FromServer(attempt(&context));
         D2G_RETURN_IF_ERROR(CheckIncarnation(context));
         return result;
       },
@@ -146,7 +153,7 @@ absl::Status CoordinatorClient::WatchJob(const std::string& name, absl::Duration
             stopped = !changed(job);
           }
           if (stopped) context.TryCancel();
-          const absl::Status ended = d2g::common::FromGrpcStatus(reader->Finish());
+          const absl::Status ended = FromServer(reader->Finish());
           if (stopped) return absl::CancelledError("the caller stopped watching");
           // A stream that said something and broke starts a new round.
           return heard && d2g::common::IsRetryable(ended) ? absl::OkStatus() : ended;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <string>
 #include <utility>
 
@@ -115,8 +116,13 @@ void CheckSimulate(JobSpec* spec, Checker* check) {
                              " is not DTYPE_FP16, DTYPE_BF16 or DTYPE_FP32"));
   }
   check->InRange<int32_t>("simulate.batch_size", simulate->batch_size(), 1, kMaxSimulateBatch);
-  check->InRange<int32_t>("simulate.task_size", simulate->task_size(), 1,
-                          std::max(1, simulate->block_size()));
+  // Limits that follow from another field: its own limit where that field is bad, so that one
+  // mistake is reported once.
+  const bool good_block =
+      simulate->block_size() >= kMinBlockSize && simulate->block_size() <= kMaxBlockSize;
+  if (good_block) {
+    check->InRange<int32_t>("simulate.task_size", simulate->task_size(), 1, simulate->block_size());
+  }
 }
 
 void CheckTrain(JobSpec* spec, Checker* check) {
@@ -141,7 +147,8 @@ void CheckTrain(JobSpec* spec, Checker* check) {
 
   check->InRange<int64_t>("train.steps", train->steps(), 1, kMaxTrainSteps);
   check->InRange<int32_t>("train.global_batch", train->global_batch(), 1, kMaxGlobalBatch);
-  const int32_t batch = std::max(1, train->global_batch());
+  const bool good_batch = train->global_batch() >= 1 && train->global_batch() <= kMaxGlobalBatch;
+  const int32_t batch = good_batch ? train->global_batch() : kMaxGlobalBatch;
   check->InRange<int32_t>("train.micro_batch", train->micro_batch(), 0, batch);
   const int32_t most_ranks = std::min(kMaxRanks, batch);
   check->InRange<int32_t>("train.min_ranks", train->min_ranks(), 1, most_ranks);
@@ -150,8 +157,8 @@ void CheckTrain(JobSpec* spec, Checker* check) {
                             most_ranks);
   }
   check->Real("train.learning_rate", train->learning_rate(), 0, kMaxLearningRate, false);
-  const int32_t steps_limit =
-      static_cast<int32_t>(std::clamp<int64_t>(train->steps(), 0, kMaxTrainSteps));
+  const bool good_steps = train->steps() >= 1 && train->steps() <= kMaxTrainSteps;
+  const int32_t steps_limit = static_cast<int32_t>(good_steps ? train->steps() : kMaxTrainSteps);
   check->InRange<int32_t>("train.warmup_steps", train->warmup_steps(), 0, steps_limit);
   check->Real("train.clip_norm", train->clip_norm(), 0, kMaxClipNorm, false);
   check->Real("train.ema_decay", train->ema_decay(), 0, 1);

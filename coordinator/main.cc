@@ -11,7 +11,7 @@
 int main(int argc, char** argv) {
   using namespace d2g;  // NOLINT: a program, not a header
   constexpr char kProgram[] = "d2g-coordinator";
-  constexpr absl::Duration kStopGrace = absl::Seconds(5);
+  constexpr absl::Duration kStopGrace = absl::Seconds(2);
   constexpr absl::Duration kStatusPoll = absl::Seconds(1);
   common::BlockStopSignals();
 

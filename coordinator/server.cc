@@ -19,6 +19,7 @@
 #include "coordinator/shard_service.h"
 #include "coordinator/task_service.h"
 #include "coordinator/training_service.h"
+#include "services/common/address.h"
 #include "services/common/admin_server.h"
 #include "services/common/log.h"
 #include "services/common/metrics.h"
@@ -44,6 +45,11 @@ absl::Status CheckOptions(const CoordinatorServerOptions& options) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--lease-duration: ", absl::FormatDuration(options.lease_duration), " is not from ",
         absl::FormatDuration(kMinLease), " to ", absl::FormatDuration(kMaxLease)));
+  }
+  // A port that is taken must not leave a trace in the data folder.
+  for (const std::string& address : {options.listen, options.admin_address}) {
+    D2G_RETURN_IF_ERROR(d2g::common::CheckListenAddress(address, options.insecure));
+    D2G_RETURN_IF_ERROR(d2g::common::ExplainListenFailure(address));
   }
   return absl::OkStatus();
 }

@@ -1,0 +1,484 @@
+// Jobs, tasks, datasets and shards: what is decided, and that it survives a restart.
+#include <set>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/coordinator/harness.h"
+#include "tests/testing/status_matchers.h"
+
+namespace d2g::coordinator {
+namespace {
+
+using ::d2g::testing::IsOk;
+using ::d2g::testing::StatusIs;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::UnorderedElementsAre;
+using v1::FailTaskRequest;
+using v1::Job;
+
+constexpr auto kNotFound = absl::StatusCode::kNotFound;
+constexpr auto kFailedPrecondition = absl::StatusCode::kFailedPrecondition;
+constexpr auto kInvalidArgument = absl::StatusCode::kInvalidArgument;
+
+TEST(JobsTest, TheSameRequestIdIsTheSameJobAlsoAfterARestart) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job first, h.Create(SmallSpec(), "request-1"));
+  ASSERT_OK_AND_ASSIGN(const Job second, h.Create(SmallSpec(), "request-1"));
+  EXPECT_EQ(second.name(), first.name());
+  h.Restart();
+  ASSERT_OK_AND_ASSIGN(const Job third, h.Create(SmallSpec(), "request-1"));
+  EXPECT_EQ(third.name(), first.name());
+  ASSERT_OK_AND_ASSIGN(const Job other, h.Create(SmallSpec("/tmp/other"), "request-2"));
+  EXPECT_NE(other.name(), first.name());
+}
+
+TEST(JobsTest, RefusesAnUnknownPromptListAndATakenOutputFolder) {
+  Harness h;
+  auto spec = SmallSpec();
+  spec.mutable_prompts()->set_digest("xxh3-128:00000000000000000000000000000000");
+  EXPECT_THAT(h.Create(spec), StatusIs(kInvalidArgument, HasSubstr("spec.prompts.digest")));
+  ASSERT_THAT(h.Create(SmallSpec()), IsOk());
+  EXPECT_THAT(h.Create(SmallSpec()), StatusIs(kInvalidArgument, HasSubstr("in use by jobs/job1")));
+}
+
+TEST(JobsTest, ValidateOnlyStoresNothing) {
+  Harness h;
+  const size_t rows = h.rows().size();
+  JobProposal proposal;
+  proposal.spec = SmallSpec();
+  ASSERT_THAT(NormalizeSpec(&proposal.spec), IsEmpty());
+  proposal.teacher = {kTeacher, 4, 8, 8};
+  proposal.validate_only = true;
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Decide([&](ClusterState& s, Moment now) {
+    return s.CreateJob(proposal, now);
+  }));
+  EXPECT_EQ(job.spec().teacher().digest(), kTeacher);
+  EXPECT_EQ(h.rows().size(), rows);
+}
+
+TEST(JobsTest, ListsNewestFirstInPages) {
+  Harness h;
+  for (int i = 0; i < 5; ++i) {
+    ASSERT_THAT(h.Create(SmallSpec(absl::StrCat("/tmp/out", i))), IsOk());
+  }
+  v1::ListJobsRequest request;
+  request.set_page_size(2);
+  std::vector<std::string> names;
+  do {
+    ASSERT_OK_AND_ASSIGN(const auto page, h.Decide([&](ClusterState& s, Moment now) {
+      return s.ListJobs(request, now);
+    }));
+    EXPECT_LE(page.jobs_size(), 2);
+    for (const auto& job : page.jobs()) names.push_back(job.name());
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  EXPECT_THAT(names, ElementsAre("jobs/job5", "jobs/job4", "jobs/job3", "jobs/job2", "jobs/job1"));
+  request.set_page_token("nonsense");
+  EXPECT_THAT(h.Decide([&](ClusterState& s, Moment now) { return s.ListJobs(request, now); }),
+              StatusIs(kInvalidArgument, HasSubstr("page_token")));
+}
+
+TEST(JobsTest, CancelRevokesLeasesAndIsFinal) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
+  const v1::Task task = h.LeaseOne("a");
+  EXPECT_TRUE(h.Beat(task, 1));
+  ASSERT_OK_AND_ASSIGN(const Job cancelled, h.SetDesired(job.name(), Job::DESIRED_STATE_CANCELLED));
+  EXPECT_EQ(cancelled.state(), Job::STATE_CANCELLED);
+  EXPECT_FALSE(h.Beat(task, 2)) << "the lease must be revoked";
+  EXPECT_FALSE(h.LeaseOne("a").has_simulate());
+  EXPECT_THAT(h.SetDesired(job.name(), Job::DESIRED_STATE_RUNNING),
+              StatusIs(kFailedPrecondition, HasSubstr("has ended")));
+  EXPECT_THAT(h.SetDesired(job.name(), Job::DESIRED_STATE_CANCELLED), IsOk());
+}
+
+TEST(JobsTest, PausedJobsLeaseNothingUntilTheyRunAgain) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
+  const v1::Task task = h.LeaseOne("a");
+  ASSERT_THAT(h.SetDesired(job.name(), Job::DESIRED_STATE_PAUSED), IsOk());
+  EXPECT_EQ(h.Get(job.name()).state(), Job::STATE_PAUSED);
+  EXPECT_FALSE(h.Beat(task, 1));
+  EXPECT_FALSE(h.LeaseOne("a").has_simulate());
+  h.Restart();
+  EXPECT_EQ(h.Get(job.name()).state(), Job::STATE_PAUSED);
+  ASSERT_THAT(h.SetDesired(job.name(), Job::DESIRED_STATE_RUNNING), IsOk());
+  h.BeatShard(0);
+  h.BeatShard(1);
+  EXPECT_TRUE(h.LeaseOne("a").has_simulate());
+}
+
+TEST(JobsTest, OnlyEndedJobsAreDeletedAndNothingOfThemStays) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec(), "request"));
+  const auto remove = [&] {
+    return h.Decide([&](ClusterState& s, Moment) { return s.DeleteJob(job.name()); });
+  };
+  EXPECT_THAT(remove(), StatusIs(kFailedPrecondition));
+  ASSERT_THAT(h.SetDesired(job.name(), Job::DESIRED_STATE_CANCELLED), IsOk());
+  EXPECT_THAT(remove(), IsOk());
+  EXPECT_THAT(remove(), StatusIs(kNotFound, HasSubstr("jobs/job1")));
+  ASSERT_OK_AND_ASSIGN(const Job again, h.Create(SmallSpec(), "request"));
+  EXPECT_NE(again.name(), job.name());
+}
+
+TEST(TasksTest, RangesCoverEverythingOnceInsideBlocks) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
+  std::set<int64_t> seen;
+  for (int i = 0;; ++i) {
+    const std::string worker = absl::StrCat("w", i);
+    const v1::Task task = h.LeaseOne(worker);
+    if (!task.has_simulate()) break;
+    const auto& range = task.simulate().range();
+    EXPECT_EQ(range.begin() / 32, (range.end() - 1) / 32) << "crosses a block";
+    EXPECT_LE(range.end() - range.begin(), 16);
+    EXPECT_EQ(task.simulate().shard().shard(), range.begin() / 32 % 2);
+    EXPECT_EQ(task.simulate().recipe().teacher_digest(), kTeacher);
+    for (int64_t n = range.begin(); n < range.end(); ++n) EXPECT_TRUE(seen.insert(n).second);
+    ASSERT_THAT(h.Complete(task, worker), IsOk());
+  }
+  EXPECT_EQ(seen.size(), 128u);
+  EXPECT_EQ(h.Get(job.name()).stages(0).done(), 128);
+  EXPECT_TRUE(h.Get(job.name()).stages(0).has_end_time());
+}
+
+TEST(TasksTest, ALostAnswerGivesTheSameLeaseAgain) {
+  Harness h;
+  ASSERT_THAT(h.Create(SmallSpec()), IsOk());
+  const v1::Task first = h.LeaseOne("a");
+  EXPECT_EQ(h.LeaseOne("a").lease_id(), first.lease_id()) << "nothing was heard of it yet";
+  EXPECT_TRUE(h.Beat(first, 0));
+  EXPECT_NE(h.LeaseOne("a").lease_id(), first.lease_id()) << "a worker may hold two";
+}
+
+TEST(TasksTest, OnlyProgressKeepsALease) {
+  Harness h;
+  ASSERT_THAT(h.Create(SmallSpec()), IsOk());
+  const v1::Task moving = h.LeaseOne("moving");
+  const v1::Task stuck = h.LeaseOne("stuck");
+  for (int i = 0; i < 15; ++i) {
+    h.Advance(absl::Seconds(1));
+    EXPECT_TRUE(h.Beat(moving, i));
+    if (i < 8) {
+      EXPECT_TRUE(h.Beat(stuck, 3)) << i;
+    }
+  }
+  EXPECT_FALSE(h.Beat(stuck, 3)) << "heartbeats without progress must not renew";
+  const v1::Task again = h.LeaseOne("b");
+  EXPECT_EQ(again.simulate().range().begin(), stuck.simulate().range().begin());
+  EXPECT_EQ(again.name(), stuck.name()) << "the same task";
+  EXPECT_NE(again.lease_id(), stuck.lease_id()) << "under another lease";
+}
+
+TEST(TasksTest, ALateResultCounts) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
+  const v1::Task late = h.LeaseOne("late");
+  h.Advance(absl::Seconds(11));
+  const v1::Task second = h.LeaseOne("second");
+  ASSERT_EQ(second.name(), late.name());
+  ASSERT_THAT(h.Complete(late, "late"), IsOk());
+  EXPECT_EQ(h.Get(job.name()).stages(0).done(), 16);
+  ASSERT_THAT(h.Complete(second, "second"), IsOk()) << "idempotent";
+  EXPECT_EQ(h.Get(job.name()).stages(0).done(), 16);
+}
+
+TEST(TasksTest, LeasesSurviveARestartWithOneDurationOfGrace) {
+  Harness h;
+  ASSERT_THAT(h.Create(SmallSpec()), IsOk());
+  const v1::Task task = h.LeaseOne("a");
+  EXPECT_TRUE(h.Beat(task, 1));
+  h.Advance(absl::Seconds(9));
+  h.Restart();
+  h.Advance(absl::Seconds(9));
+  EXPECT_TRUE(h.Beat(task, 2)) << "the restart must not cost the worker its lease";
+  const v1::Task other = h.LeaseOne("b");
+  EXPECT_NE(other.simulate().range().begin(), task.simulate().range().begin());
+  EXPECT_GT(other.lease_id(), task.lease_id()) << "ids are never given twice";
+  h.Advance(absl::Seconds(11));
+  EXPECT_FALSE(h.Beat(task, 2)) << "grace ends";
+}
+
+TEST(TasksTest, APauseOfTheProcessBlamesNobody) {
+  Harness h;
+  ASSERT_THAT(h.Create(SmallSpec()), IsOk());
+  const v1::Task task = h.LeaseOne("a");
+  EXPECT_TRUE(h.Beat(task, 1));
+  h.clock().AdvanceTime(absl::Seconds(100));  // stopped: no ticks
+  h.coordinator().Tick();
+  EXPECT_TRUE(h.Beat(task, 2));
+  h.clock().JumpWallClock(absl::Hours(5));
+  h.coordinator().Tick();
+  EXPECT_TRUE(h.Beat(task, 3)) << "leases know no wall time";
+}
+
+TEST(TasksTest, ErrorsGoElsewhereAndEndTheJobAfterFive) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
+  const v1::Task first = h.LeaseOne("a");
+  ASSERT_TRUE(h.LeaseOne("b").has_simulate());  // so that there is an elsewhere
+  h.Fail(first, "a", FailTaskRequest::REASON_ERROR, "out of memory");
+  const v1::Task other = h.LeaseOne("a");
+  EXPECT_NE(other.simulate().range().begin(), first.simulate().range().begin())
+      << "not to the node where it failed";
+  for (int i = 2; i <= 5; ++i) {
+    const std::string worker = absl::StrCat("c", i);
+    const v1::Task retry = h.LeaseOne(worker);
+    ASSERT_EQ(retry.name(), first.name()) << i;
+    ASSERT_EQ(h.Get(job.name()).state(), Job::STATE_RUNNING);
+    h.Restart();
+    h.BeatShard(0);
+    h.BeatShard(1);
+    h.Fail(retry, worker, FailTaskRequest::REASON_ERROR, absl::StrCat("reason ", i));
+  }
+  const Job failed = h.Get(job.name());
+  EXPECT_EQ(failed.state(), Job::STATE_FAILED);
+  EXPECT_THAT(failed.error(), HasSubstr("simulate [0, 16) failed 5 times"));
+  EXPECT_THAT(failed.error(), HasSubstr("[node node-a] out of memory"));
+  EXPECT_THAT(failed.error(), HasSubstr("reason 5"));
+}
+
+TEST(TasksTest, TheOnlyWorkerTriesAgain) {
+  Harness h;
+  ASSERT_THAT(h.Create(SmallSpec()), IsOk());
+  const v1::Task first = h.LeaseOne("a");
+  h.Fail(first, "a", FailTaskRequest::REASON_ERROR);
+  EXPECT_EQ(h.LeaseOne("a").name(), first.name());
+}
+
+TEST(TasksTest, PreemptionIsNotCountedAndBadInputEndsTheJob) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
+  for (int i = 0; i < 20; ++i) {
+    h.Fail(h.LeaseOne("a"), "a", FailTaskRequest::REASON_PREEMPTED);
+  }
+  EXPECT_EQ(h.Get(job.name()).state(), Job::STATE_RUNNING);
+  h.Fail(h.LeaseOne("a"), "a", FailTaskRequest::REASON_BAD_INPUT, "teacher digest differs");
+  EXPECT_EQ(h.Get(job.name()).state(), Job::STATE_FAILED);
+  EXPECT_THAT(h.Get(job.name()).error(), HasSubstr("node-a: teacher digest differs"));
+}
+
+TEST(TasksTest, ListTasksShowsHoldersAndReasons) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
+  const v1::Task failed = h.LeaseOne("a");
+  const v1::Task held = h.LeaseOne("b");
+  EXPECT_TRUE(h.Beat(held, 7));
+  h.Fail(failed, "a", FailTaskRequest::REASON_ERROR, "no space");
+  v1::ListTasksRequest request;
+  request.set_parent(job.name());
+  request.set_page_size(1);
+  ASSERT_OK_AND_ASSIGN(const auto one,
+                       h.Decide([&](ClusterState& s, Moment) { return s.ListTasks(request); }));
+  ASSERT_EQ(one.tasks_size(), 1);
+  EXPECT_EQ(one.tasks(0).failures(), 1);
+  EXPECT_THAT(one.tasks(0).last_error(), HasSubstr("no space"));
+  EXPECT_EQ(one.tasks(0).worker(), "");
+  request.set_page_token(one.next_page_token());
+  ASSERT_OK_AND_ASSIGN(const auto two,
+                       h.Decide([&](ClusterState& s, Moment) { return s.ListTasks(request); }));
+  ASSERT_EQ(two.tasks_size(), 1);
+  EXPECT_EQ(two.tasks(0).worker(), "b");
+  EXPECT_EQ(two.tasks(0).progress(), 7);
+  EXPECT_EQ(two.tasks(0).phase(), "simulate");
+  EXPECT_EQ(two.next_page_token(), "");
+}
+
+TEST(TasksTest, RefusesMalformedRequests) {
+  Harness h;
+  v1::LeaseTaskRequest request;
+  const auto lease = [&] {
+    return h.Decide([&](ClusterState& s, Moment now) { return s.LeaseTask(request, now); });
+  };
+  EXPECT_THAT(lease(), StatusIs(kInvalidArgument, HasSubstr("worker.id")));
+  *request.mutable_worker() = Harness::Worker("a");
+  EXPECT_THAT(lease(), StatusIs(kInvalidArgument, HasSubstr("kinds")));
+  request.mutable_worker()->set_node(std::string(129, 'x'));
+  EXPECT_THAT(lease(), StatusIs(kInvalidArgument, HasSubstr("worker.node: has 129 bytes")));
+}
+
+TEST(DatasetsTest, JobsOfOneRecipeShareTheTriples) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job first, h.Create(SmallSpec("/tmp/a")));
+  EXPECT_EQ(first.stages(0).reused(), 0);
+  EXPECT_EQ(h.SimulateAll(), 8);
+  auto spec = SmallSpec("/tmp/b");
+  spec.mutable_simulate()->set_triples(160);
+  spec.mutable_train()->set_learning_rate(0.1);  // not part of the recipe
+  ASSERT_OK_AND_ASSIGN(const Job second, h.Create(spec));
+  EXPECT_EQ(second.dataset(), first.dataset());
+  EXPECT_EQ(second.stages(0).reused(), 128);
+  EXPECT_EQ(second.stages(0).done(), 128);
+  EXPECT_EQ(h.SimulateAll(), 2) << "only what is new";
+  spec = SmallSpec("/tmp/c");
+  spec.mutable_simulate()->set_seed(5);
+  ASSERT_OK_AND_ASSIGN(const Job third, h.Create(spec));
+  EXPECT_NE(third.dataset(), first.dataset());
+}
+
+TEST(DatasetsTest, TwoJobsNeverLeaseTheSameRange) {
+  Harness h;
+  ASSERT_THAT(h.Create(SmallSpec("/tmp/a")), IsOk());
+  ASSERT_THAT(h.Create(SmallSpec("/tmp/b")), IsOk());
+  std::set<int64_t> begins;
+  for (int i = 0; i < 8; ++i) {
+    const v1::Task task = h.LeaseOne(absl::StrCat("w", i));
+    ASSERT_TRUE(task.has_simulate());
+    EXPECT_TRUE(begins.insert(task.simulate().range().begin()).second);
+  }
+  EXPECT_FALSE(h.LeaseOne("w9").has_simulate());
+}
+
+TEST(DatasetsTest, DeletionIsRefusedWhileUsedAndReachesTheShards) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
+  h.SimulateAll();
+  const auto remove = [&] {
+    return h.Decide([&](ClusterState& s, Moment) { return s.DeleteDataset(job.dataset()); });
+  };
+  EXPECT_THAT(remove(), StatusIs(kFailedPrecondition, HasSubstr(job.name())));
+  ASSERT_THAT(h.SetDesired(job.name(), Job::DESIRED_STATE_CANCELLED), IsOk());
+  const auto summaries = h.KnownSummaries(0);
+  ASSERT_THAT(remove(), IsOk());
+  EXPECT_THAT(remove(), StatusIs(kNotFound));
+  h.Restart();
+  ASSERT_OK_AND_ASSIGN(const auto told, h.BeatShard(0, summaries));
+  EXPECT_THAT(told.drop_datasets(), ElementsAre(job.dataset()));
+  ASSERT_OK_AND_ASSIGN(const auto done, h.BeatShard(0, {}));
+  EXPECT_THAT(done.drop_datasets(), IsEmpty());
+  EXPECT_EQ(h.Inspect([](ClusterState& s) { return s.tables().dropped.rows().size(); }), 1u)
+      << "the other shard was not heard of yet";
+  ASSERT_THAT(h.BeatShard(1, {}), IsOk());
+  EXPECT_EQ(h.Inspect([](ClusterState& s) { return s.tables().dropped.rows().size(); }), 0u);
+}
+
+TEST(DatasetsTest, SnapshotsAreFrozen) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
+  v1::GetOrCreateSnapshotRequest request;
+  request.set_job(job.name());
+  const auto get = [&] {
+    return h.Decide([&](ClusterState& s, Moment) { return s.GetOrCreateSnapshot(request); });
+  };
+  EXPECT_THAT(get(), StatusIs(kFailedPrecondition, HasSubstr("0 sealed training triples")));
+  ASSERT_THAT(h.Complete(h.LeaseOne("a"), "a"), IsOk());
+  ASSERT_OK_AND_ASSIGN(const auto epoch0, get());
+  ASSERT_EQ(epoch0.ranges_size(), 1);
+  EXPECT_EQ(epoch0.ranges(0).end(), 16);
+  h.SimulateAll();
+  h.Restart();
+  ASSERT_OK_AND_ASSIGN(const auto again, get());
+  EXPECT_EQ(again.SerializeAsString(), epoch0.SerializeAsString());
+  request.set_epoch(1);
+  ASSERT_OK_AND_ASSIGN(const auto epoch1, get());
+  EXPECT_EQ(epoch1.ranges(0).end(), 128);
+  request.set_epoch(-1);
+  EXPECT_THAT(get(), StatusIs(kInvalidArgument, HasSubstr("-1")));
+}
+
+TEST(ShardsTest, RangesOfAShardThatIsDownAreNotLeased) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
+  h.StopShard(0);
+  h.Advance(absl::Seconds(12));
+  const v1::Task task = h.LeaseOne("a");
+  EXPECT_EQ(task.simulate().shard().shard(), 1);
+  EXPECT_EQ(task.simulate().range().begin(), 32);
+  EXPECT_THAT(h.Get(job.name()).health(), ::testing::Contains("1 of 2 shards down: 0"));
+  h.BeatShard(0);
+  EXPECT_EQ(h.LeaseOne("b").simulate().range().begin(), 0);
+}
+
+TEST(ShardsTest, ANumberIsHeldByOneLivingStore) {
+  Harness h;
+  EXPECT_THAT(h.BeatShard(0, {}, "another"),
+              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("uuid-0")));
+  EXPECT_THAT(h.BeatShard(2, {}), StatusIs(kInvalidArgument, HasSubstr("not from 0 to 1")));
+  h.StopShard(0);
+  h.Advance(absl::Seconds(12));
+  EXPECT_THAT(h.BeatShard(0, {}, "another"), IsOk());
+}
+
+TEST(ShardsTest, AnotherVolumeReopensWhatTheOldOneHeld) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
+  h.SimulateAll();
+  h.StopShard(0);
+  h.Advance(absl::Seconds(12));
+  ASSERT_THAT(h.BeatShard(0, {}, "another"), IsOk());
+  EXPECT_EQ(h.Get(job.name()).stages(0).done(), 64);
+  h.Restart();
+  EXPECT_EQ(h.Get(job.name()).stages(0).done(), 64);
+}
+
+TEST(ShardsTest, AShardThatIsBehindReopensItsRanges) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
+  h.SimulateAll();
+  v1::DatasetSummary summary;
+  summary.set_dataset(job.dataset());
+  summary.set_sealed_count(48);
+  summary.set_digest(Harness::Digest(0, 32) + Harness::Digest(64, 80));
+  ASSERT_OK_AND_ASSIGN(const auto asked, h.BeatShard(0, {summary}));
+  ASSERT_THAT(asked.report_seals(), ElementsAre(job.dataset()));
+  v1::ReportSealsRequest report;
+  report.mutable_shard()->set_shard(0);
+  report.mutable_shard()->set_store_uuid("uuid-0");
+  report.set_dataset(job.dataset());
+  for (const auto& [begin, end] : {std::pair(0, 32), std::pair(64, 80)}) {
+    report.add_ranges()->set_begin(begin);
+    report.mutable_ranges(report.ranges_size() - 1)->set_end(end);
+  }
+  report.set_sealed_count(48);
+  report.set_digest(summary.digest());
+  ASSERT_THAT(h.Decide([&](ClusterState& s, Moment now) { return s.ReportSeals(report, now); }),
+              IsOk());
+  ASSERT_OK_AND_ASSIGN(const auto content, h.BeatShard(0, {summary}));
+  EXPECT_THAT(content.report_seals(), IsEmpty());
+  EXPECT_EQ(h.Get(job.name()).stages(0).done(), 112);
+  const v1::Task lost = h.LeaseOne("a");
+  EXPECT_EQ(lost.simulate().range().begin(), 80);
+  EXPECT_EQ(lost.simulate().range().end(), 96);
+}
+
+TEST(ShardsTest, ADatasetThatAShardNoLongerListsIsGoneFromIt) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
+  h.SimulateAll();
+  ASSERT_THAT(h.BeatShard(1, {}), IsOk());
+  EXPECT_EQ(h.Get(job.name()).stages(0).done(), 128) << "one heartbeat may be older than a seal";
+  ASSERT_THAT(h.BeatShard(1, {}), IsOk());
+  EXPECT_EQ(h.Get(job.name()).stages(0).done(), 64);
+}
+
+TEST(ShardsTest, ReportsOfStrangersAreRefused) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
+  v1::ReportSealsRequest report;
+  report.mutable_shard()->set_store_uuid("stranger");
+  report.set_dataset(job.dataset());
+  EXPECT_THAT(h.Decide([&](ClusterState& s, Moment now) { return s.ReportSeals(report, now); }),
+              StatusIs(kFailedPrecondition, HasSubstr("stranger")));
+}
+
+TEST(ProgressTest, ShowsRateAndEta) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
+  const v1::Task task = h.LeaseOne("a");
+  for (int i = 1; i <= 16; ++i) {
+    h.Advance(absl::Seconds(1));
+    ASSERT_TRUE(h.Beat(task, i));
+  }
+  const auto simulate = h.Get(job.name()).stages(0);
+  EXPECT_EQ(simulate.done(), 16) << "what is durable counts before it is sealed";
+  EXPECT_NEAR(simulate.rate(), 1, 0.1);
+  EXPECT_NEAR(static_cast<double>(simulate.eta().seconds()), 112, 12);
+  EXPECT_TRUE(simulate.has_start_time());
+  EXPECT_FALSE(simulate.has_end_time());
+}
+
+}  // namespace
+}  // namespace d2g::coordinator

@@ -1,0 +1,192 @@
+// The real d2g-coordinator: killed at random moments under load, told to stop, started badly.
+#include <csignal>
+#include <mutex>
+#include <random>
+#include <set>
+#include <thread>
+
+#include "coordinator/client.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "services/common/port_file.h"
+#include "tests/coordinator/fake_shard.h"
+#include "tests/coordinator/input_folders.h"
+#include "tests/testing/process.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/wait.h"
+
+namespace d2g::coordinator {
+namespace {
+
+using ::d2g::testing::IsOk;
+using ::d2g::testing::Process;
+using ::d2g::testing::RunProcess;
+using ::d2g::testing::TempDir;
+using ::d2g::testing::WaitFor;
+using ::testing::HasSubstr;
+
+class ProgramTest : public ::testing::Test {
+ protected:
+  // Starts the binary at the address of its first start and waits until it listens.
+  void Start() {
+    std::filesystem::remove(dir_.File("ports"));
+    process_ = std::make_unique<Process>(std::vector<std::string>{
+        "d2g-coordinator", "--data-dir", dir_.File("data"), "--shards", "2", "--listen", listen_,
+        "--port-file", dir_.File("ports"), "--lease-duration", "5s", "--gang-settle", "100ms"});
+    ASSERT_TRUE(WaitFor([&] { return d2g::common::ReadPortFile(dir_.File("ports")).ok(); }))
+        << process_->Output();
+    listen_ = absl::StrCat("127.0.0.1:", d2g::common::ReadPortFile(dir_.File("ports"))->grpc);
+  }
+  void Kill() {
+    process_->Signal(SIGKILL);
+    EXPECT_EQ(process_->Wait().code, -SIGKILL);
+  }
+
+  TempDir dir_;
+  std::string listen_ = "127.0.0.1:0";
+  std::unique_ptr<Process> process_;
+};
+
+TEST_F(ProgramTest, NothingAcknowledgedIsLostWhenKilledUnderLoad) {
+  constexpr int64_t kTriples = 4096;
+  constexpr int kKills = 5;
+  Start();
+  const InputFolders inputs;
+  const auto far = [] { return absl::Now() + absl::Seconds(60); };
+  CoordinatorClient client(listen_);
+  v1::CreateJobRequest create;
+  *create.mutable_spec() = SmallSpec();
+  inputs.Fill(create.mutable_spec());
+  create.mutable_spec()->mutable_simulate()->set_triples(kTriples);
+  create.set_request_id("the only one");
+  {
+    const auto list = client.UploadPromptList("a\nb\n", far());
+    ASSERT_THAT(list, IsOk());
+    create.mutable_spec()->mutable_prompts()->set_digest(list->digest());
+  }
+  ASSERT_OK_AND_ASSIGN(const v1::Job job, client.CreateJob(create, far()));
+
+  FakeShard shard0(listen_, 0);
+  FakeShard shard1(listen_, 1);
+  FakeShard* const shards[] = {&shard0, &shard1};
+  std::mutex mutex;
+  std::set<int64_t> acknowledged;  // the ledger: indices whose completion was acknowledged
+  std::set<int64_t> lease_ids;
+  std::atomic<bool> done{false};
+  std::vector<std::thread> workers;
+  for (int w = 0; w < 3; ++w) {
+    workers.emplace_back([&, w] {
+      CoordinatorClient mine(listen_);
+      v1::LeaseTaskRequest request;
+      *request.mutable_worker() = Harness::Worker(absl::StrCat("w", w));
+      request.add_kinds(v1::TASK_KIND_SIMULATE);
+      while (!done) {
+        std::set<int64_t> before;
+        {
+          std::lock_guard lock(mutex);
+          before = acknowledged;
+        }
+        const auto leased = mine.LeaseTask(request, far());
+        ASSERT_THAT(leased, IsOk());
+        if (!leased->has_task()) {
+          absl::SleepFor(absl::Milliseconds(20));
+          continue;
+        }
+        const auto& work = leased->task().simulate();
+        v1::CompleteTaskRequest complete;
+        complete.set_task(leased->task().name());
+        complete.set_lease_id(leased->task().lease_id());
+        *complete.mutable_worker() = request.worker();
+        *complete.mutable_simulate() =
+            shards[work.shard().shard()]->Seal(work.dataset(), work.range());
+        ASSERT_THAT(mine.CompleteTask(complete, far()), IsOk());
+        std::lock_guard lock(mutex);
+        lease_ids.insert(leased->task().lease_id());
+        for (int64_t n = work.range().begin(); n < work.range().end(); ++n) {
+          EXPECT_FALSE(before.contains(n)) << n << " was simulated again after its acknowledgement";
+          acknowledged.insert(n);
+        }
+      }
+    });
+  }
+  std::mt19937 random(20240229);
+  int kills = 0;
+  for (; kills < kKills; ++kills) {
+    size_t at = 0;
+    {
+      std::lock_guard lock(mutex);
+      at = acknowledged.size();
+    }
+    // Kill while work is going on.
+    ASSERT_TRUE(WaitFor(
+        [&] {
+          std::lock_guard lock(mutex);
+          return acknowledged.size() > at + 100;
+        },
+        absl::Seconds(60)));
+    absl::SleepFor(absl::Milliseconds(random() % 30));
+    Kill();
+    Start();
+  }
+  v1::GetJobRequest get;
+  get.set_name(job.name());
+  v1::Job now;
+  EXPECT_TRUE(WaitFor(
+      [&] {
+        const auto got = client.GetJob(get, far());
+        EXPECT_THAT(got, IsOk());
+        now = *got;
+        return now.stages(0).done() == kTriples;
+      },
+      absl::Seconds(60)));
+  done = true;
+  for (std::thread& worker : workers) worker.join();
+  EXPECT_EQ(acknowledged.size(), static_cast<size_t>(kTriples));
+  EXPECT_EQ(shard0.sealed_count(job.dataset()) + shard1.sealed_count(job.dataset()), kTriples);
+  EXPECT_EQ(client.incarnation(), static_cast<uint64_t>(kKills) + 1);
+  ASSERT_OK_AND_ASSIGN(const v1::Job same, client.CreateJob(create, far()));
+  EXPECT_EQ(same.name(), job.name()) << "the request id was lost";
+  EXPECT_GE(lease_ids.size(), static_cast<size_t>(kTriples / 16));
+}
+
+TEST_F(ProgramTest, StopsCleanlyOnSigterm) {
+  Start();
+  CoordinatorClient client(listen_);
+  // A stream that is open must not hold up the stop.
+  std::thread watcher([&] {
+    EXPECT_FALSE(
+        client.WatchJob("jobs/none", absl::Seconds(1), [](const v1::Job&) { return true; }).ok());
+  });
+  watcher.join();
+  const absl::Time start = absl::Now();
+  process_->Signal(SIGTERM);
+  const auto ended = process_->Wait(absl::Seconds(10));
+  EXPECT_EQ(ended.code, 0) << ended.output;
+  EXPECT_LT(absl::Now() - start, absl::Seconds(5)) << "the grace is 2 s";
+}
+
+TEST_F(ProgramTest, BadStartsHaveOneClearErrorAndAnExitCode) {
+  Start();
+  const std::string data = dir_.File("data");
+  const auto locked = RunProcess({"d2g-coordinator", "--data-dir", data, "--shards", "2"});
+  EXPECT_EQ(locked.code, 3);
+  EXPECT_THAT(locked.output, HasSubstr(data));
+  EXPECT_THAT(locked.output, HasSubstr("in use by another process"));
+  const auto port =
+      RunProcess({"d2g-coordinator", "--data-dir", dir_.File("new"), "--listen", listen_});
+  EXPECT_EQ(port.code, 3) << port.output;
+  EXPECT_THAT(port.output, HasSubstr(listen_));
+  EXPECT_FALSE(std::filesystem::exists(dir_.File("new")));
+  EXPECT_EQ(RunProcess({"d2g-coordinator"}).code, 2) << "--data-dir is required";
+  EXPECT_EQ(
+      RunProcess({"d2g-coordinator", "--data-dir", dir_.File("new"), "--lease-duration", "fast"})
+          .code,
+      2);
+  Kill();
+  const auto shards = RunProcess({"d2g-coordinator", "--data-dir", data, "--shards", "5"});
+  EXPECT_EQ(shards.code, 3);
+  EXPECT_THAT(shards.output, HasSubstr("2 shards"));
+}
+
+}  // namespace
+}  // namespace d2g::coordinator
