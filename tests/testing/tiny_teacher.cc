@@ -6,8 +6,6 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include <ATen/ATen.h>
-
 #include "worker/model/random_weights.h"
 #include "worker/model/safetensors.h"
 #include "worker/model/unet_2d_condition.h"

@@ -1,6 +1,7 @@
 #include "worker/collective/backend_group.h"
 
 #include <exception>
+#include <sstream>
 #include <utility>
 #include <vector>
 
@@ -17,8 +18,10 @@ using Work = c10::intrusive_ptr<c10d::Work>;
 
 [[noreturn]] void FailOperation(const char* operation, const ProcessGroupOptions& options,
                                 const char* cause) {
-  model::Fail(operation, " on rank ", options.rank, " of ", options.size, " in generation ",
-              options.generation, " (timeout ", options.timeout.count(), " ms): ", cause);
+  std::ostringstream message;
+  message << operation << " on rank " << options.rank << " of " << options.size << " in generation "
+          << options.generation << " (timeout " << options.timeout.count() << " ms): " << cause;
+  throw PeerError(message.str());
 }
 
 class BackendOperation : public PendingOperation {
@@ -29,7 +32,7 @@ class BackendOperation : public PendingOperation {
   void Wait() override {
     try {
       if (!work_->wait()) FailOperation(operation_, options_, "aborted");
-    } catch (const model::Error&) {
+    } catch (const PeerError&) {
       throw;
     } catch (const std::exception& error) {
       FailOperation(operation_, options_, error.what());
@@ -112,6 +115,15 @@ c10d::Store* GenerationStore(const Rendezvous& rendezvous, int64_t generation) {
   const auto store = c10::intrusive_ptr<c10d::Store>::reclaim_copy(&rendezvous.store());
   return c10::make_intrusive<c10d::PrefixStore>("generation/" + std::to_string(generation), store)
       .release();
+}
+
+void FailToMeet(const Rendezvous& rendezvous, const ProcessGroupOptions& options,
+                const char* cause) {
+  std::ostringstream message;
+  message << "rank " << options.rank << " did not meet the other ranks of " << options.size
+          << " through " << rendezvous.address() << " within " << options.meeting_timeout.count()
+          << " ms: " << cause;
+  throw PeerError(message.str());
 }
 
 std::unique_ptr<ProcessGroup> WrapBackend(c10d::Backend* backend, at::Device device,

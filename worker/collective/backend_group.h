@@ -21,6 +21,10 @@ bool IsNcclAvailable();
 // The keys of one generation in the rendezvous's store: a new reference that the caller owns.
 c10d::Store* GenerationStore(const Rendezvous& rendezvous, int64_t generation);
 
+// Throws PeerError: not all ranks came together.
+[[noreturn]] void FailToMeet(const Rendezvous& rendezvous, const ProcessGroupOptions& options,
+                             const char* cause);
+
 // Takes over one reference of `backend`, whose ranks are all connected.
 std::unique_ptr<ProcessGroup> WrapBackend(c10d::Backend* backend, at::Device device,
                                           const ProcessGroupOptions& options);

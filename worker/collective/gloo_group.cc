@@ -5,25 +5,22 @@
 #include <torch/csrc/distributed/c10d/Store.hpp>
 
 #include "worker/collective/backend_group.h"
-#include "worker/model/error.h"
 
 namespace d2g::collective {
 
 std::unique_ptr<ProcessGroup> MakeGlooGroup(const Rendezvous& rendezvous,
                                             const ProcessGroupOptions& options) {
   try {
-    const auto gloo = c10d::ProcessGroupGloo::Options::create(options.timeout);
+    const auto gloo = c10d::ProcessGroupGloo::Options::create(options.meeting_timeout);
     gloo->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(options.host));
     const auto store =
         c10::intrusive_ptr<c10d::Store>::reclaim(GenerationStore(rendezvous, options.generation));
-    store->setTimeout(options.timeout);
+    store->setTimeout(options.meeting_timeout);
     auto backend =
         c10::make_intrusive<c10d::ProcessGroupGloo>(store, options.rank, options.size, gloo);
     return WrapBackend(backend.release(), at::Device(at::kCPU), options);
   } catch (const std::exception& error) {
-    model::Fail("rank ", options.rank, " did not meet the other ranks of ", options.size,
-                " through ", rendezvous.address(), " within ", options.timeout.count(),
-                " ms: ", error.what());
+    FailToMeet(rendezvous, options, error.what());
   }
 }
 

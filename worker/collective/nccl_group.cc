@@ -24,16 +24,14 @@ std::unique_ptr<ProcessGroup> MakeNcclGroup(const Rendezvous& rendezvous,
     nccl->timeout = options.timeout;
     const auto store =
         c10::intrusive_ptr<c10d::Store>::reclaim(GenerationStore(rendezvous, options.generation));
-    store->setTimeout(options.timeout);
+    store->setTimeout(options.meeting_timeout);
     auto backend =
         c10::make_intrusive<c10d::ProcessGroupNCCL>(store, options.rank, options.size, nccl);
     // Connects now instead of at the first operation, so that a missing rank is named here.
     backend->eagerConnectSingleDevice(device);
     return WrapBackend(backend.release(), device, options);
   } catch (const std::exception& error) {
-    model::Fail("rank ", options.rank, " did not meet the other ranks of ", options.size,
-                " through ", rendezvous.address(), " within ", options.timeout.count(),
-                " ms: ", error.what());
+    FailToMeet(rendezvous, options, error.what());
   }
 }
 

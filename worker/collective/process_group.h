@@ -23,7 +23,7 @@ class PendingOperation {
  public:
   virtual ~PendingOperation() = default;
   // Blocks until the result is in the tensor (on CUDA: until the current stream will see it).
-  // Throws model::Error naming operation, rank and cause: a peer that died or the timeout.
+  // Throws PeerError naming operation, rank and cause: a peer that died or the timeout.
   virtual void Wait() = 0;
 };
 
@@ -60,13 +60,15 @@ struct ProcessGroupOptions {
   std::string host = "127.0.0.1";
   // Of this rank (NCCL).
   int device_index = 0;
-  // Limit of meeting the others and of each operation.
+  // Limit of meeting the others.
+  std::chrono::milliseconds meeting_timeout = std::chrono::minutes(5);
+  // Limit of each operation.
   std::chrono::milliseconds timeout = std::chrono::minutes(5);
 };
 
 // Meets the other ranks; returns once all `size` of them are connected. `rendezvous` must outlive
-// the group. Throws model::Error when they do not come within the timeout, when rank or size make
-// no sense, or when the kind is not in this build.
+// the group. Throws PeerError when they do not come within meeting_timeout, model::Error when rank
+// or size make no sense or the kind is not in this build.
 std::unique_ptr<ProcessGroup> MakeProcessGroup(const Rendezvous& rendezvous,
                                                const ProcessGroupOptions& options);
 

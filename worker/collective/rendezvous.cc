@@ -85,8 +85,8 @@ c10d::Store* MakeStore(const HostPort& at, int listen_fd, std::chrono::milliseco
   try {
     return c10::make_intrusive<c10d::TCPStore>(at.host, options).release();
   } catch (const std::exception& error) {
-    model::Fail("rendezvous at ", at.host, ":", at.port, " within ", timeout.count(),
-                " ms: ", error.what());
+    throw PeerError("rendezvous at " + at.host + ":" + std::to_string(at.port) + " within " +
+                    std::to_string(timeout.count()) + " ms: " + error.what());
   }
 }
 

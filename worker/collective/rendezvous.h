@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <stdexcept>
 #include <string>
 
 namespace c10d {
@@ -11,6 +12,13 @@ class Store;
 }  // namespace c10d
 
 namespace d2g::collective {
+
+// Another rank was lost or did not come in time. The message names the operation, the rank and the
+// limit. Wrong arguments are a model::Error instead.
+class PeerError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
 
 // One process's connection to the key-value store that rank 0 serves. Rank 0 hosts it on a free
 // port and tells its address to whoever starts the others; they connect. It must outlive the
@@ -22,8 +30,8 @@ class Rendezvous {
   // Throws model::Error naming the host.
   static std::unique_ptr<Rendezvous> Host(const std::string& host,
                                           std::chrono::milliseconds timeout);
-  // Others: `address` is host:port, the host of IPv6 in brackets. Throws model::Error naming it
-  // when it is malformed or does not answer within `timeout`.
+  // Others: `address` is host:port, the host of IPv6 in brackets. Throws model::Error when it
+  // is malformed, PeerError naming it when it does not answer within `timeout`.
   static std::unique_ptr<Rendezvous> Connect(const std::string& address,
                                              std::chrono::milliseconds timeout);
   ~Rendezvous();

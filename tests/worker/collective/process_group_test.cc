@@ -51,6 +51,7 @@ std::vector<int> RunRanks(ProcessGroupKind kind, int world, const RankBody& body
         options.size = world;
         options.generation = 3;
         options.timeout = timeout;
+        options.meeting_timeout = timeout;
         std::unique_ptr<Rendezvous> rendezvous;
         // Every other rank reads one line; a line is shorter than PIPE_BUF and of fixed length.
         if (rank == 0) {
@@ -213,7 +214,7 @@ TEST(GlooGroup, DeathOfAPeerFailsTheOthersWithinTheTimeout) {
     try {
       group.AllReduceSum(at::ones({4}));
       ADD_FAILURE() << "an all-reduce with a dead peer succeeded";
-    } catch (const model::Error& error) {
+    } catch (const PeerError& error) {
       EXPECT_THAT(error.what(), HasSubstr("all-reduce on rank 0 of 2 in generation 3"));
       _exit(0);
     }
@@ -229,9 +230,9 @@ TEST(GlooGroup, AbsentPeerIsNamedAfterTheTimeout) {
       const auto rendezvous = Rendezvous::Host("127.0.0.1", std::chrono::milliseconds(300));
       ProcessGroupOptions options;
       options.size = 2;
-      options.timeout = std::chrono::milliseconds(300);
+      options.meeting_timeout = std::chrono::milliseconds(300);
       MakeProcessGroup(*rendezvous, options);
-    } catch (const model::Error& error) {
+    } catch (const PeerError& error) {
       const std::string what = error.what();
       if (what.find("rank 0 did not meet the other ranks of 2") != std::string::npos) code = 0;
       if (code != 0) std::cerr << what << std::endl;

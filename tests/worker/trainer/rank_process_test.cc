@@ -1,0 +1,417 @@
+// Real d2g-rank processes with Gloo between them, against services in this process.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <ATen/ATen.h>
+
+#include "services/common/file_io.h"
+#include "services/common/model_folder.h"
+#include "services/common/prompts.h"
+#include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
+#include "tests/testing/tiny_teacher.h"
+#include "tests/testing/wait.h"
+#include "tests/worker/trainer/fake_cluster.h"
+#include "worker/agent/child_process.h"
+#include "worker/agent/rank_channel.h"
+#include "worker/plan/epoch_plan.h"
+#include "worker/plan/prompt_order.h"
+#include "worker/trainer/checkpoint.h"
+
+namespace d2g::trainer {
+namespace {
+
+namespace fs = std::filesystem;
+using ::d2g::testing::TempDir;
+using ::d2g::testing::WaitFor;
+using nlohmann::json;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Key;
+
+constexpr int64_t kSealed = 512;
+constexpr int64_t kBatch = 8;
+constexpr absl::Duration kLong = absl::Seconds(100);
+
+std::string Prompts() {
+  std::string text;
+  for (int i = 0; i < 12; ++i) text += absl::StrCat("shape ", i % 10, "\n");
+  return text;
+}
+
+// A rank and what it reported.
+class RankProcess {
+ public:
+  RankProcess(const std::string& dir, const agent::RankLaunch& launch, int rank) {
+    const std::string file =
+        absl::StrCat(dir, "/launch-", launch.assignment.generation(), "-", rank);
+    EXPECT_TRUE(common::WriteFileAtomically(file, *agent::FormatRankLaunch(launch)).ok());
+    agent::ChildOptions options;
+    options.argv = {absl::StrCat(getenv("D2G_BIN_DIR"), "/d2g-rank"),
+                    "--assignment",
+                    file,
+                    "--rank",
+                    absl::StrCat(rank),
+                    "--status-fd",
+                    absl::StrCat(agent::kStatusFd)};
+    options.status_pipe = true;
+    options.on_status_line = [this](std::string_view line) { Take(line); };
+    child_ = *agent::ChildProcess::Start(std::move(options));
+  }
+
+  void Signal(int signal) { child_->Signal(signal); }
+  // Exit code, or -signal.
+  int Wait() {
+    if (!child_->WaitForExit(kLong)) return 1000;
+    const agent::ExitStatus status = *child_->exit_status();
+    return status.signalled ? -status.value : status.value;
+  }
+  std::string Output() const {
+    std::string text;
+    for (const std::string& line : child_->LastOutputLines()) text += line + "\n";
+    return text;
+  }
+  std::string rendezvous() const {
+    absl::MutexLock lock(&mutex_);
+    return rendezvous_;
+  }
+  int64_t step() const {
+    absl::MutexLock lock(&mutex_);
+    return step_;
+  }
+  std::set<std::string> phases() const {
+    absl::MutexLock lock(&mutex_);
+    return phases_;
+  }
+  // By step: the latest figures reported at it.
+  std::map<int64_t, std::map<std::string, double>> metrics() const {
+    absl::MutexLock lock(&mutex_);
+    return metrics_;
+  }
+
+ private:
+  void Take(std::string_view line) {
+    const auto report = agent::ParseRankReport(line);
+    ASSERT_TRUE(report.ok()) << line;
+    absl::MutexLock lock(&mutex_);
+    if (report->rendezvous) rendezvous_ = *report->rendezvous;
+    if (report->phase) phases_.insert(*report->phase);
+    if (report->step) step_ = *report->step;
+    if (!report->metrics.empty()) metrics_[step_] = report->metrics;
+  }
+
+  mutable absl::Mutex mutex_;
+  std::string rendezvous_ ABSL_GUARDED_BY(mutex_);
+  int64_t step_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::set<std::string> phases_ ABSL_GUARDED_BY(mutex_);
+  std::map<int64_t, std::map<std::string, double>> metrics_ ABSL_GUARDED_BY(mutex_);
+  std::unique_ptr<agent::ChildProcess> child_;
+};
+
+class RankProcessTest : public ::testing::Test {
+ protected:
+  RankProcessTest() {
+    testing::WriteTinyTeacher(dir_.File("teacher"));
+    work_.set_dataset("datasets/d");
+    auto& recipe = *work_.mutable_recipe();
+    recipe.set_teacher_digest(common::InspectModelFolder(dir_.File("teacher"))->digest);
+    recipe.set_prompts_digest(common::ParsePromptList(Prompts())->digest);
+    recipe.set_prompt_count(12);
+    recipe.set_latent_channels(testing::kTinyLatentChannels);
+    recipe.set_latent_height(testing::kTinyLatentSide);
+    recipe.set_latent_width(testing::kTinyLatentSide);
+    recipe.set_storage_dtype(common::v1::DTYPE_FP16);
+    recipe.set_seed(5);
+    recipe.set_block_size(16);
+    recipe.set_holdout_every(8);
+    recipe.set_shard_count(2);
+    auto& spec = *work_.mutable_spec();
+    spec.mutable_teacher()->set_path(dir_.File("teacher"));
+    spec.set_output_dir(dir_.File("out"));
+    auto& train = *spec.mutable_train();
+    train.set_steps(14);
+    train.set_global_batch(kBatch);
+    train.set_micro_batch(3);
+    train.set_learning_rate(1e-3);
+    train.set_clip_norm(1);
+    train.set_ema_decay(0.9);
+    train.set_checkpoint_every(5);
+    train.set_seed(3);
+    train.set_parametrization("x0");
+    train.set_deterministic(true);
+    train.mutable_regression()->set_pseudo_huber_weight(1);
+    train.mutable_regression()->set_pseudo_huber_c(0.03);
+    train.mutable_gan()->set_weight(0.1);
+    train.mutable_gan()->set_start_step(9);
+    train.mutable_gan()->set_discriminator_start_step(7);
+    train.mutable_gan()->set_learning_rate(1e-3);
+    train.mutable_gan()->set_mismatch_weight(0.25);
+    cluster_ = std::make_unique<FakeCluster>(recipe, Prompts(), kSealed);
+    *work_.mutable_shards() = cluster_->coordinator.dataset().shards();
+  }
+
+  coordinator::v1::TrainSpec& train() { return *work_.mutable_spec()->mutable_train(); }
+
+  void UseOutput(const std::string& name) { work_.mutable_spec()->set_output_dir(dir_.File(name)); }
+
+  // Starts a generation; it resumes from the last committed checkpoint.
+  std::vector<std::unique_ptr<RankProcess>> StartGang(int64_t generation, int world) {
+    cluster_->coordinator.SetGeneration(generation);
+    agent::RankLaunch launch;
+    launch.coordinator = cluster_->coordinator_address();
+    launch.assignment.set_job("jobs/j");
+    launch.assignment.set_generation(generation);
+    launch.assignment.set_world_size(world);
+    launch.assignment.set_rank_count(world);
+    *launch.assignment.mutable_work() = work_;
+    const auto checkpoints = cluster_->coordinator.checkpoints();
+    if (!checkpoints.empty()) {
+      *launch.assignment.mutable_work()->mutable_resume() = checkpoints.back();
+    }
+    std::vector<std::unique_ptr<RankProcess>> ranks;
+    for (int rank = 0; rank < world; ++rank) {
+      ranks.push_back(std::make_unique<RankProcess>(dir_.path(), launch, rank));
+      if (rank > 0) continue;
+      EXPECT_TRUE(WaitFor([&] { return !ranks[0]->rendezvous().empty(); }, kLong));
+      launch.assignment.set_rendezvous(ranks[0]->rendezvous());
+    }
+    return ranks;
+  }
+
+  void ExpectExit(const std::vector<std::unique_ptr<RankProcess>>& ranks, int code) {
+    for (const auto& rank : ranks) EXPECT_EQ(rank->Wait(), code) << rank->Output();
+  }
+
+  // A gang of fresh checkpoints trains to the end.
+  void TrainToTheEnd(const std::string& output, int world) {
+    UseOutput(output);
+    ExpectExit(StartGang(1, world), 0);
+  }
+
+  // Digests of the tensors of the last committed checkpoint, by file.
+  std::map<std::string, std::string> FinalDigests() {
+    const std::string path = cluster_->coordinator.checkpoints().back().path();
+    std::map<std::string, std::string> digests;
+    for (const json& file : json::parse(*common::ReadFile(path + "/manifest.json"))["files"]) {
+      if (file["name"] != "state.json") digests[file["name"]] = file["xxh3_128"];
+    }
+    return digests;
+  }
+
+  // A new coordinator that knows no checkpoint.
+  void ForgetCheckpoints() {
+    cluster_ = std::make_unique<FakeCluster>(work_.recipe(), Prompts(), kSealed);
+    *work_.mutable_shards() = cluster_->coordinator.dataset().shards();
+  }
+
+  // Indices that a rank consumed, by step, the last time that it did the step.
+  std::map<int64_t, std::vector<int64_t>> Audit(int64_t generation, int rank) {
+    std::map<int64_t, std::vector<int64_t>> steps;
+    std::ifstream file(absl::StrCat(work_.spec().output_dir(), "/audit/generation-", generation,
+                                    "-rank-", rank, ".jsonl"));
+    for (std::string line; std::getline(file, line);) {
+      const json entry = json::parse(line);
+      steps[entry["step"]] = entry["indices"].get<std::vector<int64_t>>();
+    }
+    return steps;
+  }
+
+  std::vector<int64_t> Planned(int64_t batch) {
+    plan::EpochPlanOptions plan;
+    plan.sealed = plan::IndexSet({{0, kSealed}});
+    plan.holdout_every = 8;
+    plan.seed = train().seed();
+    plan.global_batch = kBatch;
+    plan.prompt_of = [](int64_t index) { return plan::PromptIndexOf(5, index, 12) % 10; };
+    return plan::EpochPlan(plan).BatchIndices(batch);
+  }
+
+  const TempDir dir_;
+  coordinator::v1::TrainWork work_;
+  std::unique_ptr<FakeCluster> cluster_;
+};
+
+TEST_F(RankProcessTest, TwoRanksConsumeHalfEachAndCommit) {
+  UseOutput("out");
+  const auto ranks = StartGang(1, 2);
+  ExpectExit(ranks, 0);
+
+  const auto checkpoints = cluster_->coordinator.checkpoints();
+  ASSERT_EQ(checkpoints.size(), 3u);
+  EXPECT_EQ(checkpoints[0].step(), 5);
+  EXPECT_EQ(checkpoints[2].step(), 14);
+  EXPECT_FALSE(fs::exists(checkpoints[0].path()));  // The coordinator let it go.
+  ASSERT_OK_AND_ASSIGN(const LoadedCheckpoint last,
+                       ReadCheckpoint(checkpoints[2].path(), checkpoints[2].manifest_digest()));
+  EXPECT_EQ(last.state.step, 14);
+  EXPECT_EQ(last.state.cursor, (DataCursor{0, 14}));
+  EXPECT_EQ(last.state.samples, 14 * kBatch);
+  EXPECT_EQ(last.state.t0, 999);
+  EXPECT_EQ(last.state.prediction_type, "v_prediction");
+  for (const char* file : {"generator", "ema", "discriminator", "optimizer_g", "optimizer_d"}) {
+    EXPECT_THAT(last.tensors, Contains(Key(file)));
+  }
+
+  const auto first = Audit(1, 0);
+  const auto second = Audit(1, 1);
+  for (int64_t step = 1; step <= 14; ++step) {
+    std::vector<int64_t> both = first.at(step);
+    EXPECT_EQ(both.size(), static_cast<size_t>(kBatch / 2));
+    both.insert(both.end(), second.at(step).begin(), second.at(step).end());
+    EXPECT_EQ(both, Planned(step - 1));
+  }
+
+  for (const auto& rank : ranks) {
+    EXPECT_EQ(rank->step(), 14);
+    EXPECT_THAT(rank->phases(),
+                ::testing::IsSupersetOf({"load", "data_wait", "step", "checkpoint", "done"}));
+    const auto figures = rank->metrics().at(14);
+    for (const char* name :
+         {"loss", "loss_regression", "loss_g_adv", "loss_d", "d_accuracy", "grad_norm_g",
+          "grad_norm_d", "step_seconds", "data_wait_seconds_total", "step_seconds_total",
+          "samples_total", "skipped_total", "allreduce_seconds_total", "checkpoint_seconds",
+          "learning_rate", "epoch"}) {
+      EXPECT_THAT(figures, Contains(Key(name)));
+    }
+    EXPECT_EQ(figures.at("samples_total"), 14 * kBatch);
+    EXPECT_EQ(figures.at("skipped_total"), 0);
+  }
+  // All ranks show the same reduced losses.
+  EXPECT_EQ(ranks[0]->metrics().at(14).at("loss"), ranks[1]->metrics().at(14).at("loss"));
+}
+
+TEST_F(RankProcessTest, KilledGangResumesToTheSameBits) {
+  TrainToTheEnd("whole", 2);
+  const std::map<std::string, std::string> expected = FinalDigests();
+
+  ForgetCheckpoints();
+  UseOutput("killed");
+  // A step takes long enough to be killed in: reads are slow.
+  for (const auto& shard : cluster_->shards) shard->SetDelay(absl::Milliseconds(100));
+  {
+    const auto ranks = StartGang(1, 2);
+    ASSERT_TRUE(WaitFor([&] { return !cluster_->coordinator.checkpoints().empty(); }, kLong));
+    ranks[1]->Signal(SIGKILL);
+    EXPECT_EQ(ranks[1]->Wait(), -SIGKILL);
+    // The other notices by itself that its peer is gone.
+    EXPECT_EQ(ranks[0]->Wait(), 4) << ranks[0]->Output();
+    EXPECT_THAT(ranks[0]->Output(), HasSubstr("rank 0 in step"));
+  }
+  const int64_t resumed_at = cluster_->coordinator.checkpoints().back().step();
+  ASSERT_LT(resumed_at, 14);
+  ExpectExit(StartGang(2, 2), 0);
+  EXPECT_EQ(FinalDigests(), expected);
+  EXPECT_EQ(Audit(2, 0).begin()->first, resumed_at + 1);
+}
+
+TEST_F(RankProcessTest, StopLeavesAfterACheckpointAndResumesToTheSameBits) {
+  TrainToTheEnd("whole", 2);
+  const std::map<std::string, std::string> expected = FinalDigests();
+
+  ForgetCheckpoints();
+  UseOutput("stopped");
+  for (const auto& shard : cluster_->shards) shard->SetDelay(absl::Milliseconds(100));
+  {
+    const auto ranks = StartGang(1, 2);
+    ASSERT_TRUE(WaitFor([&] { return ranks[0]->step() >= 1; }, kLong));
+    // One rank is enough: they agree.
+    ranks[1]->Signal(SIGTERM);
+    ExpectExit(ranks, agent::kExitStopped);
+    EXPECT_EQ(cluster_->coordinator.checkpoints().back().step(), ranks[0]->step());
+  }
+  for (const auto& shard : cluster_->shards) shard->SetDelay(absl::ZeroDuration());
+  ExpectExit(StartGang(2, 2), 0);
+  EXPECT_EQ(FinalDigests(), expected);
+}
+
+TEST_F(RankProcessTest, AnotherWorldSizeSeesTheSameSamples) {
+  train().set_steps(6);
+  TrainToTheEnd("two", 2);
+  const auto two = cluster_->coordinator.checkpoints().back();
+  ForgetCheckpoints();
+  TrainToTheEnd("one", 1);
+  const auto one = cluster_->coordinator.checkpoints().back();
+  for (int64_t step = 1; step <= 6; ++step) EXPECT_EQ(Audit(1, 0).at(step), Planned(step - 1));
+  ASSERT_OK_AND_ASSIGN(const auto of_two, ReadCheckpoint(two.path(), two.manifest_digest()));
+  ASSERT_OK_AND_ASSIGN(const auto of_one, ReadCheckpoint(one.path(), one.manifest_digest()));
+  for (const auto& [name, tensor] : of_one.tensors.at("ema")) {
+    EXPECT_TRUE(at::allclose(tensor, of_two.tensors.at("ema").at(name), 1e-3, 1e-4)) << name;
+  }
+}
+
+TEST_F(RankProcessTest, TrainingOutlivesTheCoordinator) {
+  train().set_steps(30);
+  train().set_checkpoint_every(8);
+  UseOutput("out");
+  const auto ranks = StartGang(1, 2);
+  ASSERT_TRUE(WaitFor([&] { return ranks[0]->step() >= 1; }, kLong));
+  cluster_->coordinator.SetDown(true);
+  // The commit of step 8 waits; steps go on to the next checkpoint at least.
+  ASSERT_TRUE(WaitFor([&] { return ranks[0]->step() >= 15; }, kLong));
+  cluster_->coordinator.SetDown(false);
+  ExpectExit(ranks, 0);
+  EXPECT_EQ(cluster_->coordinator.checkpoints().back().step(), 30);
+}
+
+TEST_F(RankProcessTest, SlowReadsCostLessThanOneInAHundred) {
+  train().set_steps(60);
+  train().set_checkpoint_every(1000);
+  for (const auto& shard : cluster_->shards) shard->SetDelay(absl::Milliseconds(20));
+  UseOutput("out");
+  const auto ranks = StartGang(1, 2);
+  ExpectExit(ranks, 0);
+  for (const auto& rank : ranks) {
+    // From the second step on: the very first batch has nothing to hide behind.
+    const auto begin = rank->metrics().at(2);
+    const auto end = rank->metrics().at(60);
+    const auto spent = [&](const char* name) { return end.at(name) - begin.at(name); };
+    EXPECT_LT(spent("data_wait_seconds_total"), 0.01 * spent("step_seconds_total"));
+  }
+}
+
+TEST_F(RankProcessTest, ShardOutageDelaysAndLosesNothing) {
+  UseOutput("out");
+  cluster_->shards[1]->SetDown(true);
+  const auto ranks = StartGang(1, 2);
+  ASSERT_TRUE(WaitFor([&] { return ranks[1]->phases().count("data_wait") > 0; }, kLong));
+  EXPECT_EQ(ranks[0]->step(), 0);
+  cluster_->shards[1]->SetDown(false);
+  ExpectExit(ranks, 0);
+  EXPECT_EQ(ranks[0]->metrics().at(14).at("skipped_total"), 0);
+}
+
+TEST_F(RankProcessTest, RefusesAnotherTeacher) {
+  work_.mutable_recipe()->set_teacher_digest("xxh3-128:00000000000000000000000000000000");
+  const auto ranks = StartGang(1, 1);
+  ExpectExit(ranks, 3);
+  EXPECT_THAT(ranks[0]->Output(), HasSubstr("the dataset was made with xxh3-128:0000"));
+}
+
+TEST_F(RankProcessTest, RefusesADamagedCheckpoint) {
+  train().set_steps(5);
+  TrainToTheEnd("out", 1);
+  train().set_steps(10);
+  const std::string file =
+      cluster_->coordinator.checkpoints().back().path() + "/generator.safetensors";
+  std::string bytes = *common::ReadFile(file);
+  bytes[bytes.size() / 2] ^= 1;
+  ASSERT_TRUE(common::WriteFileAtomically(file, bytes).ok());
+  const auto ranks = StartGang(2, 1);
+  ExpectExit(ranks, 1);
+  EXPECT_THAT(ranks[0]->Output(), HasSubstr(file + ": XXH3-128 is"));
+}
+
+}  // namespace
+}  // namespace d2g::trainer

@@ -1,0 +1,230 @@
+#include "worker/trainer/checkpoint.h"
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "services/common/digest.h"
+#include "services/common/file_io.h"
+#include "services/common/log.h"
+#include "services/common/status_macros.h"
+#include "worker/torch_status.h"
+
+namespace d2g::trainer {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+constexpr int kVersion = 1;
+constexpr char kStateFile[] = "state.json";
+constexpr char kManifestFile[] = "manifest.json";
+constexpr char kTensorSuffix[] = ".safetensors";
+constexpr char kFolderPrefix[] = "step-";
+
+std::string StateToJson(const CheckpointState& state) {
+  const json out = {{"version", kVersion},
+                    {"step", state.step},
+                    {"generation", state.generation},
+                    {"world_size", state.world_size},
+                    {"epoch", state.cursor.epoch},
+                    {"batch", state.cursor.batch},
+                    {"samples", state.samples},
+                    {"skipped", state.skipped},
+                    {"parameter_hash", state.parameter_hash},
+                    {"t0", state.t0},
+                    {"parametrization", state.parametrization},
+                    {"prediction_type", state.prediction_type},
+                    {"dataset", state.dataset},
+                    {"teacher_digest", state.teacher_digest},
+                    {"spec", json::parse(state.spec_json, nullptr, false)}};
+  return out.dump(1) + "\n";
+}
+
+absl::StatusOr<CheckpointState> StateFromJson(const std::string& path, const std::string& text) {
+  try {
+    const json in = json::parse(text);
+    if (in.at("version").get<int>() != kVersion) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          path, ": version is ", in.at("version").dump(), ", this build reads ", kVersion));
+    }
+    CheckpointState state;
+    in.at("step").get_to(state.step);
+    in.at("generation").get_to(state.generation);
+    in.at("world_size").get_to(state.world_size);
+    in.at("epoch").get_to(state.cursor.epoch);
+    in.at("batch").get_to(state.cursor.batch);
+    in.at("samples").get_to(state.samples);
+    in.at("skipped").get_to(state.skipped);
+    in.at("parameter_hash").get_to(state.parameter_hash);
+    in.at("t0").get_to(state.t0);
+    in.at("parametrization").get_to(state.parametrization);
+    in.at("prediction_type").get_to(state.prediction_type);
+    in.at("dataset").get_to(state.dataset);
+    in.at("teacher_digest").get_to(state.teacher_digest);
+    state.spec_json = in.at("spec").dump();
+    return state;
+  } catch (const json::exception& error) {
+    return absl::DataLossError(absl::StrCat(path, ": ", error.what()));
+  }
+}
+
+struct ManifestEntry {
+  int64_t size = 0;
+  std::string digest;
+};
+using Manifest = std::map<std::string, ManifestEntry>;
+
+absl::StatusOr<ManifestEntry> Describe(const std::string& path) {
+  common::Digester digester;
+  ManifestEntry entry;
+  D2G_ASSIGN_OR_RETURN(entry.size, digester.UpdateFromFile(path));
+  entry.digest = digester.Hex();
+  return entry;
+}
+
+std::string ManifestToJson(const Manifest& manifest) {
+  json files = json::array();
+  for (const auto& [name, entry] : manifest) {
+    files.push_back({{"name", name}, {"size", entry.size}, {"xxh3_128", entry.digest}});
+  }
+  return json({{"version", kVersion}, {"files", files}}).dump(1) + "\n";
+}
+
+absl::StatusOr<Manifest> ManifestFromJson(const std::string& path, const std::string& text) {
+  try {
+    Manifest manifest;
+    const json in = json::parse(text);
+    for (const json& file : in.at("files")) {
+      manifest[file.at("name").get<std::string>()] = {file.at("size").get<int64_t>(),
+                                                      file.at("xxh3_128").get<std::string>()};
+    }
+    return manifest;
+  } catch (const json::exception& error) {
+    return absl::DataLossError(absl::StrCat(path, ": ", error.what()));
+  }
+}
+
+std::string NewFolderName(const CheckpointState& state) {
+  std::random_device random;
+  return absl::StrCat(kFolderPrefix, state.step, "-g", state.generation, "-",
+                      absl::Hex(random(), absl::kZeroPad8));
+}
+
+absl::StatusOr<WrittenCheckpoint> WriteFolder(const std::string& folder,
+                                              const CheckpointState& state,
+                                              const CheckpointTensors& tensors) {
+  std::vector<std::string> names = {kStateFile};
+  for (const auto& [stem, map] : tensors) {
+    names.push_back(stem + kTensorSuffix);
+    const std::string path = absl::StrCat(folder, "/", names.back());
+    D2G_RETURN_IF_ERROR(CatchTorch([&] { model::WriteSafetensors(path, map); }));
+  }
+  D2G_RETURN_IF_ERROR(
+      common::WriteFileAtomically(absl::StrCat(folder, "/", kStateFile), StateToJson(state)));
+  Manifest manifest;
+  for (const std::string& name : names) {
+    D2G_ASSIGN_OR_RETURN(manifest[name], Describe(absl::StrCat(folder, "/", name)));
+  }
+  const std::string text = ManifestToJson(manifest);
+  D2G_RETURN_IF_ERROR(common::WriteFileAtomically(absl::StrCat(folder, "/", kManifestFile), text));
+  return WrittenCheckpoint{folder, common::Xxh3Hex128(text)};
+}
+
+absl::Status CheckFile(const std::string& path, const ManifestEntry& expected) {
+  D2G_ASSIGN_OR_RETURN(const ManifestEntry actual, Describe(path));
+  if (actual.size != expected.size) {
+    return absl::DataLossError(
+        absl::StrCat(path, ": has ", actual.size, " bytes, its manifest says ", expected.size));
+  }
+  if (actual.digest != expected.digest) {
+    return absl::DataLossError(absl::StrCat(path, ": XXH3-128 is ", actual.digest,
+                                            ", its manifest says ", expected.digest));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<WrittenCheckpoint> WriteCheckpoint(const std::string& checkpoints_dir,
+                                                  const CheckpointState& state,
+                                                  const CheckpointTensors& tensors) {
+  const std::string folder = absl::StrCat(checkpoints_dir, "/", NewFolderName(state));
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) return common::ErrnoStatus(error.value(), folder, "create folder");
+  absl::StatusOr<WrittenCheckpoint> written = WriteFolder(folder, state, tensors);
+  absl::Status durable = written.status();
+  if (durable.ok()) durable = common::SyncFolder(folder);
+  if (durable.ok()) durable = common::SyncFolder(checkpoints_dir);
+  if (durable.ok()) return written;
+  fs::remove_all(folder, error);
+  return durable;
+}
+
+absl::StatusOr<LoadedCheckpoint> ReadCheckpoint(const std::string& path,
+                                                const std::string& manifest_digest) {
+  const std::string manifest_path = absl::StrCat(path, "/", kManifestFile);
+  D2G_ASSIGN_OR_RETURN(const std::string manifest_text, common::ReadFile(manifest_path));
+  if (const std::string actual = common::Xxh3Hex128(manifest_text); actual != manifest_digest) {
+    return absl::DataLossError(absl::StrCat(manifest_path, ": XXH3-128 is ", actual,
+                                            ", the coordinator's record says ", manifest_digest));
+  }
+  D2G_ASSIGN_OR_RETURN(const Manifest manifest, ManifestFromJson(manifest_path, manifest_text));
+  if (manifest.count(kStateFile) == 0) {
+    return absl::DataLossError(absl::StrCat(manifest_path, ": does not list ", kStateFile));
+  }
+  LoadedCheckpoint loaded;
+  for (const auto& [name, entry] : manifest) {
+    const std::string file = absl::StrCat(path, "/", name);
+    D2G_RETURN_IF_ERROR(CheckFile(file, entry));
+    if (name == kStateFile) {
+      D2G_ASSIGN_OR_RETURN(const std::string text, common::ReadFile(file));
+      D2G_ASSIGN_OR_RETURN(loaded.state, StateFromJson(file, text));
+    } else if (absl::EndsWith(name, kTensorSuffix)) {
+      const std::string stem = name.substr(0, name.size() - (sizeof(kTensorSuffix) - 1));
+      D2G_ASSIGN_OR_RETURN(loaded.tensors[stem],
+                           CatchTorch([&] { return model::ReadSafetensors(file); }));
+    }
+  }
+  return loaded;
+}
+
+absl::Status DeleteCheckpoint(const std::string& checkpoints_dir, const std::string& path) {
+  const fs::path folder = fs::path(path).lexically_normal();
+  if (folder.parent_path() != fs::path(checkpoints_dir).lexically_normal() ||
+      !absl::StartsWith(folder.filename().string(), kFolderPrefix)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("refused to delete ", path, ": not a checkpoint in ", checkpoints_dir));
+  }
+  std::error_code error;
+  fs::remove_all(folder, error);
+  if (error) return common::ErrnoStatus(error.value(), path, "delete");
+  return absl::OkStatus();
+}
+
+void RemoveUnfinishedCheckpoints(const std::string& checkpoints_dir, int64_t generation) {
+  std::error_code error;
+  for (const fs::directory_entry& entry : fs::directory_iterator(checkpoints_dir, error)) {
+    const std::string name = entry.path().filename().string();
+    const std::vector<std::string> parts = absl::StrSplit(name, '-');
+    int64_t writer = 0;
+    if (parts.size() != 4 || parts[0] != "step" || !absl::StartsWith(parts[2], "g") ||
+        !absl::SimpleAtoi(parts[2].substr(1), &writer) || writer >= generation ||
+        fs::exists(entry.path() / kManifestFile)) {
+      continue;
+    }
+    std::error_code ignored;
+    fs::remove_all(entry.path(), ignored);
+    common::LogInfo("removed an unfinished checkpoint", {{"path", entry.path().string()}});
+  }
+}
+
+}  // namespace d2g::trainer

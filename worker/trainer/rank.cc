@@ -1,0 +1,281 @@
+#include "worker/trainer/rank.h"
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "coordinator/client.h"
+#include "google/protobuf/util/json_util.h"
+#include "services/common/log.h"
+#include "services/common/model_folder.h"
+#include "services/common/prompts.h"
+#include "services/common/status_macros.h"
+#include "worker/collective/process_group.h"
+#include "worker/collective/rendezvous.h"
+#include "worker/model/text_to_image.h"
+#include "worker/torch_status.h"
+#include "worker/trainer/checkpoint.h"
+#include "worker/trainer/cluster_data.h"
+#include "worker/trainer/training_options.h"
+
+namespace d2g::trainer {
+namespace {
+
+using coordinator::v1::GangAssignment;
+using coordinator::v1::TrainWork;
+
+// A collective may wait for a peer that waits for data, so its limit is that of a long outage; a
+// peer that dies is noticed at once, because its connection closes.
+constexpr std::chrono::minutes kCollectiveTimeout{30};
+// Ranks of a generation are started together; the slowest must have loaded its teacher by then.
+constexpr std::chrono::minutes kMeetingTimeout{10};
+constexpr int64_t kTextCacheBytes = int64_t{256} << 20;
+// The coordinator may be away when a rank starts.
+constexpr absl::Duration kStartTimeout = absl::Minutes(10);
+// One attempt to commit, after which the wait is logged and goes on.
+constexpr absl::Duration kCommitTimeout = absl::Seconds(5);
+
+struct Gang {
+  std::unique_ptr<collective::Rendezvous> rendezvous;
+  std::unique_ptr<collective::ProcessGroup> group;
+};
+
+absl::Status Report(agent::RankStatusWriter* status, const char* phase, int64_t step) {
+  agent::RankReport report;
+  report.phase = phase;
+  report.step = step;
+  return status->Write(report);
+}
+
+// Rank 0's part comes first of all, since the other ranks are started once the address is known.
+absl::Status HostRendezvous(const agent::RankLaunch& launch, agent::RankStatusWriter* status,
+                            Gang* gang) {
+  gang->rendezvous = collective::Rendezvous::Host(launch.advertise_host, kMeetingTimeout);
+  agent::RankReport report;
+  report.rendezvous = gang->rendezvous->address();
+  return status->Write(report);
+}
+
+void MeetOthers(const agent::RankLaunch& launch, int rank, Gang* gang) {
+  const GangAssignment& assignment = launch.assignment;
+  if (gang->rendezvous == nullptr) {
+    gang->rendezvous = collective::Rendezvous::Connect(assignment.rendezvous(), kMeetingTimeout);
+  }
+  collective::ProcessGroupOptions options;
+  options.kind = launch.device == "cpu" ? collective::ProcessGroupKind::kGloo
+                                        : collective::ProcessGroupKind::kNccl;
+  options.rank = rank;
+  options.size = assignment.world_size();
+  options.generation = assignment.generation();
+  options.host = launch.advertise_host;
+  options.device_index = rank - assignment.first_rank();
+  options.meeting_timeout = kMeetingTimeout;
+  options.timeout = kCollectiveTimeout;
+  gang->group = collective::MakeProcessGroup(*gang->rendezvous, options);
+}
+
+absl::StatusOr<common::PromptLines> FetchPrompts(coordinator::CoordinatorClient* coordinator,
+                                                 const std::string& digest) {
+  D2G_ASSIGN_OR_RETURN(const std::string text,
+                       coordinator->FetchPromptList(digest, absl::Now() + kStartTimeout));
+  return common::ParsePromptList(text);
+}
+
+absl::Status CheckTeacher(const TrainWork& work) {
+  D2G_ASSIGN_OR_RETURN(const common::ModelFolder teacher,
+                       common::InspectModelFolder(work.spec().teacher().path()));
+  if (teacher.digest == work.recipe().teacher_digest()) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("teacher ", teacher.path, " has the digest ",
+                                                    teacher.digest, ", the dataset was made with ",
+                                                    work.recipe().teacher_digest()));
+}
+
+absl::StatusOr<std::optional<LoadedCheckpoint>> LoadResume(const TrainWork& work) {
+  if (!work.has_resume()) return std::nullopt;
+  const coordinator::v1::Checkpoint& resume = work.resume();
+  D2G_ASSIGN_OR_RETURN(LoadedCheckpoint loaded,
+                       ReadCheckpoint(resume.path(), resume.manifest_digest()));
+  if (loaded.state.dataset != work.dataset()) {
+    return absl::FailedPreconditionError(absl::StrCat("checkpoint ", resume.path(),
+                                                      " was trained on ", loaded.state.dataset,
+                                                      ", the job reads ", work.dataset()));
+  }
+  return loaded;
+}
+
+BatchReaderOptions ReaderOptions(const GangAssignment& assignment, int rank,
+                                 const CheckpointState& state,
+                                 const std::vector<std::string>& prompts) {
+  const coordinator::v1::TrainSpec& spec = assignment.work().spec().train();
+  BatchReaderOptions options;
+  options.world_size = assignment.world_size();
+  options.rank = rank;
+  options.global_batch = spec.global_batch();
+  options.seed = spec.seed();
+  options.recipe = assignment.work().recipe();
+  options.start = state.cursor;
+  options.batches = std::max<int64_t>(0, spec.steps() - state.step);
+  options.prompt_class = [classes = PromptClasses(prompts)](int64_t prompt) {
+    return classes[prompt];
+  };
+  return options;
+}
+
+// State at the start, or the checkpoint's, with what this generation writes into its own.
+CheckpointState StartState(const GangAssignment& assignment,
+                           const recipe::OneStepGenerator& student,
+                           const std::optional<LoadedCheckpoint>& resume) {
+  const TrainWork& work = assignment.work();
+  CheckpointState state = resume ? resume->state : CheckpointState();
+  state.generation = assignment.generation();
+  state.world_size = assignment.world_size();
+  state.t0 = student.t0();
+  state.parametrization =
+      work.spec().train().parametrization().empty() ? "x0" : work.spec().train().parametrization();
+  state.prediction_type = model::ParametrizationName(student.output());
+  state.dataset = work.dataset();
+  state.teacher_digest = work.recipe().teacher_digest();
+  state.spec_json.clear();
+  (void)google::protobuf::util::MessageToJsonString(work.spec(), &state.spec_json);
+  return state;
+}
+
+class Rank {
+ public:
+  Rank(const agent::RankLaunch& launch, int rank, agent::RankStatusWriter* status,
+       const std::atomic<bool>& stop)
+      : launch_(launch),
+        assignment_(launch.assignment),
+        work_(launch.assignment.work()),
+        rank_(rank),
+        status_(status),
+        stop_(stop) {}
+
+  absl::StatusOr<TrainingEnd> Run();
+
+ private:
+  absl::StatusOr<TrainingEnd> Train(const std::vector<std::string>& prompts,
+                                    std::optional<LoadedCheckpoint> resume,
+                                    coordinator::CoordinatorClient* coordinator);
+
+  const agent::RankLaunch& launch_;
+  const GangAssignment& assignment_;
+  const TrainWork& work_;
+  const int rank_;
+  agent::RankStatusWriter* const status_;
+  const std::atomic<bool>& stop_;
+  Gang gang_;
+};
+
+absl::StatusOr<TrainingEnd> Rank::Run() {
+  if (rank_ == 0) D2G_RETURN_IF_ERROR(HostRendezvous(launch_, status_, &gang_));
+  D2G_RETURN_IF_ERROR(Report(status_, agent::kPhaseLoad, work_.resume().step()));
+  at::set_num_threads(launch_.threads);
+  if (work_.spec().train().deterministic()) {
+    at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+  }
+  D2G_RETURN_IF_ERROR(CheckTeacher(work_));
+  coordinator::CoordinatorClient coordinator(launch_.coordinator);
+  D2G_ASSIGN_OR_RETURN(const common::PromptLines prompts,
+                       FetchPrompts(&coordinator, work_.recipe().prompts_digest()));
+  if (static_cast<int64_t>(prompts.lines.size()) != work_.recipe().prompt_count()) {
+    return absl::FailedPreconditionError(absl::StrCat("the prompt list has ", prompts.lines.size(),
+                                                      " lines, the dataset's recipe ",
+                                                      work_.recipe().prompt_count()));
+  }
+  D2G_ASSIGN_OR_RETURN(std::optional<LoadedCheckpoint> resume, LoadResume(work_));
+  return Train(prompts.lines, std::move(resume), &coordinator);
+}
+
+absl::StatusOr<TrainingEnd> Rank::Train(const std::vector<std::string>& prompts,
+                                        std::optional<LoadedCheckpoint> resume,
+                                        coordinator::CoordinatorClient* coordinator) {
+  const coordinator::v1::TrainSpec& spec = work_.spec().train();
+  const std::string& output_dir = work_.spec().output_dir();
+  const std::string checkpoints_dir = output_dir + "/checkpoints";
+  const at::Device device =
+      launch_.device == "cpu"
+          ? at::Device(at::kCPU)
+          : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(rank_ - assignment_.first_rank()));
+
+  // Reading starts first: it goes on while the networks load.
+  ClusterData data(coordinator, assignment_.job(), work_.dataset(),
+                   {work_.shards().begin(), work_.shards().end()});
+  BatchReader reader(
+      ReaderOptions(assignment_, rank_, resume ? resume->state : CheckpointState(), prompts),
+      &data);
+
+  const auto teacher = model::TextToImageModel::Load(work_.spec().teacher().path(),
+                                                     {.device = device, .load_vae = false});
+  const recipe::OneStepGenerator conversion = MakeConversion(spec, teacher.scheduler());
+  const auto regression = MakeRegression(spec.regression(), work_.recipe(), device);
+  const recipe::TrainStepOptions step_options = StepOptions(spec);
+  recipe::TrainStep step(step_options, teacher.unet(), conversion, regression, device);
+  if (resume) step.LoadState(resume->tensors);
+  TextCache texts([&teacher](const auto& texts) { return teacher.EncodePrompts(texts); }, prompts,
+                  kTextCacheBytes);
+
+  TrainingLoopOptions options;
+  options.steps = spec.steps();
+  options.checkpoint_every = std::max<int64_t>(1, spec.checkpoint_every());
+  options.discriminator_start_step = step_options.gan.discriminator_start_step;
+  options.micro_batches = {
+      .micro_batch = spec.micro_batch(),
+      .latent_shape = {work_.recipe().latent_channels(), work_.recipe().latent_height(),
+                       work_.recipe().latent_width()},
+      .dataset_seed = work_.recipe().seed(),
+      .mismatch_weight = spec.gan().mismatch_weight(),
+      .device = device};
+  for (const auto& term : regression) options.regression_terms.push_back(term->name());
+  options.state = StartState(assignment_, conversion, resume);
+  resume.reset();
+
+  MeetOthers(launch_, rank_, &gang_);
+  D2G_ASSIGN_OR_RETURN(const std::unique_ptr<AuditLog> audit,
+                       AuditLog::Open(output_dir, assignment_.generation(), rank_));
+  std::optional<CheckpointWriter> checkpoints;
+  if (rank_ == 0) {
+    RemoveUnfinishedCheckpoints(checkpoints_dir, assignment_.generation());
+    checkpoints.emplace(assignment_.job(), checkpoints_dir, [coordinator](const auto& request) {
+      return coordinator->CommitCheckpoint(request, absl::Now() + kCommitTimeout);
+    });
+  }
+  common::LogInfo("training", {{"job", assignment_.job()},
+                               {"generation", assignment_.generation()},
+                               {"rank", rank_},
+                               {"world_size", assignment_.world_size()},
+                               {"step", options.state.step}});
+  TrainingLoop loop(std::move(options), {.group = gang_.group.get(),
+                                         .reader = &reader,
+                                         .texts = &texts,
+                                         .step = &step,
+                                         .checkpoints = checkpoints ? &*checkpoints : nullptr,
+                                         .audit = audit.get(),
+                                         .status = status_,
+                                         .stop = &stop_});
+  return loop.Run();
+}
+
+}  // namespace
+
+absl::StatusOr<TrainingEnd> RunRank(const agent::RankLaunch& launch, int rank,
+                                    agent::RankStatusWriter* status,
+                                    const std::atomic<bool>& stop) {
+  return CatchTorch([&]() -> absl::StatusOr<TrainingEnd> {
+    try {
+      return Rank(launch, rank, status, stop).Run();
+    } catch (const collective::PeerError& error) {
+      return absl::UnavailableError(error.what());
+    }
+  });
+}
+
+}  // namespace d2g::trainer

@@ -1,0 +1,19 @@
+// One rank process, from its launch file to the end of training.
+#pragma once
+
+#include <atomic>
+
+#include "absl/status/statusor.h"
+#include "worker/agent/rank_channel.h"
+#include "worker/trainer/training_loop.h"
+
+namespace d2g::trainer {
+
+// Meets the other ranks, loads the teacher and, when the assignment says so, the checkpoint, then
+// trains. Blocks until the end; `stop` set by another thread means "checkpoint at the next step and
+// leave". Errors are the caller's to show: INVALID_ARGUMENT and FAILED_PRECONDITION for what the
+// job asks, DATA_LOSS for damaged files, UNAVAILABLE for peers that never came.
+absl::StatusOr<TrainingEnd> RunRank(const agent::RankLaunch& launch, int rank,
+                                    agent::RankStatusWriter* status, const std::atomic<bool>& stop);
+
+}  // namespace d2g::trainer

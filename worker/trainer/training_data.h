@@ -1,0 +1,32 @@
+// Where training data comes from.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/synchronization/notification.h"
+#include "d2g/store/v1/triple_service.pb.h"
+#include "worker/plan/index_set.h"
+
+namespace d2g::trainer {
+
+// Thread-safe. Calls block; those that wait return CANCELLED soon after `stop` is notified.
+class TrainingData {
+ public:
+  virtual ~TrainingData() = default;
+
+  // The sealed set that `epoch` of this job reads: the same at every call, from every rank.
+  virtual absl::StatusOr<plan::IndexSet> Snapshot(int64_t epoch,
+                                                  const absl::Notification& stop) = 0;
+
+  // Triples of one shard, at most kMaxReadIndices, in the order asked for. One attempt. DATA_LOSS
+  // and NOT_FOUND are about the triples; UNAVAILABLE and DEADLINE_EXCEEDED are worth a retry.
+  virtual absl::StatusOr<std::vector<store::v1::Triple>> ReadTriples(
+      int shard, const std::vector<int64_t>& indices) = 0;
+};
+
+// Limit of the store's ReadTriples.
+inline constexpr int64_t kMaxReadIndices = 64;
+
+}  // namespace d2g::trainer

@@ -1,0 +1,269 @@
+#include "worker/trainer/training_loop.h"
+
+#include <utility>
+
+#include <ATen/ATen.h>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "services/common/digest.h"
+#include "services/common/log.h"
+#include "services/common/status_macros.h"
+#include "worker/torch_status.h"
+
+namespace d2g::trainer {
+namespace {
+
+// How the step's own names are shown; regression terms and the rest keep theirs.
+const std::map<std::string, std::string>& ShownNames() {
+  static const auto* const names = new std::map<std::string, std::string>{
+      {"pseudo_huber", "loss_regression"},
+      {"features", "loss_features"},
+      {"adversarial", "loss_g_adv"},
+      {"discriminator_loss", "loss_d"},
+      {"discriminator_accuracy", "d_accuracy"},
+      {"loss", "loss"},
+  };
+  return *names;
+}
+
+std::vector<std::string> ReducedMetrics(const TrainingLoopOptions& options) {
+  std::vector<std::string> names = {"loss", "adversarial", "discriminator_loss",
+                                    "discriminator_accuracy"};
+  names.insert(names.end(), options.regression_terms.begin(), options.regression_terms.end());
+  return names;
+}
+
+uint64_t HashOf(const at::Tensor& flat) {
+  const at::Tensor bytes = flat.to(at::kCPU).contiguous();
+  return common::Xxh3(absl::string_view(static_cast<const char*>(bytes.data_ptr()),
+                                        static_cast<size_t>(bytes.nbytes())));
+}
+
+}  // namespace
+
+TrainingLoop::TrainingLoop(TrainingLoopOptions options, TrainingParts parts)
+    : options_(std::move(options)),
+      parts_(parts),
+      control_(parts.group, ReducedMetrics(options_)),
+      generator_gradients_(parts.step->generator().gradients()),
+      state_(options_.state),
+      last_checkpoint_step_(options_.state.step) {
+  if (parts_.step->has_discriminator()) {
+    discriminator_gradients_.emplace_back(parts_.step->discriminator().gradients());
+  }
+}
+
+absl::StatusOr<TrainingEnd> TrainingLoop::Run() {
+  absl::StatusOr<TrainingEnd> end = CatchTorch([this]() -> absl::StatusOr<TrainingEnd> {
+    try {
+      return RunSteps();
+    } catch (const collective::PeerError& error) {
+      return absl::UnavailableError(error.what());
+    }
+  });
+  if (end.ok()) return end;
+  return common::Annotate(
+      end.status(), absl::StrCat("rank ", parts_.group->rank(), " in step ", state_.step + 1));
+}
+
+absl::StatusOr<TrainingEnd> TrainingLoop::RunSteps() {
+  while (state_.step < options_.steps) {
+    const absl::Duration start = clock_->SteadyNow();
+    const absl::StatusOr<RankBatch> batch = NextBatch();
+    if (!batch.ok() && !absl::IsCancelled(batch.status())) return batch.status();
+
+    if (parts_.checkpoints != nullptr) D2G_RETURN_IF_ERROR(parts_.checkpoints->status());
+    const ControlResult agreed = Exchange(batch.ok() ? &*batch : nullptr);
+    ReportStep(agreed);
+    if (agreed.stop) {
+      D2G_RETURN_IF_ERROR(Checkpoint());
+      D2G_RETURN_IF_ERROR(WaitForCommit(options_.stop_commit_timeout));
+      return TrainingEnd::kStopped;
+    }
+    D2G_RETURN_IF_ERROR(CountSamples(agreed));
+    D2G_RETURN_IF_ERROR(TrainOn(*batch, agreed.valid));
+    state_.step += 1;
+    state_.cursor = batch->next;
+    D2G_RETURN_IF_ERROR(parts_.audit->Append(state_.step, *batch));
+    if (state_.step % options_.checkpoint_every == 0 || state_.step == options_.steps) {
+      D2G_RETURN_IF_ERROR(Checkpoint());
+    }
+    const absl::Duration took = clock_->SteadyNow() - start;
+    step_time_ += took;
+    local_metrics_["step_seconds"] = absl::ToDoubleSeconds(took);
+  }
+  D2G_RETURN_IF_ERROR(WaitForCommit(absl::InfiniteDuration()));
+  Report(agent::kPhaseDone);
+  return TrainingEnd::kDone;
+}
+
+absl::StatusOr<RankBatch> TrainingLoop::NextBatch() {
+  if (parts_.stop->load()) return absl::CancelledError("told to stop");
+  // Waiting for data, and then for the ranks that wait for theirs, is no hang of this rank.
+  Report(agent::kPhaseDataWait);
+  return parts_.reader->Next();
+}
+
+ControlResult TrainingLoop::Exchange(const RankBatch* batch) {
+  ControlMessage message;
+  message.stop = batch == nullptr || parts_.stop->load();
+  if (batch != nullptr) {
+    message.skipped = static_cast<int64_t>(batch->skipped.size());
+    message.valid = static_cast<int64_t>(batch->samples.size()) - message.skipped;
+  }
+  message.not_finite = std::exchange(pending_not_finite_, false);
+  message.metrics = std::exchange(pending_metrics_, {});
+  return control_.Exchange(message);
+}
+
+absl::Status TrainingLoop::CountSamples(const ControlResult& agreed) {
+  state_.samples += agreed.valid;
+  state_.skipped += agreed.skipped;
+  const double read = static_cast<double>(state_.samples + state_.skipped);
+  if (read >= kMinSamplesForShare &&
+      static_cast<double>(state_.skipped) > kMaxSkippedShare * read) {
+    return absl::DataLossError(absl::StrCat(state_.skipped, " of ", state_.samples + state_.skipped,
+                                            " samples could not be used, more than a share of ",
+                                            kMaxSkippedShare));
+  }
+  return absl::OkStatus();
+}
+
+// The order of a step is part of the method; see recipe::TrainStep.
+absl::Status TrainingLoop::TrainOn(const RankBatch& batch, int64_t valid) {
+  if (valid == 0) {
+    common::LogWarn("skipped a step: no sample of its batch can be used",
+                    {{"step", state_.step + 1}});
+    return absl::OkStatus();
+  }
+  recipe::TrainStep& step = *parts_.step;
+  const bool negatives =
+      step.has_discriminator() && state_.step >= options_.discriminator_start_step;
+  const std::vector<recipe::MicroBatch> micro_batches =
+      MakeMicroBatches(batch, options_.micro_batches, negatives, parts_.texts);
+
+  step.Begin(state_.step, static_cast<double>(valid), static_cast<int>(micro_batches.size()));
+  for (const recipe::MicroBatch& micro_batch : micro_batches) step.GeneratorForward(micro_batch);
+  bool skipped_update = false;
+  if (step.trains_discriminator()) {
+    step.DiscriminatorBackward();
+    AllReduce(discriminator_gradients_[0]);
+    const recipe::UpdateResult updated = step.UpdateDiscriminator();
+    local_metrics_["grad_norm_d"] = updated.gradient_norm;
+    skipped_update |= updated.skipped;
+  }
+  step.GeneratorBackward();
+  AllReduce(generator_gradients_);
+  const recipe::UpdateResult updated = step.UpdateGenerator();
+  local_metrics_["grad_norm_g"] = updated.gradient_norm;
+  local_metrics_["learning_rate"] = updated.learning_rate;
+  skipped_update |= updated.skipped;
+  pending_metrics_ = step.Metrics();
+  return CheckFinite(batch, skipped_update);
+}
+
+void TrainingLoop::AllReduce(const collective::GradientBuckets& gradients) {
+  const absl::Duration start = clock_->SteadyNow();
+  gradients.AllReduceSum(*parts_.group);
+  allreduce_time_ += clock_->SteadyNow() - start;
+}
+
+// Every rank sees the same reduced gradient, so all skip and all fail in the same step.
+absl::Status TrainingLoop::CheckFinite(const RankBatch& batch, bool skipped_update) {
+  pending_not_finite_ = skipped_update;
+  if (!skipped_update) {
+    not_finite_in_a_row_ = 0;
+    return absl::OkStatus();
+  }
+  std::vector<int64_t> indices;
+  for (const RankSample& sample : batch.samples) indices.push_back(sample.index);
+  common::LogError("a gradient is not finite: the step changed nothing",
+                   {{"step", state_.step + 1}, {"indices", absl::StrJoin(indices, ",")}});
+  if (++not_finite_in_a_row_ < kMaxNotFiniteInARow) return absl::OkStatus();
+  return absl::InternalError(
+      absl::StrCat("gradients were not finite in ", kMaxNotFiniteInARow, " steps in a row"));
+}
+
+std::string TrainingLoop::ParameterHash() const {
+  uint64_t hash = HashOf(parts_.step->generator().values());
+  if (parts_.step->has_discriminator()) {
+    // An odd multiplier keeps the order: G and D swapped give another hash.
+    hash = hash * 0x9E3779B97F4A7C15 + HashOf(parts_.step->discriminator().values());
+  }
+  return absl::StrCat(absl::Hex(hash, absl::kZeroPad16));
+}
+
+absl::Status TrainingLoop::Checkpoint() {
+  if (state_.step == last_checkpoint_step_) return absl::OkStatus();
+  const absl::Duration start = clock_->SteadyNow();
+  Report(agent::kPhaseCheckpoint);
+  state_.parameter_hash = ParameterHash();
+  ControlMessage message;
+  message.parameter_hash = std::stoull(state_.parameter_hash, nullptr, 16);
+  message.not_finite = std::exchange(pending_not_finite_, false);
+  message.metrics = std::exchange(pending_metrics_, {});
+  const ControlResult agreed = control_.Exchange(message);
+  if (!agreed.hashes_agree) {
+    return absl::InternalError(absl::StrCat("ranks hold different parameters at step ", state_.step,
+                                            ": this rank's hash is ", state_.parameter_hash,
+                                            "; no checkpoint was written"));
+  }
+  D2G_RETURN_IF_ERROR(parts_.audit->Sync());
+  if (parts_.checkpoints != nullptr) {
+    D2G_RETURN_IF_ERROR(parts_.checkpoints->Start(state_, parts_.step->State()));
+  }
+  last_checkpoint_step_ = state_.step;
+  local_metrics_["checkpoint_seconds"] = absl::ToDoubleSeconds(clock_->SteadyNow() - start);
+  ReportStep(agreed);
+  return absl::OkStatus();
+}
+
+// Rank 0 waits for its writer, the others for rank 0: none is done before the checkpoint counts.
+absl::Status TrainingLoop::WaitForCommit(absl::Duration timeout) {
+  if (parts_.checkpoints != nullptr) {
+    while (true) {
+      const absl::Duration slice = std::min(timeout, absl::Seconds(10));
+      const absl::Status status = parts_.checkpoints->Wait(slice);
+      if (!absl::IsDeadlineExceeded(status)) {
+        D2G_RETURN_IF_ERROR(status);
+        break;
+      }
+      if (parts_.stop->load()) timeout = std::min(timeout, options_.stop_commit_timeout);
+      timeout -= slice;
+      if (timeout <= absl::ZeroDuration()) return status;
+      Report(agent::kPhaseCheckpoint);
+    }
+  }
+  Report(agent::kPhaseDataWait);
+  parts_.group->Barrier();
+  return absl::OkStatus();
+}
+
+void TrainingLoop::Report(const char* phase, const std::map<std::string, double>& metrics) {
+  agent::RankReport report;
+  report.phase = phase;
+  report.step = state_.step;
+  report.metrics = metrics;
+  const absl::Status written = parts_.status->Write(report);
+  if (!written.ok()) common::LogWarn("could not report to the agent", {{"error", written}});
+}
+
+void TrainingLoop::ReportStep(const ControlResult& agreed) {
+  std::map<std::string, double> metrics = local_metrics_;
+  for (const auto& [name, value] : agreed.metrics) {
+    const auto shown = ShownNames().find(name);
+    metrics[shown == ShownNames().end() ? "loss_" + name : shown->second] = value;
+  }
+  not_finite_steps_ += agreed.not_finite;
+  metrics["not_finite_total"] = static_cast<double>(not_finite_steps_);
+  metrics["epoch"] = static_cast<double>(state_.cursor.epoch);
+  metrics["samples_total"] = static_cast<double>(state_.samples);
+  metrics["skipped_total"] = static_cast<double>(state_.skipped);
+  metrics["data_wait_seconds_total"] = absl::ToDoubleSeconds(parts_.reader->wait_time());
+  metrics["step_seconds_total"] = absl::ToDoubleSeconds(step_time_);
+  metrics["allreduce_seconds_total"] = absl::ToDoubleSeconds(allreduce_time_);
+  Report(agent::kPhaseStep, metrics);
+}
+
+}  // namespace d2g::trainer

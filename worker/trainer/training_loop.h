@@ -1,0 +1,113 @@
+// The training loop of one rank.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "services/common/clock.h"
+#include "worker/agent/rank_channel.h"
+#include "worker/collective/gradient_bucket.h"
+#include "worker/collective/process_group.h"
+#include "worker/recipe/train_step.h"
+#include "worker/trainer/audit_log.h"
+#include "worker/trainer/batch_reader.h"
+#include "worker/trainer/checkpoint_writer.h"
+#include "worker/trainer/control_channel.h"
+#include "worker/trainer/micro_batches.h"
+#include "worker/trainer/text_cache.h"
+
+namespace d2g::trainer {
+
+struct TrainingLoopOptions {
+  // Optimiser steps in all, and between checkpoints.
+  int64_t steps = 1;
+  int64_t checkpoint_every = 500;
+  // First step that trains D; larger than `steps` without a GAN.
+  int64_t discriminator_start_step = 0;
+  MicroBatchOptions micro_batches;
+  // Names of the regression terms.
+  std::vector<std::string> regression_terms;
+  // Where training starts or goes on: step, cursor and counts; the fields that do not change during
+  // training are copied into every checkpoint.
+  CheckpointState state;
+  // How long a rank that was told to stop waits for its checkpoint to be committed.
+  absl::Duration stop_commit_timeout = absl::Seconds(60);
+};
+
+// The run fails when more than this share of samples is skipped, once kMinSamplesForShare were
+// read.
+inline constexpr double kMaxSkippedShare = 0.02;
+inline constexpr int64_t kMinSamplesForShare = 1000;
+// The run fails after this many steps in a row without finite gradients.
+inline constexpr int kMaxNotFiniteInARow = 5;
+
+// How a run ended.
+enum class TrainingEnd {
+  kDone,     // all steps are done and the last checkpoint is committed
+  kStopped,  // told to leave; what was done is in a committed checkpoint
+};
+
+// What the loop works with; all must outlive it. Only rank 0 has a checkpoint writer.
+struct TrainingParts {
+  collective::ProcessGroup* group = nullptr;
+  BatchReader* reader = nullptr;
+  TextCache* texts = nullptr;
+  recipe::TrainStep* step = nullptr;
+  CheckpointWriter* checkpoints = nullptr;
+  AuditLog* audit = nullptr;
+  agent::RankStatusWriter* status = nullptr;
+  // Set by a signal: checkpoint at the next step and leave.
+  const std::atomic<bool>* stop = nullptr;
+};
+
+// Not thread-safe. Losing the coordinator stops nothing: commits wait beside training, and only the
+// end of training waits for the last one.
+class TrainingLoop {
+ public:
+  TrainingLoop(TrainingLoopOptions options, TrainingParts parts);
+
+  // Trains to the end or until told to stop. An error names step and rank.
+  absl::StatusOr<TrainingEnd> Run();
+
+ private:
+  absl::StatusOr<TrainingEnd> RunSteps();
+  absl::StatusOr<RankBatch> NextBatch();
+  ControlResult Exchange(const RankBatch* batch);
+  absl::Status TrainOn(const RankBatch& batch, int64_t valid);
+  void AllReduce(const collective::GradientBuckets& gradients);
+  absl::Status CountSamples(const ControlResult& agreed);
+  absl::Status CheckFinite(const RankBatch& batch, bool skipped_update);
+  absl::Status Checkpoint();
+  absl::Status WaitForCommit(absl::Duration timeout);
+  std::string ParameterHash() const;
+  void Report(const char* phase, const std::map<std::string, double>& metrics = {});
+  void ReportStep(const ControlResult& agreed);
+
+  const TrainingLoopOptions options_;
+  const TrainingParts parts_;
+  const common::Clock* const clock_ = common::RealClock::Get();
+  ControlChannel control_;
+  collective::GradientBuckets generator_gradients_;
+  // Empty without D.
+  std::vector<collective::GradientBuckets> discriminator_gradients_;
+
+  CheckpointState state_;
+  int64_t last_checkpoint_step_;
+  int not_finite_in_a_row_ = 0;
+  int64_t not_finite_steps_ = 0;
+  // Of the step before, for the next exchange.
+  std::map<std::string, double> pending_metrics_;
+  bool pending_not_finite_ = false;
+  // Local figures that are reported as they are.
+  std::map<std::string, double> local_metrics_;
+  absl::Duration allreduce_time_;
+  absl::Duration step_time_;
+};
+
+}  // namespace d2g::trainer
