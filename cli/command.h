@@ -15,6 +15,13 @@ using Action = std::function<absl::StatusOr<int>()>;
 // Each adds a subcommand to `app`; its parse callback sets *action. Both must outlive the run.
 void AddUp(CLI::App& app, Action* action);
 void AddDown(CLI::App& app, Action* action);
+void AddSubmit(CLI::App& app, Action* action);
+void AddWatch(CLI::App& app, Action* action);
+void AddJobs(CLI::App& app, Action* action);
+void AddDescribe(CLI::App& app, Action* action);
+// cancel, pause and resume.
+void AddSteering(CLI::App& app, Action* action);
+void AddVerify(CLI::App& app, Action* action);
 void AddGenerate(CLI::App& app, Action* action);
 
 // Prints "d2g: MESSAGE" on stderr.

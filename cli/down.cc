@@ -24,11 +24,17 @@ namespace {
 constexpr absl::Duration kStopTimeout = absl::Seconds(120);
 constexpr absl::Duration kPollInterval = absl::Milliseconds(50);
 
+int NothingRuns(const std::string& data_dir) {
+  std::printf("no cluster is running on %s\n", data_dir.c_str());
+  return kExitOk;
+}
+
 absl::StatusOr<int> Down(const std::string& data_dir) {
-  // Nobody holds the lock: nothing runs, and a cluster file that is there was left by a crash.
-  if (access(data_dir.c_str(), F_OK) != 0 || DataDirLock::Take(data_dir).ok()) {
-    std::printf("no cluster is running on %s\n", data_dir.c_str());
-    return kExitOk;
+  if (access(data_dir.c_str(), F_OK) != 0) return NothingRuns(data_dir);
+  if (const auto lock = DataDirLock::Take(data_dir); lock.ok()) {
+    // A cluster file that is there nevertheless was left by a crash.
+    unlink(ClusterFilePath(data_dir).c_str());
+    return NothingRuns(data_dir);
   }
   const common::Clock& clock = *common::RealClock::Get();
   const absl::Duration deadline = clock.SteadyNow() + kStopTimeout;

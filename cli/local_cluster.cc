@@ -10,6 +10,9 @@ constexpr char kCoordinator[] = "coordinator";
 // Leaves time for a checkpoint of every rank.
 constexpr absl::Duration kTrainerGrace = absl::Seconds(60);
 
+// The agent gives its ranks GPUs by number itself.
+std::string TrainerDevice(const std::string& device) { return device.substr(0, device.find(':')); }
+
 std::string Loopback(int port) { return absl::StrCat("127.0.0.1:", port); }
 
 using Arguments = std::vector<std::string>;
@@ -61,19 +64,19 @@ std::vector<MemberSpec> LocalClusterMembers(const LocalClusterOptions& o) {
                          return argv;
                        }});
   }
-  members.push_back({.name = "trainer-0",
-                     .stage = 2,
-                     .serves_grpc = false,
-                     .grace = kTrainerGrace,
-                     .argv = [o](const common::Ports& ports, const std::string& port_file,
-                                 const AddressBook& addresses) {
-                       Arguments argv = Shared(o.bin_dir + "/d2g-trainer", ports, port_file);
-                       Append(argv,
-                              {"--coordinator", addresses.GrpcAddress(kCoordinator), "--slots",
-                               absl::StrCat(o.slots), "--device", o.device, "--rank-binary",
-                               o.bin_dir + "/d2g-rank", "--threads", absl::StrCat(o.threads)});
-                       return argv;
-                     }});
+  members.push_back(
+      {.name = "trainer-0",
+       .stage = 2,
+       .serves_grpc = false,
+       .grace = kTrainerGrace,
+       .argv = [o](const common::Ports& ports, const std::string& port_file,
+                   const AddressBook& addresses) {
+         Arguments argv = Shared(o.bin_dir + "/d2g-trainer", ports, port_file);
+         Append(argv, {"--coordinator", addresses.GrpcAddress(kCoordinator), "--slots",
+                       absl::StrCat(o.slots), "--device", TrainerDevice(o.device), "--rank-binary",
+                       o.bin_dir + "/d2g-rank", "--threads", absl::StrCat(o.threads)});
+         return argv;
+       }});
   return members;
 }
 

@@ -21,7 +21,8 @@ int Main(int argc, char** argv) {
   app.require_subcommand(1);
   app.footer(kFooter);
   Action action;
-  for (const auto add : {AddUp, AddDown, AddGenerate}) {
+  for (const auto add : {AddUp, AddDown, AddSubmit, AddWatch, AddJobs, AddDescribe, AddSteering,
+                         AddVerify, AddGenerate}) {
     add(app, &action);
   }
   try {

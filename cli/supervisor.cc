@@ -84,6 +84,8 @@ std::string Supervisor::PortFilePath(const Member& member) const {
 }
 
 absl::Status Supervisor::Start() {
+  // One that a crash left names processes that are gone.
+  unlink(ClusterFilePath(options_.data_dir).c_str());
   std::error_code error;
   for (const char* folder : {"/logs", "/run"}) {
     std::filesystem::create_directories(options_.data_dir + folder, error);

@@ -17,9 +17,15 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TORCH_FOLDERS = tuple(
     f"{prefix}worker/{name}/"
     for prefix in ("", "tests/")
-    for name in ("model", "recipe", "collective", "simulate", "evaluate", "export", "trainer")
+    for name in ("model", "recipe", "collective", "simulate", "evaluate", "export", "trainer", "main")
 ) + ("bench/",)
-TORCH_FILES = ("worker/torch_status.h", "worker/torch_status.cc", "tests/worker/torch_status_test.cc")
+TORCH_FILES = (
+    "worker/torch_status.h",
+    "worker/torch_status.cc",
+    "tests/worker/torch_status_test.cc",
+    "tests/testing/tiny_teacher.cc",
+    "tests/testing/tiny_teacher.h",
+)
 TORCH_HEADER = re.compile(r'#include\s*[<"](torch/|ATen/|c10/|caffe2/|worker/model/torch_pch)')
 
 # Folder -> prefixes of our own headers that it must not include. Dependencies point one way.
@@ -37,7 +43,9 @@ FORBIDDEN_INCLUDES = {
 
 MAX_LINES = 500
 # Files that may be longer, each with its reason.
-LONG_FILES = {}
+LONG_FILES = {
+    "services/store/triple_store.cc": "one shard's rules: every decision of the store in one place",
+}
 
 # Split so that this file does not contain what it looks for.
 FORBIDDEN_WORDS = re.compile(
@@ -170,7 +178,8 @@ def check_scripts(files):
             yield f"{path}: {result.stderr.strip()}"
 
 
-METRIC = re.compile(r'"(d2g_[a-z0-9_]+)"')
+# A name that ends in _ is a prefix that the code completes.
+METRIC = re.compile(r'"(d2g_[a-z0-9_]*[a-z0-9])"')
 
 
 def metrics_in_code(files):

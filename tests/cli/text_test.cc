@@ -8,6 +8,7 @@
 #include "cli/format.h"
 #include "cli/progress.h"
 #include "cli/report.h"
+#include "cli/shard_audit.h"
 #include "cli/table.h"
 #include "google/protobuf/text_format.h"
 
@@ -160,6 +161,47 @@ TEST(Report, JobsTableHasARowAJob) {
   const std::string table = JobsTable({RunningJob(), done}, absl::FromUnixSeconds(7200));
   EXPECT_THAT(table, HasSubstr("jobs/a1  demo   running    simulate  512 / 2,048 triples  2 h"));
   EXPECT_THAT(table, HasSubstr("succeeded  -"));
+}
+
+common::v1::IndexRange Range(int64_t begin, int64_t end) {
+  common::v1::IndexRange range;
+  range.set_begin(begin);
+  range.set_end(end);
+  return range;
+}
+
+common::v1::DatasetRecipe TwoShards() {
+  return FromText<common::v1::DatasetRecipe>("block_size: 16 shard_count: 2");
+}
+
+TEST(ShardAudit, AllThereOnce) {
+  const AuditResult result =
+      AuditShards(TwoShards(),
+                  {{.shard = 0, .sealed = {Range(0, 16), Range(32, 40)}, .present = 24},
+                   {.shard = 1, .sealed = {Range(16, 32)}, .present = 16}},
+                  40);
+  EXPECT_THAT(result.problems, IsEmpty());
+  EXPECT_EQ(result.sealed, 40);
+  EXPECT_EQ(result.present, 40);
+}
+
+TEST(ShardAudit, FindsHolesStraysAndDamage) {
+  const AuditResult result = AuditShards(
+      TwoShards(),
+      {{.shard = 0, .sealed = {Range(0, 8), Range(10, 16), Range(20, 24)}, .bad = {"3: checksum"}},
+       {.shard = 1, .sealed = {Range(16, 32)}}},
+      40);
+  EXPECT_THAT(result.problems, ElementsAre("shard 0: triple 3: checksum",
+                                           "shard 0: holds [20, 24), which belong to shard 1",
+                                           "missing: [8, 10)", "missing: [32, 40)"));
+}
+
+TEST(ShardAudit, BoundsItsList) {
+  ShardReport shard{.shard = 0};
+  for (int i = 0; i < 100; ++i) shard.bad.push_back("x");
+  const AuditResult result = AuditShards(TwoShards(), {shard}, 0);
+  EXPECT_EQ(result.problems.size(), kMaxProblems);
+  EXPECT_EQ(result.problems.back(), "and 81 more");
 }
 
 }  // namespace

@@ -1,0 +1,135 @@
+// d2g watch: follows a job until it ends.
+#include "cli/watch.h"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "cli/command.h"
+#include "cli/exit_code.h"
+#include "cli/format.h"
+#include "cli/job_json.h"
+#include "cli/progress.h"
+#include "services/common/clock.h"
+#include "services/common/file_io.h"
+#include "services/common/retry.h"
+#include "services/common/status_macros.h"
+
+namespace d2g::cli {
+namespace {
+
+using coordinator::v1::Job;
+
+constexpr int kDefaultColumns = 100;
+
+// Prints a job's progress on stdout.
+class Screen {
+ public:
+  Screen() : terminal_(isatty(STDOUT_FILENO) == 1) {}
+
+  void Show(const Job& job) {
+    if (!terminal_) {
+      for (const std::string& line : plain_.Update(job, common::RealClock::Get()->SteadyNow())) {
+        std::printf("%s\n", line.c_str());
+      }
+      std::fflush(stdout);
+      return;
+    }
+    std::string out;
+    // Back to the first line of the last drawing, then each line cleared as it is written.
+    if (drawn_ > 0) absl::StrAppend(&out, "\x1b[", drawn_, "A");
+    const std::vector<std::string> lines = ProgressLines(job, Columns() - 1);
+    for (const std::string& line : lines) absl::StrAppend(&out, line, "\x1b[K\n");
+    absl::StrAppend(&out, "\x1b[J");
+    drawn_ = lines.size();
+    std::fwrite(out.data(), 1, out.size(), stdout);
+    std::fflush(stdout);
+  }
+
+  // A line that stays, below the drawing.
+  void Note(const std::string& line) {
+    std::printf("%s\n", line.c_str());
+    std::fflush(stdout);
+    drawn_ = 0;
+  }
+
+ private:
+  static int Columns() {
+    winsize size = {};
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return kDefaultColumns;
+    return size.ws_col;
+  }
+
+  const bool terminal_;
+  PlainProgress plain_;
+  size_t drawn_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<int> WatchUntilEnd(CoordinatorLink& link, const std::string& name,
+                                  const WatchOptions& options) {
+  Screen screen;
+  Job last;
+  absl::Status state_file_status;
+  absl::Time lost_at = absl::InfiniteFuture();
+  const auto seen = [&](const Job& job) {
+    if (lost_at != absl::InfiniteFuture()) {
+      screen.Note(
+          absl::StrCat("the coordinator is back after ", DurationText(absl::Now() - lost_at)));
+      lost_at = absl::InfiniteFuture();
+    }
+    last = job;
+    screen.Show(job);
+    if (!options.state_file.empty() && state_file_status.ok()) {
+      state_file_status = common::WriteFileAtomically(options.state_file, ToJson(job));
+      if (!state_file_status.ok()) PrintError(std::string(state_file_status.message()));
+    }
+  };
+  for (;;) {
+    const absl::Status status = link.WatchJob(name, seen);
+    if (IsFinal(last.state())) break;
+    if (status.ok()) {
+      // Ended between two looks: the final state is one call away.
+      D2G_ASSIGN_OR_RETURN(const Job job, link.GetJob(name));
+      seen(job);
+      continue;
+    }
+    // Before the first answer a wrong address is the likelier reason.
+    if (!common::IsRetryable(status) || last.name().empty()) return status;
+    if (lost_at == absl::InfiniteFuture()) {
+      lost_at = absl::Now() - CoordinatorLink::kPatience;
+      screen.Note("the coordinator is away; reconnecting");
+    }
+    if (absl::Now() - lost_at > options.patience) return status;
+  }
+  return last.state() == Job::STATE_SUCCEEDED ? kExitOk : kExitJobFailed;
+}
+
+void AddWatch(CLI::App& app, Action* action) {
+  struct Flags {
+    CoordinatorFlags coordinator;
+    WatchOptions options;
+    std::string job;
+  };
+  auto flags = std::make_shared<Flags>();
+  CLI::App* watch = app.add_subcommand("watch", "Follow a job until it ends");
+  watch->add_option("JOB", flags->job, "The job's name, as printed by submit")->required();
+  AddCoordinatorFlags(watch, &flags->coordinator);
+  common::AddDurationFlag(watch, "--patience", &flags->options.patience,
+                          "How long a coordinator that went away is waited for");
+  watch->add_option("--state-file", flags->options.state_file,
+                    "Keep the job as last seen in this file, as JSON");
+  watch->callback([flags, action] {
+    *action = [flags]() -> absl::StatusOr<int> {
+      D2G_ASSIGN_OR_RETURN(const auto link, CoordinatorLink::Open(flags->coordinator));
+      return WatchUntilEnd(*link, JobName(flags->job), flags->options);
+    };
+  });
+}
+
+}  // namespace d2g::cli

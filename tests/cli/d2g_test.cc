@@ -1,0 +1,263 @@
+// The real d2g against a real coordinator: what it prints, how it ends, and what it leaves alone.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
+#include "services/common/port_file.h"
+#include "tests/testing/process.h"
+#include "tests/testing/sample_model.h"
+#include "tests/testing/temp_dir.h"
+#include "tests/testing/wait.h"
+
+namespace d2g {
+namespace {
+
+using ::testing::AllOf;
+using testing::ExitResult;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using testing::Process;
+using testing::RunProcess;
+using ::testing::StartsWith;
+using testing::TempDir;
+using testing::WaitFor;
+
+// Exit codes as the user guide documents them.
+constexpr int kOk = 0, kBadInput = 3, kCannotReach = 4, kJobFailed = 5;
+
+constexpr char kJob[] = R"(display_name: sample
+teacher: {path: teacher}
+prompts: {path: prompts.txt}
+simulate:
+  triples: 64
+  block_size: 16
+  holdout_every: 4
+train:
+  steps: 10
+  global_batch: 4
+output_dir: output
+)";
+
+// Path -> content of every file under a folder.
+std::map<std::string, std::string> FilesUnder(const std::string& folder) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder)) {
+    std::stringstream content;
+    if (entry.is_regular_file()) content << std::ifstream(entry.path()).rdbuf();
+    files[entry.path().string()] = content.str();
+  }
+  return files;
+}
+
+class D2gTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    testing::WriteSampleModel(Input("teacher"));
+    testing::WriteSampleFile(Input("prompts.txt"), "a red shoe\na blue shoe\n");
+    WriteJob(kJob);
+    StartCoordinator();
+  }
+
+  std::string Input(const std::string& name) const { return dir_.File("in/" + name); }
+  void WriteJob(const std::string& text) { testing::WriteSampleFile(Input("job.yaml"), text); }
+
+  void StartCoordinator() {
+    const std::string port_file = dir_.File("ports.json");
+    std::filesystem::remove(port_file);
+    coordinator_ = std::make_unique<Process>(std::vector<std::string>{
+        "d2g-coordinator", "--listen", absl::StrCat("127.0.0.1:", port_), "--data-dir",
+        dir_.File("coordinator"), "--shards", "1", "--port-file", port_file});
+    ASSERT_TRUE(WaitFor([&] {
+      const auto ports = common::ReadPortFile(port_file);
+      if (ports.ok()) port_ = ports->grpc;
+      return ports.ok();
+    })) << coordinator_->Output();
+  }
+
+  std::string Address() const { return absl::StrCat("127.0.0.1:", port_); }
+
+  std::vector<std::string> Command(std::vector<std::string> arguments) const {
+    arguments.insert(arguments.begin(), "d2g");
+    arguments.insert(arguments.end(), {"--coordinator", Address()});
+    return arguments;
+  }
+  ExitResult D2g(std::vector<std::string> arguments) const {
+    return RunProcess(Command(std::move(arguments)));
+  }
+
+  // Submits and expects one line of error, that nothing was stored and that no file changed.
+  std::string SubmitBadJob() {
+    const auto before = FilesUnder(dir_.File("in"));
+    const ExitResult result = D2g({"submit", Input("job.yaml")});
+    EXPECT_EQ(result.code, kBadInput) << result.output;
+    EXPECT_THAT(result.output, StartsWith("d2g: " + Input("job.yaml")));
+    EXPECT_EQ(result.output.find('\n'), result.output.size() - 1) << result.output;
+    EXPECT_EQ(FilesUnder(dir_.File("in")), before);
+    EXPECT_THAT(D2g({"jobs"}).output, Not(HasSubstr("jobs/")));
+    return result.output;
+  }
+
+  std::string SubmitGoodJob() {
+    const ExitResult result = D2g({"submit", Input("job.yaml")});
+    EXPECT_EQ(result.code, kOk) << result.output;
+    EXPECT_THAT(result.output, StartsWith("jobs/"));
+    return std::string(absl::StripSuffix(result.output, "\n"));
+  }
+
+  TempDir dir_;
+  int port_ = 0;
+  std::unique_ptr<Process> coordinator_;
+};
+
+TEST_F(D2gTest, UnknownField) {
+  WriteJob(absl::StrReplaceAll(kJob, {{"steps: 10", "stpes: 10"}}));
+  EXPECT_THAT(SubmitBadJob(), HasSubstr(":9: train.stpes: unknown field; did you mean 'steps'?"));
+}
+
+TEST_F(D2gTest, NegativeCountsNameValueAndLimit) {
+  WriteJob(
+      absl::StrReplaceAll(kJob, {{"triples: 64", "triples: -64"}, {"steps: 10", "steps: -1"}}));
+  EXPECT_THAT(SubmitBadJob(), AllOf(HasSubstr("simulate.triples: -64"), HasSubstr("1000000000"),
+                                    HasSubstr("train.steps: -1"), HasSubstr("100000000")));
+}
+
+TEST_F(D2gTest, TeacherWithAMissingFile) {
+  std::filesystem::remove(Input("teacher/vae/diffusion_pytorch_model.safetensors"));
+  EXPECT_THAT(SubmitBadJob(), AllOf(HasSubstr("teacher.path: "),
+                                    HasSubstr("vae/diffusion_pytorch_model.safetensors")));
+}
+
+TEST_F(D2gTest, TeacherWithATruncatedFile) {
+  const std::string file = Input("teacher/unet/diffusion_pytorch_model.safetensors");
+  const auto size = std::filesystem::file_size(file);
+  std::filesystem::resize_file(file, size - 5);
+  EXPECT_THAT(SubmitBadJob(),
+              AllOf(HasSubstr("teacher.path: "), HasSubstr(file), HasSubstr(absl::StrCat(size)),
+                    HasSubstr(absl::StrCat(size - 5))));
+}
+
+TEST_F(D2gTest, PromptListWithAnEmptyLine) {
+  testing::WriteSampleFile(Input("prompts.txt"), "a shoe\n\na coat\n");
+  EXPECT_THAT(SubmitBadJob(), AllOf(HasSubstr("prompts.txt"), HasSubstr("line 2 is empty")));
+}
+
+TEST_F(D2gTest, PromptListWithAnOverlongLine) {
+  testing::WriteSampleFile(Input("prompts.txt"), "a shoe\n" + std::string(1001, 'x') + "\n");
+  EXPECT_THAT(SubmitBadJob(), HasSubstr("line 2 has 1001 bytes; the limit is 1000"));
+}
+
+TEST_F(D2gTest, FilesThatAreNotThere) {
+  std::filesystem::remove(Input("prompts.txt"));
+  EXPECT_THAT(SubmitBadJob(), HasSubstr("prompts.path: " + Input("prompts.txt")));
+  std::filesystem::remove(Input("job.yaml"));
+  const ExitResult result = D2g({"submit", Input("job.yaml")});
+  EXPECT_EQ(result.code, kBadInput);
+  EXPECT_THAT(result.output, HasSubstr(Input("job.yaml")));
+}
+
+TEST_F(D2gTest, PortInUse) {
+  const ExitResult result =
+      RunProcess({"d2g", "up", "--data-dir", dir_.File("new"), "--port", absl::StrCat(port_)});
+  EXPECT_EQ(result.code, kBadInput);
+  EXPECT_THAT(result.output, AllOf(StartsWith(absl::StrCat("d2g: --port ", port_, ": ")),
+                                   HasSubstr("Address already in use")));
+  EXPECT_FALSE(std::filesystem::exists(dir_.File("new")));
+}
+
+TEST_F(D2gTest, WrongCoordinatorAddress) {
+  port_ = 1;  // nobody listens there
+  const ExitResult nobody = D2g({"jobs"});
+  EXPECT_EQ(nobody.code, kCannotReach);
+  EXPECT_THAT(nobody.output, StartsWith("d2g: cannot reach the coordinator at 127.0.0.1:1 (from "
+                                        "--coordinator)"));
+  const ExitResult nonsense = RunProcess({"d2g", "jobs", "--coordinator", "nonsense"});
+  EXPECT_EQ(nonsense.code, kBadInput);
+  EXPECT_THAT(nonsense.output, HasSubstr("nonsense"));
+  const ExitResult none = RunProcess({"d2g", "jobs", "--data-dir", dir_.File("new")});
+  EXPECT_EQ(none.code, kCannotReach);
+  EXPECT_THAT(none.output, HasSubstr("start one with d2g up"));
+  EXPECT_FALSE(std::filesystem::exists(dir_.File("new")));
+}
+
+TEST_F(D2gTest, UnknownJob) {
+  for (const char* command : {"describe", "watch", "cancel", "verify"}) {
+    const ExitResult result = D2g({command, "nobody"});
+    EXPECT_EQ(result.code, kBadInput) << command << ": " << result.output;
+    EXPECT_THAT(result.output, HasSubstr("jobs/nobody"));
+  }
+}
+
+TEST_F(D2gTest, ValidateOnlyStoresNothing) {
+  const ExitResult result = D2g({"submit", Input("job.yaml"), "--validate-only"});
+  EXPECT_EQ(result.code, kOk) << result.output;
+  EXPECT_THAT(result.output, HasSubstr("is a valid job"));
+  EXPECT_THAT(D2g({"jobs"}).output, Not(HasSubstr("jobs/")));
+}
+
+TEST_F(D2gTest, TheSameRequestIdGivesTheSameJob) {
+  const std::vector<std::string> submit = {"submit", Input("job.yaml"), "--request-id", "r1"};
+  const std::string first = D2g(submit).output;
+  EXPECT_THAT(first, StartsWith("jobs/"));
+  EXPECT_EQ(D2g(submit).output, first);
+  // Another job may not write where this one does.
+  const ExitResult second = D2g({"submit", Input("job.yaml")});
+  EXPECT_EQ(second.code, kBadInput);
+  EXPECT_THAT(second.output, AllOf(HasSubstr("output_dir: "), HasSubstr("is in use by jobs/")));
+}
+
+TEST_F(D2gTest, ShowsAndSteersAJob) {
+  const std::string job = SubmitGoodJob();
+  EXPECT_THAT(D2g({"jobs"}).output, AllOf(HasSubstr(job), HasSubstr("sample"), HasSubstr("running"),
+                                          HasSubstr("0 / 64 triples")));
+  EXPECT_THAT(D2g({"describe", job}).output,
+              AllOf(HasSubstr(Input("teacher")), HasSubstr("0 / 10 steps"),
+                    HasSubstr("1 of 1 shards down")));
+  EXPECT_THAT(D2g({"describe", job, "--json"}).output,
+              AllOf(HasSubstr(R"("state": "STATE_RUNNING")"), HasSubstr(R"("triples": "64")")));
+  EXPECT_EQ(D2g({"describe", job, "--section", "evaluation"}).code, kBadInput);
+  EXPECT_THAT(D2g({"pause", job}).output, HasSubstr(job + " is paused"));
+  EXPECT_THAT(D2g({"resume", job}).output, HasSubstr(job + " is running"));
+  EXPECT_THAT(D2g({"cancel", job}).output, HasSubstr(job + " is cancelled"));
+  const ExitResult watched = D2g({"watch", job});
+  EXPECT_EQ(watched.code, kJobFailed);
+  EXPECT_THAT(watched.output, HasSubstr("cancelled"));
+  const ExitResult too_late = D2g({"resume", job});
+  EXPECT_EQ(too_late.code, kBadInput);
+  EXPECT_THAT(too_late.output, HasSubstr(job));
+}
+
+TEST_F(D2gTest, WatchOutlivesTheCoordinator) {
+  const std::string job = SubmitGoodJob();
+  Process watch(Command({"watch", job, "--state-file", dir_.File("seen.json")}));
+  ASSERT_TRUE(WaitFor([&] { return std::filesystem::exists(dir_.File("seen.json")); }))
+      << watch.Output();
+  coordinator_->Signal(SIGKILL);
+  coordinator_->Wait();
+  StartCoordinator();  // on the same port
+  EXPECT_TRUE(watch.Running()) << watch.Output();
+  EXPECT_EQ(D2g({"cancel", job}).code, kOk);
+  const ExitResult result = watch.Wait();
+  EXPECT_EQ(result.code, kJobFailed) << result.output;
+  EXPECT_THAT(result.output, HasSubstr("cancelled"));
+}
+
+TEST_F(D2gTest, SetOverridesTheFile) {
+  const ExitResult result =
+      D2g({"submit", Input("job.yaml"), "--set", "train.steps=-7", "--validate-only"});
+  EXPECT_EQ(result.code, kBadInput);
+  EXPECT_THAT(result.output, HasSubstr("train.steps: -7"));
+}
+
+}  // namespace
+}  // namespace d2g

@@ -1,0 +1,29 @@
+// The sample jobs under deploy/jobs are job files.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <filesystem>
+
+#include "cli/job_file.h"
+
+namespace d2g::cli {
+namespace {
+
+TEST(SampleJobs, AreReadable) {
+  int count = 0;
+  const std::filesystem::path folder = std::filesystem::path(std::getenv("D2G_SOURCE_DIR"));
+  for (const auto& entry : std::filesystem::directory_iterator(folder / "deploy/jobs")) {
+    ++count;
+    const auto spec = LoadJobFile(entry.path().string());
+    ASSERT_TRUE(spec.ok()) << spec.status();
+    EXPECT_FALSE(spec->teacher().path().empty()) << entry.path();
+    EXPECT_FALSE(spec->prompts().path().empty()) << entry.path();
+    EXPECT_GT(spec->simulate().triples(), 0) << entry.path();
+    EXPECT_GT(spec->train().steps(), 0) << entry.path();
+    EXPECT_TRUE(std::filesystem::path(spec->output_dir()).is_absolute()) << entry.path();
+  }
+  EXPECT_GE(count, 2);
+}
+
+}  // namespace
+}  // namespace d2g::cli
