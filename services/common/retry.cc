@@ -28,14 +28,19 @@ bool IsRetryable(const absl::Status& status) {
 absl::Status RetryUntil(absl::Time deadline, absl::FunctionRef<absl::Status()> call,
                         const RetryOptions& options) {
   Backoff backoff(options.backoff);
+  absl::Status unavailable;
   while (true) {
     if (options.stop != nullptr && options.stop->HasBeenNotified()) {
       return absl::CancelledError("stopped while retrying");
     }
     const absl::Status status = call();
     if (status.ok() || !IsRetryable(status)) return status;
+    if (absl::IsUnavailable(status)) unavailable = status;
     const absl::Duration left = deadline - absl::Now();
-    if (left <= absl::ZeroDuration()) return Annotate(status, "gave up retrying");
+    if (left <= absl::ZeroDuration()) {
+      // An attempt cut short by the deadline itself says less than why the ones before it failed.
+      return Annotate(unavailable.ok() ? status : unavailable, "gave up retrying");
+    }
     const absl::Duration wait = std::min(left, backoff.Next());
     if (options.stop == nullptr) {
       absl::SleepFor(wait);

@@ -4,13 +4,12 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
 #include "services/common/address.h"
-#include "services/common/rpc_metrics.h"
+#include "services/common/rpc_observer.h"
 #include "services/common/status_macros.h"
 
 namespace d2g::common {
@@ -50,12 +49,10 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.SetMaxSendMessageSize(kMaxMessageBytes);
   for (grpc::Service* service : services) builder.RegisterService(service);
-  if (options.metrics != nullptr) {
-    std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> factories;
-    factories.push_back(MakeRpcMetrics(options.metrics));
-    builder.experimental().SetInterceptorCreators(std::move(factories));
-  }
   std::unique_ptr<RpcServer> server(new RpcServer());
+  std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> observers;
+  observers.push_back(MakeRpcObserver(options.metrics, &server->calls_));
+  builder.experimental().SetInterceptorCreators(std::move(observers));
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr || port == 0) {
     D2G_RETURN_IF_ERROR(ExplainListenFailure(address));
@@ -75,7 +72,10 @@ void RpcServer::SetServing(bool serving) {
 void RpcServer::Shutdown(absl::Duration grace) {
   if (server_ == nullptr) return;
   SetServing(false);
-  server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
+  // gRPC's own graceful shutdown also waits for idle connections, and a client that makes no call
+  // may take seconds to notice that its connection should go.
+  calls_.WaitForNone(grace);
+  server_->Shutdown(std::chrono::system_clock::now());
   server_->Wait();
 }
 

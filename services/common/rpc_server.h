@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "grpcpp/server.h"
 #include "services/common/metrics.h"
+#include "services/common/rpc_observer.h"
 
 namespace d2g::common {
 
@@ -43,13 +44,15 @@ class RpcServer {
   // What the health service answers; true from the start.
   void SetServing(bool serving);
 
-  // Health says not serving, no new calls; calls in flight have `grace` to end, then are cancelled.
-  // Returns when all have ended (so every reactor must finish when cancelled). Idempotent.
+  // Health says not serving; calls in flight have `grace` to end, then all are cancelled. Returns
+  // when they have ended (so every reactor must finish when cancelled). Idempotent.
   void Shutdown(absl::Duration grace);
 
  private:
   RpcServer() = default;
 
+  // Outlives the server.
+  CallsInFlight calls_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
   std::string address_;

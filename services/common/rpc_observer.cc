@@ -1,4 +1,4 @@
-#include "services/common/rpc_metrics.h"
+#include "services/common/rpc_observer.h"
 
 #include <chrono>
 #include <string>
@@ -23,11 +23,18 @@ std::string ShortMethod(absl::string_view method) {
 
 class Interceptor final : public grpc::experimental::Interceptor {
  public:
-  Interceptor(Metrics* metrics, const char* method)
-      : metrics_(metrics), method_(ShortMethod(method)), start_(std::chrono::steady_clock::now()) {}
+  Interceptor(Metrics* metrics, CallsInFlight* calls, const char* method)
+      : metrics_(metrics),
+        calls_(calls),
+        method_(ShortMethod(method)),
+        start_(std::chrono::steady_clock::now()) {
+    calls_->Begin();
+  }
+  ~Interceptor() override { calls_->End(); }
 
   void Intercept(InterceptorBatchMethods* methods) override {
-    if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_STATUS)) {
+    if (metrics_ != nullptr &&
+        methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_STATUS)) {
       const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start_;
       const auto code = static_cast<absl::StatusCode>(methods->GetSendStatus().error_code());
       metrics_
@@ -44,26 +51,44 @@ class Interceptor final : public grpc::experimental::Interceptor {
 
  private:
   Metrics* const metrics_;
+  CallsInFlight* const calls_;
   const std::string method_;
   const std::chrono::steady_clock::time_point start_;
 };
 
 class Factory final : public grpc::experimental::ServerInterceptorFactoryInterface {
  public:
-  explicit Factory(Metrics* metrics) : metrics_(metrics) {}
+  Factory(Metrics* metrics, CallsInFlight* calls) : metrics_(metrics), calls_(calls) {}
   grpc::experimental::Interceptor* CreateServerInterceptor(ServerRpcInfo* info) override {
-    return new Interceptor(metrics_, info->method());
+    return new Interceptor(metrics_, calls_, info->method());
   }
 
  private:
   Metrics* const metrics_;
+  CallsInFlight* const calls_;
 };
 
 }  // namespace
 
-std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> MakeRpcMetrics(
-    Metrics* metrics) {
-  return std::make_unique<Factory>(metrics);
+void CallsInFlight::Begin() {
+  absl::MutexLock lock(&mutex_);
+  ++count_;
+}
+
+void CallsInFlight::End() {
+  absl::MutexLock lock(&mutex_);
+  --count_;
+}
+
+bool CallsInFlight::WaitForNone(absl::Duration timeout) {
+  const auto none = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return count_ == 0; };
+  absl::MutexLock lock(&mutex_);
+  return mutex_.AwaitWithTimeout(absl::Condition(&none), timeout);
+}
+
+std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> MakeRpcObserver(
+    Metrics* metrics, CallsInFlight* calls) {
+  return std::make_unique<Factory>(metrics, calls);
 }
 
 }  // namespace d2g::common
