@@ -50,7 +50,8 @@ struct RetryOptions {
 bool IsRetryable(const absl::Status& status);
 
 // Calls until it succeeds, fails with a status that IsRetryable refuses, `deadline` passes (the
-// last status, its message telling that time ran out) or `stop` is notified. Calls at least once.
+// last UNAVAILABLE status if there was one, else the last; its message tells that time ran out) or
+// `stop` is notified. Calls at least once.
 absl::Status RetryUntil(absl::Time deadline, absl::FunctionRef<absl::Status()> call,
                         const RetryOptions& options = {});
 
