@@ -44,7 +44,6 @@ FORBIDDEN_INCLUDES = {
 MAX_LINES = 500
 # Files that may be longer, each with its reason.
 LONG_FILES = {
-    "services/store/triple_store.cc": "one shard's rules: every decision of the store in one place",
 }
 
 # Split so that this file does not contain what it looks for.
