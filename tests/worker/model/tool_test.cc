@@ -1,0 +1,185 @@
+// The real d2g-model program: pictures against diffusers, and what bad input gives.
+#include <gmock/gmock.h>
+#include <png.h>
+#include <sys/wait.h>
+
+#include <array>
+#include <cstdio>
+
+#include "tests/worker/model/golden.h"
+#include "tests/worker/model/temp_folder.h"
+#include "worker/model/json_config.h"
+#include "worker/model/png.h"
+
+namespace d2g::model {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+struct Ended {
+  int code = 0;
+  std::string output;  // stdout and stderr
+};
+
+Ended RunTool(const std::vector<std::string>& arguments) {
+  std::string command = std::string(std::getenv("D2G_BIN_DIR")) + "/d2g-model";
+  for (const std::string& argument : arguments) command += " '" + argument + "'";
+  FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
+  Ended ended;
+  std::array<char, 4096> buffer{};
+  size_t got = 0;
+  while ((got = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0) {
+    ended.output.append(buffer.data(), got);
+  }
+  const int status = ::pclose(pipe);
+  ended.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  return ended;
+}
+
+at::Tensor ReadGrey(const std::string& path) {
+  png_image image{};
+  image.version = PNG_IMAGE_VERSION;
+  EXPECT_NE(png_image_begin_read_from_file(&image, path.c_str()), 0) << image.message;
+  image.format = PNG_FORMAT_GRAY;
+  at::Tensor pixels = at::zeros({image.height, image.width, 1}, at::kByte);
+  EXPECT_NE(png_image_finish_read(&image, nullptr, pixels.data_ptr(), 0, nullptr), 0);
+  return pixels;
+}
+
+std::vector<std::string> Generate(const std::string& model, const std::string& out,
+                                  std::vector<std::string> more = {}) {
+  std::vector<std::string> arguments = {"generate", "--model",   model, "--out",
+                                        out,        "--threads", "1"};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+TEST(ToolTest, GridIsWhatThePipelineDraws) {
+  const TempFolder folder;
+  for (const std::string& name : GoldenCases("pipeline")) {
+    SCOPED_TRACE(name);
+    const TensorMap golden = Golden(name);
+    std::vector<std::string> arguments = {
+        "--columns", "2", "--gap", "1", "--noise", GoldenFolder(name) + "/golden.safetensors"};
+    for (const auto& prompt : ReadJsonFile(GoldenFolder(name) + "/prompts.json")) {
+      arguments.push_back("--prompt");
+      arguments.push_back(prompt.get<std::string>());
+    }
+    // A student's one step without guidance and a teacher's 50 with 3 are the defaults.
+    if (name.find("overruled") != std::string::npos) {
+      for (const char* more : {"--steps", "10", "--guidance", "7.5"}) arguments.push_back(more);
+    }
+    const Ended ended = RunTool(Generate(GoldenFolder(name), folder / "grid.png", arguments));
+    ASSERT_EQ(ended.code, 0) << ended.output;
+    const at::Tensor grid = ReadGrey(folder / "grid.png").to(at::kInt);
+    const at::Tensor expected = MakeGrid(golden.at("pictures"), 2, 1).to(at::kInt);
+    ASSERT_EQ(grid.sizes(), expected.sizes());
+    EXPECT_LE((grid - expected).abs().max().item<int>(), 2);
+  }
+}
+
+TEST(ToolTest, SeedAndSavedNoiseGiveTheSamePicture) {
+  const TempFolder folder;
+  const std::string model = GoldenFolder("pipeline/student_399_sample");
+  auto run = [&](const std::string& out, std::vector<std::string> more) {
+    more.insert(more.end(), {"--prompt", "a bag", "--count", "3"});
+    const Ended ended = RunTool(Generate(model, folder / out, more));
+    EXPECT_EQ(ended.code, 0) << ended.output;
+    return ReadFileToString(folder / out);
+  };
+  const std::string first = run("a.png", {"--seed", "5", "--save-noise", folder / "n"});
+  EXPECT_EQ(run("b.png", {"--seed", "5"}), first);
+  EXPECT_EQ(run("c.png", {"--noise", folder / "n"}), first);
+  EXPECT_NE(run("d.png", {"--seed", "6"}), first);
+  const at::Tensor noise = ReadSafetensors(folder / "n").at("noise");
+  EXPECT_EQ(noise.sizes(), at::IntArrayRef({3, 4, 8, 8}));
+}
+
+TEST(ToolTest, ComponentsRunAlone) {
+  const TempFolder folder;
+  const TensorMap golden = Golden("pipeline/teacher");
+  const std::string model = GoldenFolder("pipeline/teacher");
+  ASSERT_EQ(RunTool({"component", "--model", model, "--component", "tokenizer", "--text",
+                     "a photo of a dark slim t-shirt", "--out", folder / "ids"})
+                .code,
+            0);
+  ASSERT_EQ(RunTool({"component", "--model", model, "--component", "text_encoder", "--in",
+                     folder / "ids", "--out", folder / "hidden"})
+                .code,
+            0);
+  EXPECT_LE(RelativeDifference(ReadSafetensors(folder / "hidden").at("last_hidden_state")[0],
+                               golden.at("embeddings")[0]),
+            1e-4);
+  EXPECT_THAT(RunTool({"component", "--model", model, "--component", "unet", "--in", folder / "ids",
+                       "--out", folder / "x"})
+                  .output,
+              HasSubstr("has no tensor \"sample\""));
+  const Ended teacher = RunTool({"teacher", "--model", model, "--prompt", "a bag", "--seed", "1",
+                                 "--steps", "2", "--guidance", "2", "--out", folder / "latents"});
+  EXPECT_EQ(teacher.code, 0) << teacher.output;
+  EXPECT_EQ(ReadSafetensors(folder / "latents").at("latents").sizes(),
+            at::IntArrayRef({1, 4, 8, 8}));
+}
+
+TEST(ToolTest, BadInputIsNamedAndNothingIsLeft) {
+  const TempFolder folder;
+  const std::string model = GoldenFolder("pipeline/teacher");
+  const std::string out = folder / "x.png";
+  const std::string noise = folder / "noise";
+  WriteSafetensors(noise, {{"noise", at::zeros({2, 4, 8, 8})}});
+  WriteSafetensors(folder / "other", {{"z", at::zeros({2, 4, 8, 8})}});
+
+  const std::string cut = folder / "cut";
+  std::filesystem::copy(model, cut, std::filesystem::copy_options::recursive);
+  const std::string weights = cut + "/unet/diffusion_pytorch_model.safetensors";
+  const auto size = std::filesystem::file_size(weights);
+  std::filesystem::resize_file(weights, size / 2);
+
+  const struct {
+    std::vector<std::string> arguments;
+    int code;
+    std::vector<std::string> messages;
+  } kCases[] = {
+      {Generate("/none", out, {"--prompt", "x"}), 3, {"/none/model_index.json"}},
+      {Generate(cut, out, {"--prompt", "x"}),
+       3,
+       {weights, std::to_string(size), std::to_string(size / 2)}},
+      {Generate(model, out), 2, {"--prompt is required"}},
+      {Generate(model, out, {"--prompt", "x", "--steps", "0"}), 2, {"--steps"}},
+      {Generate(model, out, {"--prompt", "x", "--steps", "1001"}), 3, {"steps is 1001", "1000"}},
+      {Generate(model, out, {"--prompt", "x", "--count", "-1"}), 2, {"--count"}},
+      {Generate(model, out, {"--prompt", "\xff"}), 3, {"UTF-8", "byte 0"}},
+      {Generate(model, out, {"--prompt", "x", "--noise", folder / "other"}), 3, {"\"noise\""}},
+      {Generate(model, out, {"--prompt", "x", "--prompt", "y", "--prompt", "z", "--noise", noise}),
+       3,
+       {"2 noises for 3 prompts"}},
+      {Generate(model, out, {"--prompt", "x", "--dtype", "bf16"}), 3, {"bf16", "GPU"}},
+      {Generate(model, out, {"--prompt", "x", "--device", "toaster"}), 3, {"toaster"}},
+      {Generate(model, folder / "no/x.png", {"--prompt", "x", "--steps", "1"}), 3, {"no/x.png"}},
+      {{"generate", "--bogus"}, 2, {""}},
+      {{}, 2, {"subcommand"}},
+  };
+  for (const auto& item : kCases) {
+    const Ended ended = RunTool(item.arguments);
+    EXPECT_EQ(ended.code, item.code) << ended.output;
+    for (const std::string& message : item.messages) EXPECT_THAT(ended.output, HasSubstr(message));
+    EXPECT_THAT(ended.output, AllOf(Not(HasSubstr("Exception raised")), Not(HasSubstr("frame #"))));
+    EXPECT_FALSE(std::filesystem::exists(out));
+  }
+}
+
+TEST(ToolTest, LineageThatDoesNotFitIsRefused) {
+  const TempFolder folder;
+  const std::string student = folder / "student";
+  std::filesystem::copy(GoldenFolder("pipeline/student_399_sample"), student,
+                        std::filesystem::copy_options::recursive);
+  folder.Write("student/d2g.json", R"({"t0":999})");
+  const Ended ended = RunTool(Generate(student, folder / "x.png", {"--prompt", "x"}));
+  EXPECT_EQ(ended.code, 3);
+  EXPECT_THAT(ended.output, AllOf(HasSubstr("d2g.json"), HasSubstr("399")));
+}
+
+}  // namespace
+}  // namespace d2g::model
