@@ -56,8 +56,8 @@ TensorMap Evaluate(const ComponentOptions& options) {
   }
   if (options.component == "unet") {
     const UNet2DConditionModel model = UNet2DConditionModel::Load(options.model + "/unet");
-    return {{"sample",
-             model.Forward(input("sample"), input("timestep"), input("encoder_hidden_states"))}};
+    const at::Tensor sample = input("sample"), timestep = input("timestep");
+    return {{"sample", model.Forward(sample, timestep, input("encoder_hidden_states"))}};
   }
   const AutoencoderKL model = AutoencoderKL::Load(options.model + "/vae");
   if (options.component == "vae_encoder") {
