@@ -4,8 +4,7 @@ from pathlib import Path
 
 import torch
 
-from . import latents, pictures
-from .autoencoder import load_joint
+from . import autoencoder, latents, pictures
 from .classifier import accuracy, train_classifier
 from .sequential_net import AVERAGE, FLATTEN, HALVE, SequentialNet, block, config_of, linear
 from .workspace import Log, start, work_path
@@ -17,7 +16,7 @@ TAPS = {"tap0": 2, "tap1": 5, "tap2": 8, "tap3": 12, "tap4": 15, "logits": len(L
 
 
 def augment(x):
-    """Noise, shifts: the features should not be brittle off the exact latents."""
+    """Shifts and noise: the features should not be brittle off the exact latents."""
     x = pictures.shift(x, 1)
     return x + 0.1 * torch.rand(len(x), 1, 1, 1) * torch.randn_like(x)
 
@@ -31,7 +30,7 @@ def train():
     train_classifier(net, lambda i: augment(data["latents"][i]), len(data["labels"]), data["labels"], epochs=6,
                      name="latent-features", lr=3e-3)
     tests, test_labels = pictures.load("t10k")
-    found = latents.encode(load_joint(), tests)
+    found = latents.encode(autoencoder.load(), tests)
     Log("latent-features")(f"test accuracy {accuracy(net, found, test_labels):.4f}")
     net.save(work_path("latent-features"))
 

@@ -18,7 +18,7 @@ def make():
     if work_path("latents.pt").exists():
         return
     start(SEED)
-    vae = autoencoder.load_joint()
+    vae = autoencoder.load()
     images, labels = pictures.load_train()
     found = encode(vae, images)
     brightness, size = captions.attributes(images, labels)

@@ -1,8 +1,8 @@
-"""Makes everything anew, stage by stage; a stage that has its result is skipped, a broken one goes on from its checkpoint."""
+"""Makes everything, stage by stage: a finished stage is skipped, a broken one goes on from its checkpoint."""
 from . import autoencoder, evaluator, export, latent_features, latents, teacher, training_features
 
-STAGES = (evaluator.train, training_features.train, autoencoder.train, latents.make, autoencoder.sharpen,
-          latent_features.train, teacher.train, export.write)
+STAGES = (evaluator.train, training_features.train, autoencoder.train, latents.make, latent_features.train,
+          teacher.train, export.write)
 
 
 def main():

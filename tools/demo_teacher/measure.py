@@ -34,7 +34,7 @@ def diversity(features, prompt_of):
         if len(mine) > 1:
             total += torch.pdist(mine).sum().item()
             count += len(mine) * (len(mine) - 1) // 2
-    return total / count
+    return total / count if count else float("nan")
 
 
 @torch.no_grad()

@@ -47,9 +47,7 @@ def to_bytes(pictures):
     return ((pictures.squeeze(1).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
-def shift(batch, reach, generator=None):
-    """Moves each picture of a padded batch by up to `reach` pixels; the border stays black."""
-    moved = torch.empty_like(batch)
-    offsets = torch.randint(-reach, reach + 1, (2,), generator=generator).tolist()
-    moved.copy_(torch.roll(batch, offsets, dims=(-2, -1)))
-    return moved
+def shift(batch, reach):
+    """Moves a whole batch by up to `reach` cells each way; the border is black, so nothing visible wraps round."""
+    offsets = torch.randint(-reach, reach + 1, (2,)).tolist()
+    return torch.roll(batch, offsets, dims=(-2, -1))

@@ -3,12 +3,12 @@ from torch.nn import functional as F
 
 from . import pictures
 from .classifier import accuracy, train_classifier
-from .sequential_net import AVERAGE, FLATTEN, HALVE, RELU, SequentialNet, block, config_of, conv, linear, norm
+from .sequential_net import FLATTEN, HALVE, RELU, SequentialNet, block, config_of, conv, linear, norm
 from .workspace import Log, start, work_path
 
 SEED = 2002
 LAYERS = ([conv(1, 16, 5, 1, 2), norm(16), RELU, HALVE] + block(16, 32) + block(32, 32) + [HALVE] + block(32, 64)
-          + [AVERAGE, FLATTEN, linear(64, 10)])
+          + [HALVE, FLATTEN, linear(1024, 10)])
 TAPS = {"tap0": 2, "tap1": 9, "tap2": 13, "logits": len(LAYERS) - 1}
 
 

@@ -1,4 +1,5 @@
 """Where stages keep their results, and how they start: seeds, threads, logs."""
+import math
 import os
 import random
 import time
@@ -27,6 +28,14 @@ def save_atomically(value, path):
     temporary = Path(f"{path}.part")
     torch.save(value, temporary)
     os.replace(temporary, path)
+
+
+def cosine(step, steps, warm_up, floor):
+    """The learning rate's factor: linear warm-up, then half a cosine down to `floor`."""
+    if step < warm_up:
+        return (step + 1) / warm_up
+    progress = (step - warm_up) / max(1, steps - warm_up)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 class Log:
