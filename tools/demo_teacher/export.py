@@ -87,6 +87,8 @@ def write(models=MODELS):
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir()
         writer(fresh)
+        for path in fresh.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
         shutil.rmtree(models / name, ignore_errors=True)
         fresh.rename(models / name)
     (models / "demo-prompts.txt").write_text("".join(p + "\n" for p in captions.prompts()))

@@ -89,6 +89,7 @@ def main():
     options.add_argument("--models", type=Path, default=MODELS)
     options.add_argument("--count", type=int, default=4800, help="pictures in each set")
     options.add_argument("--guidance", type=float, nargs="+", default=[3.0])
+    options.add_argument("--steps", type=int, nargs="+", default=[50, 1])
     options.add_argument("--sheet", type=Path, help="write a sheet of samples here")
     chosen = options.parse_args()
     start(SEED)
@@ -111,8 +112,7 @@ def main():
         print(f"| {name} | " + " | ".join(f"{a:.3f}" for a in agrees)
               + f" | {distance:.2f} | {distance / base:.1f}x | {diversity(found, prompt_of):.2f} |{extra}", flush=True)
 
-    print(f"{len(images)} pictures a set, against {len(reference)} others; real classes "
-          f"{len(set(labels.tolist()))}")
+    print(f"{len(images)} pictures a set, against {len(reference)} others")
     print("| pictures | class | brightness | size | Frechet | of reals | diversity |\n" + "| --- " * 7 + "|")
     every = captions.prompts()
     own = captions.random_caption_indices(*captions.attributes(images, labels), labels)
@@ -127,13 +127,13 @@ def main():
     noise = torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(SEED))
     rows = [real[:20], rebuilt[:20]]
     for guidance in chosen.guidance:
-        for steps in (50, 1):
+        for steps in chosen.steps:
             began = time.time()
             latents = sample(pipe, prompts, noise, steps, guidance)
             rate = count / (time.time() - began)
             shown = decode(pipe, latents)
             rows.append(shown[:20])
-            report(f"teacher, {steps} steps, guidance {guidance:g}", shown, prompts, prompt_of, f" {rate:.1f}/s")
+            report(f"teacher, {steps} step{'s' * (steps > 1)}, guidance {guidance:g}", shown, prompts, prompt_of, f" {rate:.1f}/s")
     if chosen.sheet:
         sheet(rows, chosen.sheet)
 
