@@ -88,7 +88,7 @@ def main():
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--models", type=Path, default=MODELS)
     options.add_argument("--count", type=int, default=4800, help="pictures in each set")
-    options.add_argument("--guidance", type=float, nargs="+", default=[3.0])
+    options.add_argument("--guidance", type=float, nargs="+", default=[2.0, 3.0])
     options.add_argument("--steps", type=int, nargs="+", default=[50, 1])
     options.add_argument("--sheet", type=Path, help="write a sheet of samples here")
     chosen = options.parse_args()

@@ -13,7 +13,7 @@ CONFIG = dict(sample_size=8, in_channels=4, out_channels=4, layers_per_block=1, 
               down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
               up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=text.WIDTH,
               attention_head_dim=4, norm_num_groups=8, flip_sin_to_cos=True, freq_shift=0)
-STEPS = int(os.environ.get("TEACHER_STEPS", "6400"))
+STEPS = int(os.environ.get("TEACHER_STEPS", "6000"))
 BATCH, RATE, DROPOUT, EMA, SAVE_EVERY = 64, 1.2e-3, 0.1, 0.9995, 200
 EMPTY = 480  # the place of the empty prompt, after the 480 prompts
 
