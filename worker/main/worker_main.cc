@@ -17,6 +17,8 @@
 #include "services/common/version.h"
 #include "worker/agent/identity.h"
 #include "worker/agent/lease_loop.h"
+#include "worker/evaluate/evaluate.h"
+#include "worker/export/export.h"
 #include "worker/simulate/device.h"
 #include "worker/simulate/simulate_runner.h"
 
@@ -52,6 +54,10 @@ std::vector<std::unique_ptr<agent::TaskRunner>> MakeRunners(
     options.device = device;
     runners.push_back(std::make_unique<simulate::SimulateRunner>(options, client, metrics));
   }
+  if (wanted("evaluate")) {
+    runners.push_back(std::make_unique<evaluate::EvaluateRunner>(client, device.str()));
+  }
+  if (wanted("export")) runners.push_back(std::make_unique<exporter::ExportRunner>());
   return runners;
 }
 

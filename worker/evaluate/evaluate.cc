@@ -1,0 +1,240 @@
+#include "worker/evaluate/evaluate.h"
+
+#include <google/protobuf/util/json_util.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "services/common/file_io.h"
+#include "services/common/model_folder.h"
+#include "services/common/prompts.h"
+#include "services/common/status_macros.h"
+#include "services/store/triple_client.h"
+#include "worker/evaluate/measures.h"
+#include "worker/evaluate/pictures.h"
+#include "worker/model/png.h"
+#include "worker/recipe/student.h"
+#include "worker/torch_status.h"
+
+namespace d2g::evaluate {
+namespace {
+
+using coordinator::v1::EvaluateWork;
+using coordinator::v1::EvaluationReport;
+
+// How long prompts and triples are waited for while their server is away, in pieces after which
+// cancellation is looked at.
+constexpr absl::Duration kPatience = absl::Minutes(5);
+constexpr absl::Duration kPiece = absl::Seconds(3);
+constexpr int kDefaultGridColumns = 10;
+constexpr int kDefaultTimingRepeats = 20;
+
+// Thrown through LibTorch code to leave it when the task is cancelled.
+struct Stopped {};
+
+// The measures in which a student can close the gap to the teacher.
+constexpr const char* kQualityMeasures[] = {"frechet_distance", "class_agreement",
+                                            "paired_distance", "diversity"};
+
+void AddRow(const std::string& model, const HeldOut& held_out,
+            const std::vector<NamedInterval>& quality, const std::vector<NamedInterval>& times,
+            EvaluationReport* report) {
+  EvaluationReport::Row* row = report->add_rows();
+  row->set_model(model);
+  row->set_pictures(static_cast<int32_t>(held_out.size()));
+  for (const auto* measures : {&quality, &times}) {
+    for (const NamedInterval& measured : *measures) {
+      EvaluationReport::Measure* measure = row->add_measures();
+      measure->set_name(measured.name);
+      measure->set_value(measured.interval.value);
+      measure->set_low(measured.interval.low);
+      measure->set_high(measured.interval.high);
+    }
+  }
+}
+
+double Value(const std::vector<NamedInterval>& measures, const std::string& name) {
+  for (const NamedInterval& measured : measures) {
+    if (measured.name == name) return measured.interval.value;
+  }
+  return 0;
+}
+
+// The numeric part; throws what LibTorch and the model library throw, and Stopped.
+EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, const std::string& device,
+                         const std::string& folder, agent::TaskContext* context) {
+  const auto& spec = work.spec().evaluate();
+  const int columns = spec.grid_columns() > 0 ? spec.grid_columns() : kDefaultGridColumns;
+  const int repeats = spec.timing_repeats() > 0 ? spec.timing_repeats() : kDefaultTimingRepeats;
+  const int64_t total = 3 * held_out.size();
+  int64_t done = 0;
+  const Tick tick = [&](int64_t pictures) {
+    context->AddProgress();
+    done += pictures;
+    if (pictures > 0) context->SetDone(done, total);
+    if (context->cancelled()) throw Stopped();
+  };
+
+  const at::Device torch_device(device);
+  const model::TextToImageModel teacher =
+      model::TextToImageModel::Load(work.spec().teacher().path(), {.device = torch_device});
+  Evaluator evaluator = Evaluator::Load(spec.evaluator_path());
+  evaluator.network = evaluator.network.To(torch_device);
+  const recipe::StudentCheckpoint checkpoint =
+      recipe::StudentCheckpoint::Load(work.checkpoint_path());
+  const recipe::OneStepGenerator conversion = checkpoint.Conversion(teacher.scheduler());
+  const model::UNet2DConditionModel student = checkpoint.UNet(teacher.unet());
+  tick(0);
+
+  held_out.z = held_out.z.to(torch_device);
+  held_out.x = held_out.x.to(torch_device);
+  const at::Tensor text = EncodeAll(teacher, held_out.prompts);
+  const auto& solver = work.recipe().solver();
+  model::SolverOptions full{.steps = solver.steps(), .guidance = solver.guidance()};
+  if (!solver.timestep_spacing().empty()) full.spacing = solver.timestep_spacing();
+  model::SolverOptions single = full;
+  single.steps = 1;
+
+  context->SetPhase("pictures");
+  const ModelPictures solutions = TeacherSolutions(teacher, held_out, tick);
+  const ModelPictures teacher_one = TeacherPictures(teacher, held_out, text, single, tick);
+  const ModelPictures student_one =
+      StudentPictures(teacher, student, conversion, held_out, text, tick);
+
+  context->SetPhase("measure");
+  const std::vector<int64_t> labels = LabelsOf(evaluator, held_out);
+  auto quality = [&](const ModelPictures& made) {
+    auto measures = MeasureQuality(evaluator, held_out, labels, made, work.recipe().seed());
+    tick(0);
+    return measures;
+  };
+  const auto solution_quality = quality(solutions), teacher_quality = quality(teacher_one),
+             student_quality = quality(student_one);
+
+  EvaluationReport report;
+  report.set_checkpoint_step(work.checkpoint_step());
+  const std::string discriminator_file = work.checkpoint_path() + "/discriminator.safetensors";
+  if (work.spec().train().gan().weight() > 0 && std::filesystem::exists(discriminator_file)) {
+    const recipe::Discriminator discriminator(
+        teacher.unet(), model::ReadSafetensors(discriminator_file), torch_device);
+    for (const auto& [name, value] :
+         MeasureDiscriminator(discriminator, held_out, text, student_one.latents, tick)) {
+      (*report.mutable_discriminator())[name] = value;
+    }
+  }
+
+  context->SetPhase("time");
+  AddRow("teacher_50", held_out, solution_quality,
+         TimeTeacher(teacher, held_out, text, full, repeats, tick), &report);
+  AddRow("teacher_1", held_out, teacher_quality,
+         TimeTeacher(teacher, held_out, text, single, repeats, tick), &report);
+  AddRow("student_1", held_out, student_quality,
+         TimeStudent(teacher, student, conversion, held_out, text, repeats, tick), &report);
+  for (const char* name : kQualityMeasures) {
+    (*report.mutable_gap_closed())[name] = recipe::GapClosed(
+        Value(teacher_quality, name), Value(solution_quality, name), Value(student_quality, name));
+  }
+  report.set_grid_path(folder + "/grid.png");
+  model::WritePng(report.grid_path(),
+                  SideBySide({&solutions, &teacher_one, &student_one}, labels, columns));
+  return report;
+}
+
+// call(deadline) again and again while its server is away, the task runs and patience lasts.
+template <typename Call>
+auto CallWithPatience(const agent::TaskContext& context, Call call)
+    -> decltype(call(absl::Time())) {
+  const absl::Time end = absl::Now() + kPatience;
+  while (true) {
+    auto result = call(std::min(absl::Now() + kPiece, end));
+    const bool away =
+        absl::IsUnavailable(result.status()) || absl::IsDeadlineExceeded(result.status());
+    if (!away || absl::Now() >= end) return result;
+    D2G_RETURN_IF_ERROR(context.CheckCancelled());
+  }
+}
+
+absl::StatusOr<std::string> ToJson(const EvaluationReport& report) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.add_whitespace = true;
+  options.preserve_proto_field_names = true;
+  std::string text;
+  const auto status = google::protobuf::util::MessageToJsonString(report, &text, options);
+  if (!status.ok()) return absl::InternalError(std::string(status.message()));
+  return text;
+}
+
+}  // namespace
+
+absl::StatusOr<EvaluationReport> RunEvaluate(const EvaluateWork& work,
+                                             const std::vector<std::string>& prompts,
+                                             const ReadTriples& read, const std::string& device,
+                                             agent::TaskContext* context) {
+  context->SetPhase("load");
+  D2G_ASSIGN_OR_RETURN(const common::ModelFolder teacher,
+                       common::InspectModelFolder(work.spec().teacher().path()));
+  if (teacher.digest != work.recipe().teacher_digest()) {
+    return absl::InvalidArgumentError("teacher folder " + teacher.path + " has digest " +
+                                      teacher.digest + ", the dataset was made by " +
+                                      work.recipe().teacher_digest());
+  }
+  const std::string folder = work.spec().output_dir() + "/evaluation";
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) return common::ErrnoStatus(error.value(), folder, "make folder");
+
+  D2G_ASSIGN_OR_RETURN(HeldOut held_out, ReadHeldOut(work, prompts, read, [&] {
+                         context->AddProgress();
+                         return context->CheckCancelled();
+                       }));
+  absl::StatusOr<EvaluationReport> report =
+      CatchTorch([&] { return Measure(work, std::move(held_out), device, folder, context); });
+  D2G_RETURN_IF_ERROR(context->CheckCancelled());
+  D2G_RETURN_IF_ERROR(report.status());
+  D2G_ASSIGN_OR_RETURN(const std::string text, ToJson(*report));
+  D2G_RETURN_IF_ERROR(common::WriteFileAtomically(folder + "/report.json", text));
+  return report;
+}
+
+EvaluateRunner::EvaluateRunner(coordinator::CoordinatorClient* coordinator, std::string device)
+    : coordinator_(coordinator), device_(std::move(device)) {}
+
+coordinator::v1::TaskKind EvaluateRunner::kind() const {
+  return coordinator::v1::TASK_KIND_EVALUATE;
+}
+
+absl::Status EvaluateRunner::Run(const coordinator::v1::Task& task, agent::TaskContext* context,
+                                 coordinator::v1::CompleteTaskRequest* result) {
+  const EvaluateWork& work = task.evaluate();
+  D2G_ASSIGN_OR_RETURN(
+      const std::string text,
+      coordinator_->FetchPromptList(work.recipe().prompts_digest(), absl::Now() + kPatience));
+  D2G_ASSIGN_OR_RETURN(const common::PromptLines prompts, common::ParsePromptList(text));
+  std::map<int, std::unique_ptr<store::TripleClient>> shards;
+  for (const common::v1::ShardAddress& shard : work.shards()) {
+    shards[shard.shard()] = std::make_unique<store::TripleClient>(shard);
+  }
+  const ReadTriples read =
+      [&](int shard,
+          const std::vector<int64_t>& indices) -> absl::StatusOr<std::vector<store::v1::Triple>> {
+    const auto found = shards.find(shard);
+    if (found == shards.end()) {
+      return absl::UnavailableError("shard " + std::to_string(shard) + " of " + work.dataset() +
+                                    " is not there");
+    }
+    return CallWithPatience(*context, [&](absl::Time deadline) {
+      return found->second->ReadTriples(work.dataset(), indices, deadline);
+    });
+  };
+  D2G_ASSIGN_OR_RETURN(*result->mutable_evaluate(),
+                       RunEvaluate(work, prompts.lines, read, device_, context));
+  return absl::OkStatus();
+}
+
+}  // namespace d2g::evaluate

@@ -1,0 +1,47 @@
+// The evaluation task: how good a checkpoint's student is, in figures and in a picture.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/notification.h"
+#include "coordinator/client.h"
+#include "d2g/coordinator/v1/job.pb.h"
+#include "d2g/coordinator/v1/task_service.pb.h"
+#include "worker/agent/lease_loop.h"
+#include "worker/agent/task_context.h"
+#include "worker/evaluate/held_out_reader.h"
+
+namespace d2g::evaluate {
+
+// Compares, on held-out noise and prompts, the teacher's full solution as stored ("teacher_50",
+// whatever the number of steps), the teacher run for one step with the dataset's guidance as a user
+// would run it ("teacher_1") and the checkpoint's averaged student ("student_1"): quality by the
+// frozen evaluator, distance to the solution, time per picture at batch 1; and how well the
+// checkpoint's discriminator tells the student from the solutions. Writes report.json and grid.png
+// to output_dir/evaluation, each atomically. `device` as LibTorch names it.
+//
+// INVALID_ARGUMENT: the teacher's folder is not the dataset's, or a file does not fit. CANCELLED
+// when the context is.
+absl::StatusOr<coordinator::v1::EvaluationReport> RunEvaluate(
+    const coordinator::v1::EvaluateWork& work, const std::vector<std::string>& prompts,
+    const ReadTriples& read, const std::string& device, agent::TaskContext* context);
+
+// Runs evaluation tasks for a lease loop.
+class EvaluateRunner : public agent::TaskRunner {
+ public:
+  // `coordinator` is not owned; prompt lists are fetched through it. `device` as for RunEvaluate.
+  EvaluateRunner(coordinator::CoordinatorClient* coordinator, std::string device);
+
+  coordinator::v1::TaskKind kind() const override;
+  absl::Status Run(const coordinator::v1::Task& task, agent::TaskContext* context,
+                   coordinator::v1::CompleteTaskRequest* result) override;
+
+ private:
+  coordinator::CoordinatorClient* const coordinator_;
+  const std::string device_;
+};
+
+}  // namespace d2g::evaluate

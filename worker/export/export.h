@@ -1,0 +1,32 @@
+// The export task: a checkpoint becomes a diffusers folder with its lineage.
+#pragma once
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "d2g/coordinator/v1/job.pb.h"
+#include "d2g/coordinator/v1/task_service.pb.h"
+#include "worker/agent/lease_loop.h"
+#include "worker/agent/task_context.h"
+
+namespace d2g::exporter {
+
+// Makes work.export_path(): the teacher's folder with the student's averaged U-Net (in the
+// teacher's storage dtype), the one-step scheduler and d2g.json (where it came from; no times, so
+// that a repeat gives the same bytes). Written and fsynced beside the path, loaded again and
+// compared with the student, then renamed over it: the path holds no folder or a whole one. An
+// earlier export of another checkpoint is replaced.
+//
+// INVALID_ARGUMENT: the teacher's folder is not the dataset's, or the checkpoint does not fit.
+// CANCELLED when the context is; nothing is left behind then or on other failures.
+absl::StatusOr<coordinator::v1::ExportRecord> RunExport(const coordinator::v1::ExportWork& work,
+                                                        agent::TaskContext* context);
+
+// Runs export tasks for a lease loop.
+class ExportRunner : public agent::TaskRunner {
+ public:
+  coordinator::v1::TaskKind kind() const override;
+  absl::Status Run(const coordinator::v1::Task& task, agent::TaskContext* context,
+                   coordinator::v1::CompleteTaskRequest* result) override;
+};
+
+}  // namespace d2g::exporter
