@@ -384,9 +384,6 @@ int64_t TripleStore::FreeBytes() const {
   return space.ok() ? space->free_bytes : 0;
 }
 
-absl::Status TripleStore::Ready() const {
-  D2G_RETURN_IF_ERROR(engine_->Health());
-  return CheckSpace(0);
-}
+absl::Status TripleStore::Ready() const { return engine_->Health(); }
 
 }  // namespace d2g::store

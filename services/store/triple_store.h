@@ -107,7 +107,8 @@ class TripleStore {
 
   // Free bytes of the volume; 0 when it cannot be asked.
   int64_t FreeBytes() const;
-  // OK when appends can be taken now.
+  // OK while the disk takes writes. A volume at its limit of free space is still ready: reads, seals
+  // and drops go on.
   absl::Status Ready() const;
 
  private:
