@@ -104,7 +104,7 @@ absl::StatusOr<std::string> Lineage(const ExportWork& work, const StudentFolder&
   D2G_ASSIGN_OR_RETURN(const std::string manifest,
                        common::ReadFile(work.checkpoint_path() + "/manifest.json"));
   json lineage;
-  lineage["d2g_version"] = common::Version();
+  lineage["version"] = common::Version();
   lineage["dataset"]["name"] = work.dataset();
   D2G_ASSIGN_OR_RETURN(lineage["dataset"]["recipe"], ToJson(work.recipe()));
   lineage["checkpoint"] = {{"step", work.checkpoint_step()},
