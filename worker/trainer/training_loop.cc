@@ -91,7 +91,7 @@ absl::StatusOr<TrainingEnd> TrainingLoop::RunSteps() {
     }
     const absl::Duration took = clock_->SteadyNow() - start;
     step_time_ += took;
-    local_metrics_["step_seconds"] = absl::ToDoubleSeconds(took);
+    figures_["step_seconds"] = absl::ToDoubleSeconds(took);
   }
   D2G_RETURN_IF_ERROR(WaitForCommit(absl::InfiniteDuration()));
   Report(agent::kPhaseDone);
@@ -150,14 +150,14 @@ absl::Status TrainingLoop::TrainOn(const RankBatch& batch, int64_t valid) {
     step.DiscriminatorBackward();
     AllReduce(discriminator_gradients_[0]);
     const recipe::UpdateResult updated = step.UpdateDiscriminator();
-    local_metrics_["grad_norm_d"] = updated.gradient_norm;
+    figures_["grad_norm_d"] = updated.gradient_norm;
     skipped_update |= updated.skipped;
   }
   step.GeneratorBackward();
   AllReduce(generator_gradients_);
   const recipe::UpdateResult updated = step.UpdateGenerator();
-  local_metrics_["grad_norm_g"] = updated.gradient_norm;
-  local_metrics_["learning_rate"] = updated.learning_rate;
+  figures_["grad_norm_g"] = updated.gradient_norm;
+  figures_["learning_rate"] = updated.learning_rate;
   skipped_update |= updated.skipped;
   pending_metrics_ = step.Metrics();
   return CheckFinite(batch, skipped_update);
@@ -214,7 +214,7 @@ absl::Status TrainingLoop::Checkpoint() {
     D2G_RETURN_IF_ERROR(parts_.checkpoints->Start(state_, parts_.step->State()));
   }
   last_checkpoint_step_ = state_.step;
-  local_metrics_["checkpoint_seconds"] = absl::ToDoubleSeconds(clock_->SteadyNow() - start);
+  figures_["checkpoint_seconds"] = absl::ToDoubleSeconds(clock_->SteadyNow() - start);
   ReportStep(agreed);
   return absl::OkStatus();
 }
@@ -250,11 +250,11 @@ void TrainingLoop::Report(const char* phase, const std::map<std::string, double>
 }
 
 void TrainingLoop::ReportStep(const ControlResult& agreed) {
-  std::map<std::string, double> metrics = local_metrics_;
   for (const auto& [name, value] : agreed.metrics) {
     const auto shown = ShownNames().find(name);
-    metrics[shown == ShownNames().end() ? "loss_" + name : shown->second] = value;
+    figures_[shown == ShownNames().end() ? "loss_" + name : shown->second] = value;
   }
+  std::map<std::string, double> metrics = figures_;
   not_finite_steps_ += agreed.not_finite;
   metrics["not_finite_total"] = static_cast<double>(not_finite_steps_);
   metrics["epoch"] = static_cast<double>(state_.cursor.epoch);

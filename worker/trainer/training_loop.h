@@ -104,8 +104,8 @@ class TrainingLoop {
   // Of the step before, for the next exchange.
   std::map<std::string, double> pending_metrics_;
   bool pending_not_finite_ = false;
-  // Local figures that are reported as they are.
-  std::map<std::string, double> local_metrics_;
+  // Latest figures by the name that they are shown under.
+  std::map<std::string, double> figures_;
   absl::Duration allreduce_time_;
   absl::Duration step_time_;
 };

@@ -35,9 +35,9 @@ recipe::TrainStepOptions StepOptions(const coordinator::v1::TrainSpec& spec) {
 
 recipe::OneStepGenerator MakeConversion(const coordinator::v1::TrainSpec& spec,
                                         const model::DdimScheduler& teacher) {
-  return recipe::OneStepGenerator(
-      teacher, spec.has_t0() ? std::optional<int64_t>(spec.t0()) : std::nullopt,
-      spec.parametrization());
+  return recipe::OneStepGenerator(teacher,
+                                  spec.has_t0() ? std::optional<int64_t>(spec.t0()) : std::nullopt,
+                                  spec.parametrization());
 }
 
 std::vector<std::shared_ptr<const recipe::RegressionTerm>> MakeRegression(

@@ -288,6 +288,8 @@ TEST_F(RankProcessTest, TwoRanksConsumeHalfEachAndCommit) {
     EXPECT_EQ(figures.at("samples_total"), 14 * kBatch);
     EXPECT_EQ(figures.at("skipped_total"), 0);
   }
+  // A checkpoint's report does not hide the losses.
+  EXPECT_THAT(ranks[0]->metrics().at(5), Contains(Key("loss")));
   // All ranks show the same reduced losses.
   EXPECT_EQ(ranks[0]->metrics().at(14).at("loss"), ranks[1]->metrics().at(14).at("loss"));
 }
