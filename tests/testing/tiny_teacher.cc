@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "worker/model/autoencoder_kl.h"
 #include "worker/model/random_weights.h"
 #include "worker/model/safetensors.h"
 #include "worker/model/unet_2d_condition.h"
@@ -81,6 +82,23 @@ void WriteTextEncoder(const std::string& folder, uint64_t seed) {
   model::WriteSafetensors(folder + "/model.safetensors", model::RandomParameters(seed, shapes));
 }
 
+void WriteVae(const std::string& folder, uint64_t seed) {
+  WriteJson(folder + "/config.json",
+            {{"_class_name", "AutoencoderKL"},
+             {"in_channels", 1},
+             {"out_channels", 1},
+             {"down_block_types", {"DownEncoderBlock2D", "DownEncoderBlock2D"}},
+             {"up_block_types", {"UpDecoderBlock2D", "UpDecoderBlock2D"}},
+             {"block_out_channels", {4, 8}},
+             {"layers_per_block", 1},
+             {"norm_num_groups", 4},
+             {"latent_channels", kTinyLatentChannels}});
+  const auto shapes = model::AutoencoderKL::ParameterShapes(
+      model::AutoencoderConfig::FromFile(folder + "/config.json"));
+  model::WriteSafetensors(folder + "/diffusion_pytorch_model.safetensors",
+                          model::RandomParameters(seed, shapes));
+}
+
 // How CLIP's vocabulary writes a byte: printable ones as themselves, the others from U+0100 on.
 std::string ByteSymbol(int byte) {
   int code = byte;
@@ -135,10 +153,7 @@ void WriteTinyTeacher(const std::string& folder, uint64_t seed) {
                                                           {"beta_schedule", "scaled_linear"},
                                                           {"prediction_type", "v_prediction"},
                                                           {"timestep_spacing", "trailing"}});
-  WriteJson(folder + "/vae/config.json",
-            {{"_class_name", "AutoencoderKL"}, {"latent_channels", kTinyLatentChannels}});
-  model::WriteSafetensors(folder + "/vae/diffusion_pytorch_model.safetensors",
-                          {{"placeholder", at::zeros({1})}});
+  WriteVae(folder + "/vae", seed + 2);
 }
 
 }  // namespace d2g::testing

@@ -11,7 +11,7 @@ inline constexpr int kTinyLatentChannels = 4;
 inline constexpr int kTinyLatentSide = 4;
 
 // Writes unet, text_encoder, tokenizer, scheduler and vae to `folder` (made where missing). The
-// same bytes for the same seed. The vae's weights are a placeholder: it can be inspected, not run.
+// same bytes for the same seed. Pictures are 8 x 8 with one channel.
 void WriteTinyTeacher(const std::string& folder, uint64_t seed = 1);
 
 }  // namespace d2g::testing
