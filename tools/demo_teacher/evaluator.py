@@ -1,4 +1,4 @@
-"""The frozen judge: a pixel classifier trained before, and apart from, everything that it judges."""
+"""The frozen judge: a pixel classifier trained apart from everything that it judges."""
 import torch
 
 from . import pictures
