@@ -1,6 +1,4 @@
 // d2g up: a local cluster on loopback, from the real binaries.
-#include <signal.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -16,6 +14,7 @@
 #include "cli/exit_code.h"
 #include "cli/local_cluster.h"
 #include "cli/own_folder.h"
+#include "cli/parent.h"
 #include "cli/supervisor.h"
 #include "services/common/address.h"
 #include "services/common/clock.h"
@@ -49,12 +48,6 @@ absl::Status CheckShards(const LocalClusterOptions& options) {
                    " or choose another --data-dir"));
 }
 
-// From now on SIGTERM comes when the parent dies; true when it is dead already.
-bool TieToParent(pid_t parent) {
-  prctl(PR_SET_PDEATHSIG, SIGTERM);
-  return getppid() != parent;
-}
-
 // The coordinator would find out too, but only after folders were made.
 absl::Status CheckPort(int port) {
   if (port == 0) return absl::OkStatus();
@@ -66,7 +59,7 @@ absl::Status CheckPort(int port) {
 
 absl::StatusOr<int> Up(UpOptions options) {
   LocalClusterOptions& cluster = options.cluster;
-  if (options.exit_with_parent && TieToParent(options.parent)) return kExitFailure;
+  if (options.exit_with_parent && !TieToParent(options.parent)) return kExitFailure;
   BlockSupervisorSignals();
   cluster.data_dir = std::filesystem::absolute(cluster.data_dir).lexically_normal().string();
   if (cluster.bin_dir.empty()) cluster.bin_dir = OwnFolder();

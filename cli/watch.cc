@@ -13,6 +13,7 @@
 #include "cli/exit_code.h"
 #include "cli/format.h"
 #include "cli/job_json.h"
+#include "cli/parent.h"
 #include "cli/progress.h"
 #include "services/common/clock.h"
 #include "services/common/file_io.h"
@@ -115,6 +116,9 @@ void AddWatch(CLI::App& app, Action* action) {
     CoordinatorFlags coordinator;
     WatchOptions options;
     std::string job;
+    bool exit_with_parent = false;
+    // Who started d2g.
+    pid_t parent = getppid();
   };
   auto flags = std::make_shared<Flags>();
   CLI::App* watch = app.add_subcommand("watch", "Follow a job until it ends");
@@ -124,8 +128,11 @@ void AddWatch(CLI::App& app, Action* action) {
                           "How long a coordinator that went away is waited for");
   watch->add_option("--state-file", flags->options.state_file,
                     "Keep the job as last seen in this file, as JSON");
+  watch->add_flag("--exit-with-parent", flags->exit_with_parent,
+                  "Stop when the process that started d2g ends");
   watch->callback([flags, action] {
     *action = [flags]() -> absl::StatusOr<int> {
+      if (flags->exit_with_parent && !TieToParent(flags->parent)) return kExitFailure;
       D2G_ASSIGN_OR_RETURN(const auto link, CoordinatorLink::Open(flags->coordinator));
       return WatchUntilEnd(*link, JobName(flags->job), flags->options);
     };

@@ -44,7 +44,9 @@ echo "== cluster"
 "$bin/d2g" up --exit-with-parent --data-dir "$data" --shards 2 --workers 2 --slots 2 --threads 1 \
   --device "${D2G_DEMO_DEVICE:-cpu}" >"$dir/up.log" 2>&1 9>&- &
 up=$!
+watcher=
 stop_cluster() {
+  [ -z "$watcher" ] || kill -TERM "$watcher" 2>/dev/null || true
   kill -TERM "$up" 2>/dev/null || return 0
   wait "$up" 2>/dev/null || true
 }
@@ -62,7 +64,7 @@ leave() {
 trap leave EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
-while [ ! -e "$data/cluster.json" ]; do
+while ! grep -q '^stop it with' "$dir/up.log"; do
   kill -0 "$up" 2>/dev/null || { cat "$dir/up.log" >&2; exit 1; }
   sleep 0.1
 done
@@ -101,7 +103,11 @@ tools/demo_summary.py resuming "$dir/before.json" "$dir/interrupted.json"
 
 echo "== job (Ctrl-C stops here; ./run demo goes on)"
 code=0
-"$bin/d2g" watch "$job" --state-file "$dir/last-seen.json" || code=$?
+# In the background, because bash runs traps only between foreground commands.
+"$bin/d2g" watch "$job" --exit-with-parent --state-file "$dir/last-seen.json" 9>&- &
+watcher=$!
+wait "$watcher" || code=$?
+watcher=
 "$bin/d2g" describe "$job" --json >"$dir/after.json"
 if [ $code != 0 ]; then
   finished=1
