@@ -40,6 +40,18 @@ std::string SiblingRank() {
   return error ? "d2g-rank" : (self.parent_path() / "d2g-rank").string();
 }
 
+// "cpu" or "cuda". "auto" is what this build and machine can do: without Torch here, the driver's
+// folder tells. Of "cuda:N" the number is dropped: ranks take the GPUs in order.
+std::string ResolveDevice(const std::string& name) {
+  if (name != "auto") return name == "cpu" ? "cpu" : "cuda";
+#ifdef D2G_CUDA
+  std::error_code ignored;
+  const std::filesystem::directory_iterator gpus("/proc/driver/nvidia/gpus", ignored);
+  if (gpus != std::filesystem::directory_iterator()) return "cuda";
+#endif
+  return "cpu";
+}
+
 // A folder of its own for assignment files, removed at the end.
 class ScratchDir {
  public:
@@ -122,7 +134,12 @@ int Main(int argc, char** argv) {
   app.add_option("--slots", flags.slots, "ranks that run here at most: one per GPU or CPU share")
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
-  app.add_option("--device", flags.device, "cpu, cuda or auto")->capture_default_str();
+  app.add_option("--device", flags.device, "cpu, cuda or auto")
+      ->check([](const std::string& name) {
+        const bool known = name == "cpu" || name == "auto" || name.rfind("cuda", 0) == 0;
+        return known ? "" : "'" + name + "' is none of cpu, cuda and auto";
+      })
+      ->capture_default_str();
   app.add_option("--threads", flags.threads, "threads of a rank on a CPU")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
@@ -137,6 +154,7 @@ int Main(int argc, char** argv) {
                           "ranks told to checkpoint and leave have this long");
   if (const auto exit_code = common::ParseCommandLine(&app, argc, argv)) return *exit_code;
   if (flags.rank_binary.empty()) flags.rank_binary = SiblingRank();
+  flags.device = ResolveDevice(flags.device);
   flags.server.log.component = kProgram;
   if (absl::Status log = common::InitLog(flags.server.log); !log.ok()) {
     return common::ReportFailure(kProgram, log);
