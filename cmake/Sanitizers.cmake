@@ -7,3 +7,26 @@ if(D2G_SANITIZE)
   add_compile_options(-fsanitize=${D2G_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${D2G_SANITIZE})
 endif()
+
+# ThreadSanitizer and the distribution's uninstrumented Abseil: see tests/testing/tsan_abseil.cc.
+if(D2G_SANITIZE STREQUAL "thread")
+  add_library(d2g_tsan_abseil STATIC ${PROJECT_SOURCE_DIR}/tests/testing/tsan_abseil.cc)
+  foreach(name
+      _ZN4absl7debian35Mutex4LockEv _ZN4absl7debian35Mutex10ReaderLockEv
+      _ZN4absl7debian35Mutex7TryLockEv _ZN4absl7debian35Mutex13ReaderTryLockEv
+      _ZN4absl7debian35Mutex6UnlockEv _ZN4absl7debian35Mutex12ReaderUnlockEv
+      _ZN4absl7debian35Mutex5AwaitERKNS0_9ConditionE
+      _ZN4absl7debian35Mutex16AwaitWithTimeoutERKNS0_9ConditionENS0_8DurationE
+      _ZN4absl7debian35Mutex17AwaitWithDeadlineERKNS0_9ConditionENS0_4TimeE
+      _ZN4absl7debian35Mutex8LockWhenERKNS0_9ConditionE
+      _ZN4absl7debian37CondVar4WaitEPNS0_5MutexE
+      _ZN4absl7debian37CondVar15WaitWithTimeoutEPNS0_5MutexENS0_8DurationE
+      _ZN4absl7debian312Notification6NotifyEv
+      _ZNK4absl7debian312Notification19WaitForNotificationEv
+      _ZNK4absl7debian312Notification30WaitForNotificationWithTimeoutENS0_8DurationE
+      _ZN4absl7debian315BlockingCounter14DecrementCountEv
+      _ZN4absl7debian315BlockingCounter4WaitEv)
+    add_link_options(LINKER:--wrap=${name})
+  endforeach()
+  link_libraries(d2g_tsan_abseil)
+endif()
