@@ -1,5 +1,6 @@
 #include "services/common/admin_server.h"
 
+#include <atomic>
 #include <thread>
 #include <utility>
 
@@ -41,7 +42,7 @@ class HttpAdminServer final : public AdminServer {
 
   ~HttpAdminServer() override {
     // stop() only ends a loop that has begun.
-    while (thread_.joinable() && !server_.is_running()) std::this_thread::yield();
+    while (thread_.joinable() && !server_.is_running() && !ended_) std::this_thread::yield();
     server_.stop();
     if (thread_.joinable()) thread_.join();
   }
@@ -57,7 +58,10 @@ class HttpAdminServer final : public AdminServer {
       D2G_RETURN_IF_ERROR(ExplainListenFailure(text));
       return absl::FailedPreconditionError(absl::StrCat("cannot listen on ", text));
     }
-    thread_ = std::thread([this] { server_.listen_after_bind(); });
+    thread_ = std::thread([this] {
+      server_.listen_after_bind();
+      ended_ = true;
+    });
     return absl::OkStatus();
   }
 
@@ -66,6 +70,7 @@ class HttpAdminServer final : public AdminServer {
  private:
   httplib::Server server_;
   int port_ = 0;
+  std::atomic<bool> ended_{false};
   std::thread thread_;
 };
 
