@@ -1,13 +1,13 @@
 // How fast the model library is on one CPU thread: the demo teacher's network, what a simulation
 // worker does with it, and Stable Diffusion 1.5 at full width with random weights.
 // bench/model_bench.py times diffusers on the same networks.
-#include <ATen/Parallel.h>
 #include <benchmark/benchmark.h>
 
 #include "worker/model/autoencoder_kl.h"
 #include "worker/model/clip_text_model.h"
 #include "worker/model/ddim_scheduler.h"
 #include "worker/model/random_weights.h"
+#include "worker/model/torch_process.h"
 #include "worker/model/unet_2d_condition.h"
 
 namespace d2g::model {
@@ -65,8 +65,7 @@ void DemoTrajectories(benchmark::State& state) {
     const TextKeyValues text = DemoUNet().PrecomputeText(hidden);
     at::Tensor z = noise;
     for (const int64_t timestep : scheduler.Timesteps(50)) {
-      const at::Tensor both =
-          DemoUNet().Forward(at::cat({z, z}), static_cast<double>(timestep), text);
+      const at::Tensor both = DemoUNet().Forward(z, static_cast<double>(timestep), text);
       const at::Tensor u = both.narrow(0, 0, batch), c = both.narrow(0, batch, batch);
       z = scheduler.Step(u + 3.0 * (c - u), timestep, z, 50);
     }
@@ -127,7 +126,7 @@ BENCHMARK(Sd15TextEncoder)->Unit(benchmark::kMillisecond);
 }  // namespace d2g::model
 
 int main(int argc, char** argv) {
-  at::set_num_threads(1);
+  d2g::model::SetUpTorchProcess(1);
   at::manual_seed(0);
   benchmark::Initialize(&argc, argv);
   benchmark::RunSpecifiedBenchmarks();

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "worker/model/cpu_kernels.h"
 #include "worker/model/error.h"
 
 namespace d2g::model {
@@ -50,6 +51,9 @@ Attention::Attention(ParameterReader& reader, const std::string& name, int64_t w
       upcast(upcast_) {}
 
 at::Tensor Attention::Attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
+  if (UseCpuKernels(q) && k.size(2) <= kMaxSmallAttentionKeys) {
+    return to_out(SmallAttention(q, k, v));
+  }
   if (!upcast || q.scalar_type() == at::kFloat || q.scalar_type() == at::kDouble) {
     return to_out(MergeHeads(DotProductAttention(q, k, v)));
   }
@@ -95,7 +99,9 @@ TransformerLayer::TransformerLayer(ParameterReader& reader, const std::string& n
 at::Tensor TransformerLayer::operator()(const at::Tensor& x, const KeyValue& text) const {
   at::Tensor h = x + attn1.SelfAttend(norm1(x));
   h = h + attn2.CrossAttend(norm2(h), text);
-  const std::vector<at::Tensor> halves = ff_in(norm3(h)).chunk(2, -1);
+  const at::Tensor gated = ff_in(norm3(h));
+  if (UseCpuKernels(gated)) return h + ff_out(FusedGeglu(gated));
+  const std::vector<at::Tensor> halves = gated.chunk(2, -1);
   return h + ff_out(halves[0] * at::gelu(halves[1]));
 }
 

@@ -90,7 +90,7 @@ struct Encoder {
       for (const ResnetBlock& resnet : level.resnets) x = resnet(x);
       if (level.downsample) x = (*level.downsample)(x);
     }
-    return conv_out(at::silu(norm_out(mid(x))));
+    return conv_out(norm_out.Activated(Activation::kSilu, mid(x)));
   }
 
   struct Level {
@@ -136,7 +136,7 @@ struct Decoder {
       for (const ResnetBlock& resnet : level.resnets) x = resnet(x);
       if (level.upsample) x = (*level.upsample)(x, 2 * x.size(2), 2 * x.size(3));
     }
-    return conv_out(at::silu(norm_out(x)));
+    return conv_out(norm_out.Activated(Activation::kSilu, x));
   }
 
   struct Level {

@@ -2,6 +2,7 @@
 
 #include <ATen/core/dispatch/Dispatcher.h>
 
+#include "worker/model/cpu_kernels.h"
 #include "worker/model/error.h"
 
 namespace d2g::model {
@@ -20,11 +21,8 @@ at::Tensor OneDnnLinear(const at::Tensor& x, const at::Tensor& weight, const at:
   return op.call(x, weight, maybe_bias, "none", c10::List<std::optional<at::Scalar>>(), "");
 }
 
-bool UseOneDnn(const at::Tensor& x) {
-  // Below some hundred rows the set-up costs more than it gains.
-  return !at::GradMode::is_enabled() && x.is_cpu() && x.scalar_type() == at::kFloat &&
-         x.numel() > 16'384;
-}
+// Below some hundred rows the set-up costs more than it gains.
+bool UseOneDnn(const at::Tensor& x) { return UseCpuKernels(x) && x.numel() > 16'384; }
 
 }  // namespace
 
@@ -100,7 +98,19 @@ GroupNorm::GroupNorm(ParameterReader& reader, const std::string& name, int64_t g
 }
 
 at::Tensor GroupNorm::operator()(const at::Tensor& x) const {
+  if (UseCpuKernels(x)) return FusedGroupNorm(x, groups, weight, bias, eps, {}, /*silu=*/false);
   return at::group_norm(x, groups, weight, bias, eps);
+}
+
+at::Tensor GroupNorm::Activated(Activation activation, const at::Tensor& x,
+                                const at::Tensor& shift) const {
+  if (UseCpuKernels(x)) {
+    const bool silu = activation == Activation::kSilu;
+    const at::Tensor normed = FusedGroupNorm(x, groups, weight, bias, eps, shift, silu);
+    return silu ? normed : Activate(activation, normed);
+  }
+  const at::Tensor shifted = shift.defined() ? x + shift.unsqueeze(-1).unsqueeze(-1) : x;
+  return Activate(activation, at::group_norm(shifted, groups, weight, bias, eps));
 }
 
 LayerNorm::LayerNorm(ParameterReader& reader, const std::string& name, int64_t width, double eps_)

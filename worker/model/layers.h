@@ -60,6 +60,9 @@ struct GroupNorm {
 
   // x [B, channels, ...].
   at::Tensor operator()(const at::Tensor& x) const;
+  // activation(norm(x + shift)); shift [1 or B, channels] or undefined.
+  at::Tensor Activated(Activation activation, const at::Tensor& x,
+                       const at::Tensor& shift = {}) const;
 
   at::Tensor weight;
   at::Tensor bias;

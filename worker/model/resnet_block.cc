@@ -20,16 +20,16 @@ ResnetBlock::ResnetBlock(ParameterReader& reader, const std::string& name, const
 
 at::Tensor ResnetBlock::operator()(const at::Tensor& x, const at::Tensor& time) const {
   at::Tensor shift;
-  if (options.time_width > 0) shift = time_emb_proj(time).unsqueeze(-1).unsqueeze(-1);
+  if (options.time_width > 0) shift = time_emb_proj(time);
 
-  at::Tensor h = conv1(Activate(options.activation, norm1(x)));
-  if (shift.defined() && !options.scale_shift) h = h + shift;
-  h = norm2(h);
+  at::Tensor h = conv1(norm1.Activated(options.activation, x));
   if (shift.defined() && options.scale_shift) {
-    const std::vector<at::Tensor> halves = shift.chunk(2, 1);
-    h = h * (1 + halves[0]) + halves[1];
+    const std::vector<at::Tensor> halves = shift.unsqueeze(-1).unsqueeze(-1).chunk(2, 1);
+    h = Activate(options.activation, norm2(h) * (1 + halves[0]) + halves[1]);
+  } else {
+    h = norm2.Activated(options.activation, h, shift);
   }
-  h = conv2(Activate(options.activation, h));
+  h = conv2(h);
   h = (has_shortcut ? conv_shortcut(x) : x) + h;
   return options.output_scale == 1 ? h : h / options.output_scale;
 }

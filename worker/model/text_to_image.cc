@@ -127,7 +127,7 @@ at::Tensor TextToImageModel::Solve(const at::Tensor& noise, const at::Tensor& co
     const double timestep = static_cast<double>(timesteps[i]);
     at::Tensor output;
     if (guided) {
-      const at::Tensor both = unet_->Forward(at::cat({z, z}), timestep, text).to(at::kFloat);
+      const at::Tensor both = unet_->Forward(z, timestep, text).to(at::kFloat);
       const at::Tensor u = both.narrow(0, 0, batch), c = both.narrow(0, batch, batch);
       output = u + options.guidance * (c - u);
     } else {

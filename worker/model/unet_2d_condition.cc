@@ -131,7 +131,8 @@ at::Tensor UNet2DConditionModel::Impl::Run(const at::Tensor& sample, const at::T
   }
   const at::Tensor time =
       net.time_2(Activate(activation, net.time_1(embedding.to(options.dtype()))));
-  BlockContext context{Activate(activation, time), text.data()};
+  const int64_t batch = text.empty() ? sample.size(0) : text.front().key.size(0);
+  BlockContext context{Activate(activation, time), text.data(), batch};
 
   at::Tensor x = sample.to(options);
   if (config.center_input_sample) x = 2 * x - 1;
@@ -152,7 +153,7 @@ at::Tensor UNet2DConditionModel::Impl::Run(const at::Tensor& sample, const at::T
   if (net.mid) x = (*net.mid)(x, context);
   for (const UpBlock& block : net.up) {
     for (const UNetLayer& layer : block.layers) {
-      x = layer(at::cat({x, skips.back()}, 1), context);
+      x = layer(at::cat({x, Repeated(skips.back(), x.size(0))}, 1), context);
       skips.pop_back();
     }
     if (taps != nullptr && taps->up_features != nullptr) taps->up_features->push_back(x);
@@ -161,7 +162,7 @@ at::Tensor UNet2DConditionModel::Impl::Run(const at::Tensor& sample, const at::T
       x = (*block.upsample)(x, skips.back().size(2), skips.back().size(3));
     }
   }
-  return net.conv_out(Activate(activation, net.norm_out(x)));
+  return net.conv_out(net.norm_out.Activated(activation, Repeated(x, context.batch)));
 }
 
 UNet2DConditionModel UNet2DConditionModel::Load(const std::string& folder,
@@ -216,8 +217,10 @@ at::Tensor UNet2DConditionModel::Forward(const at::Tensor& sample, double timest
   Network::ForEachTransformer(impl_->network, [&](const SpatialTransformer& transformer) {
     expected += transformer.layers.size();
   });
-  if (text.size() != expected || (expected > 0 && text.front().key.size(0) != sample.size(0))) {
-    Fail("unet: the text was not made by PrecomputeText for this network and batch");
+  if (text.size() != expected) Fail("unet: the text was not made by this network's PrecomputeText");
+  if (expected > 0 && (sample.dim() != 4 || sample.size(0) == 0 ||
+                       text.front().key.size(0) % sample.size(0) != 0)) {
+    Fail("unet: text of ", text.front().key.size(0), " rows for sample ", sample.sizes());
   }
   return impl_->Run(sample, at::full({1}, timestep, at::kFloat), text, nullptr);
 }

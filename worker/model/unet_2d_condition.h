@@ -56,7 +56,9 @@ class UNet2DConditionModel {
   at::Tensor Forward(const at::Tensor& sample, const at::Tensor& timestep,
                      const at::Tensor& encoder_hidden_states, const UNetTaps* taps = nullptr) const;
 
-  // The same with the text's keys and values made before.
+  // The same with the text's keys and values made before. The text may have k times as many rows as
+  // the sample: the result is then that of the sample repeated k times ([k * B, ...]), but what
+  // does not depend on the text is computed once. So guidance costs less than two evaluations.
   TextKeyValues PrecomputeText(const at::Tensor& encoder_hidden_states) const;
   at::Tensor Forward(const at::Tensor& sample, double timestep, const TextKeyValues& text) const;
 

@@ -48,10 +48,14 @@ UNetLayer MakeLayer(ParameterReader& reader, const std::string& block, int64_t i
 
 }  // namespace
 
+at::Tensor Repeated(const at::Tensor& x, int64_t rows) {
+  return x.size(0) == rows ? x : x.repeat({rows / x.size(0), 1, 1, 1});
+}
+
 at::Tensor UNetLayer::operator()(const at::Tensor& x, BlockContext& context) const {
   at::Tensor h = resnet(x, context.time);
   if (attention) {
-    h = (*attention)(h, context.text);
+    h = (*attention)(Repeated(h, context.batch), context.text);
     context.text += attention->layers.size();
   }
   return h;
@@ -78,7 +82,7 @@ MidBlock::MidBlock(ParameterReader& reader, const UNetConfig& config)
       second(reader, "mid_block.resnets.1", MidResnet(config)) {}
 
 at::Tensor MidBlock::operator()(const at::Tensor& x, BlockContext& context) const {
-  const at::Tensor h = attention(first(x, context.time), context.text);
+  const at::Tensor h = attention(Repeated(first(x, context.time), context.batch), context.text);
   context.text += attention.layers.size();
   return second(h, context.time);
 }

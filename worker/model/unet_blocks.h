@@ -17,7 +17,11 @@ namespace d2g::model {
 struct BlockContext {
   at::Tensor time;       // [1 or B, time width], activated
   const KeyValue* text;  // next entry
+  int64_t batch;         // rows of the text, a multiple of the sample's
 };
+
+// x [n, ...] repeated to [rows, ...]; x itself when it has them.
+at::Tensor Repeated(const at::Tensor& x, int64_t rows);
 
 // A resnet block and, at levels with attention, the transformer after it.
 struct UNetLayer {

@@ -1,7 +1,5 @@
 // d2g-model component: one network of a model folder on tensors from a file. For finding out where
 // two implementations part.
-#include <ATen/Parallel.h>
-
 #include <iostream>
 #include <memory>
 
@@ -10,6 +8,7 @@
 #include "worker/model/clip_tokenizer.h"
 #include "worker/model/error.h"
 #include "worker/model/tool/commands.h"
+#include "worker/model/torch_process.h"
 #include "worker/model/unet_2d_condition.h"
 
 namespace d2g::model {
@@ -89,7 +88,7 @@ void AddComponent(CLI::App& app, Action* action) {
   command->add_option("--threads", options->threads, "CPU threads")->check(CLI::Range(1, 1024));
   command->callback([options, action] {
     *action = [options] {
-      if (options->threads > 0) at::set_num_threads(options->threads);
+      SetUpTorchProcess(options->threads);
       const at::NoGradGuard no_grad;
       WriteSafetensors(options->out, Evaluate(*options));
     };

@@ -1,13 +1,12 @@
 #include "worker/model/tool/run_options.h"
 
-#include <ATen/Parallel.h>
-
 #include <chrono>
 #include <filesystem>
 #include <span>
 
 #include "worker/model/error.h"
 #include "worker/model/json_config.h"
+#include "worker/model/torch_process.h"
 #include "worker/plan/noise.h"
 
 namespace d2g::model {
@@ -100,7 +99,7 @@ ModelOptions ToModelOptions(const RunOptions& options) {
   if (model.device.is_cuda() && !at::hasCUDA()) {
     Fail("--device ", options.device, ": this build or machine has no CUDA");
   }
-  if (options.threads > 0) at::set_num_threads(options.threads);
+  SetUpTorchProcess(options.threads);
   return model;
 }
 

@@ -43,7 +43,8 @@ struct Run {
 // it, states a t0 that is not the scheduler's last timestep.
 bool IsStudent(const std::string& folder, const DdimScheduler& scheduler);
 
-// Loads nothing; throws Error for options that are not possible.
+// Sets the process up for its threads and device; loads nothing. Throws Error for options that are
+// not possible.
 ModelOptions ToModelOptions(const RunOptions& options);
 
 // Makes or reads the noise, encodes the prompts, integrates; writes --save-noise.

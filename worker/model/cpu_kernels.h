@@ -1,0 +1,29 @@
+// Fused CPU kernels for inference: what LibTorch does in several passes over memory, done in one.
+//
+// Each takes fp32 CPU tensors without gradient and agrees with its ATen counterpart within float
+// error. UseCpuKernels says whether a tensor qualifies; callers fall back to ATen otherwise.
+#pragma once
+
+#include <ATen/ATen.h>
+
+namespace d2g::model {
+
+// Gradients are off and x is fp32 on the CPU.
+bool UseCpuKernels(const at::Tensor& x);
+
+// silu(group_norm(x + shift)) or, without `silu`, the norm alone. x [B, C, ...]; weight and bias
+// [C]; shift [1, C] or [B, C], or undefined for none.
+at::Tensor FusedGroupNorm(const at::Tensor& x, int64_t groups, const at::Tensor& weight,
+                          const at::Tensor& bias, double eps, const at::Tensor& shift, bool silu);
+
+// The first half of the last dimension times gelu of the second. x [..., 2 * n] -> [..., n]. The
+// error function is Abramowitz and Stegun 7.1.26: absolute error below 2e-7.
+at::Tensor FusedGeglu(const at::Tensor& x);
+
+// softmax(q k^T / sqrt(d)) v for short sequences, merged over heads. q [B, heads, Lq, d], k and v
+// [B, heads, Lk, d] with any strides but 1 in the last dimension; Lk at most
+// kMaxSmallAttentionKeys. Returns [B, Lq, heads * d].
+inline constexpr int64_t kMaxSmallAttentionKeys = 128;
+at::Tensor SmallAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
+
+}  // namespace d2g::model
