@@ -19,6 +19,7 @@
 #include "worker/agent/lease_loop.h"
 #include "worker/evaluate/evaluate.h"
 #include "worker/export/export.h"
+#include "worker/model/torch_process.h"
 #include "worker/simulate/device.h"
 #include "worker/simulate/simulate_runner.h"
 
@@ -62,7 +63,7 @@ std::vector<std::unique_ptr<agent::TaskRunner>> MakeRunners(
 }
 
 absl::Status Serve(const Flags& flags) {
-  at::set_num_threads(flags.threads);
+  model::SetUpTorchProcess(flags.threads);
   at::set_num_interop_threads(1);
   D2G_ASSIGN_OR_RETURN(const at::Device device, simulate::ParseDevice(flags.device));
   common::Metrics metrics(kProgram);

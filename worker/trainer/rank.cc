@@ -21,6 +21,7 @@
 #include "worker/collective/process_group.h"
 #include "worker/collective/rendezvous.h"
 #include "worker/model/text_to_image.h"
+#include "worker/model/torch_process.h"
 #include "worker/torch_status.h"
 #include "worker/trainer/checkpoint.h"
 #include "worker/trainer/cluster_data.h"
@@ -178,7 +179,7 @@ class Rank {
 absl::StatusOr<TrainingEnd> Rank::Run() {
   if (rank_ == 0) D2G_RETURN_IF_ERROR(HostRendezvous(launch_, status_, &gang_));
   D2G_RETURN_IF_ERROR(Report(status_, agent::kPhaseLoad, work_.resume().step()));
-  at::set_num_threads(launch_.threads);
+  model::SetUpTorchProcess(launch_.threads);
   if (work_.spec().train().deterministic()) {
     at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
   }
