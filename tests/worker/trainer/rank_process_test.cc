@@ -368,7 +368,7 @@ TEST_F(RankProcessTest, TrainingOutlivesTheCoordinator) {
 }
 
 TEST_F(RankProcessTest, SlowReadsCostLessThanOneInAHundred) {
-  train().set_steps(60);
+  train().set_steps(40);
   train().set_checkpoint_every(1000);
   for (const auto& shard : cluster_->shards) shard->SetDelay(absl::Milliseconds(20));
   UseOutput("out");
@@ -377,7 +377,7 @@ TEST_F(RankProcessTest, SlowReadsCostLessThanOneInAHundred) {
   for (const auto& rank : ranks) {
     // From the second step on: the very first batch has nothing to hide behind.
     const auto begin = rank->metrics().at(2);
-    const auto end = rank->metrics().at(60);
+    const auto end = rank->metrics().at(40);
     const auto spent = [&](const char* name) { return end.at(name) - begin.at(name); };
     EXPECT_LT(spent("data_wait_seconds_total"), 0.01 * spent("step_seconds_total"));
   }
