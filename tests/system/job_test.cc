@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 
+#include "tests/testing/process.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/test_cluster.h"
 #include "tests/testing/test_job.h"
@@ -67,6 +68,38 @@ TEST(JobTest, RunsToItsEndAndEveryProcessShowsIt) {
     EXPECT_EQ(cluster.Terminate(role, number).code, 0) << testing::ProgramOf(role);
   }
   EXPECT_EQ(cluster.Terminate(Role::kCoordinator).code, 0);
+}
+
+// The demo teacher with its evaluator: short of steps, but through every stage.
+TEST(JobTest, EvaluatesAndExportsTheDemoTeachersStudent) {
+  constexpr int64_t kTriples = 128;
+  constexpr int kPictures = 16;
+  const std::string models = testing::SourcePath("models");
+  testing::TestClusterOptions options;
+  options.workers = 1;
+  TestCluster cluster(options);
+  ASSERT_THAT(cluster.Start(), IsOk());
+  auto spec = testing::MakeTestJob(models + "/demo-teacher", cluster.dir().File("out"), kTriples,
+                                   /*steps=*/12);
+  spec.mutable_simulate()->set_min_triples(96);
+  spec.mutable_train()->mutable_regression()->set_pseudo_huber_weight(1);
+  spec.mutable_train()->mutable_regression()->set_features_weight(0.1);
+  spec.mutable_train()->mutable_regression()->set_features_path(models + "/demo-latent-features");
+  spec.mutable_evaluate()->set_pictures(kPictures);
+  spec.mutable_evaluate()->set_evaluator_path(models + "/demo-evaluator");
+  spec.mutable_evaluate()->set_timing_repeats(2);
+  // Few prompts, so that some have several pictures: diversity is measured within a prompt.
+  const std::string prompts = "a dark bag\na light dress\na grey coat\na photo of a sneaker\n";
+  ASSERT_OK_AND_ASSIGN(const Job submitted, cluster.Submit(spec, prompts));
+  ASSERT_OK_AND_ASSIGN(const Job job, cluster.WaitForEnd(submitted.name(), absl::Minutes(5)));
+  ASSERT_EQ(job.state(), Job::STATE_SUCCEEDED) << job.DebugString() << cluster.Logs();
+  ASSERT_EQ(job.evaluation().rows_size(), 3);
+  for (const auto& row : job.evaluation().rows()) {
+    EXPECT_EQ(row.pictures(), kPictures) << row.DebugString();
+    EXPECT_GE(row.measures_size(), 4) << row.DebugString();
+  }
+  EXPECT_TRUE(std::filesystem::exists(job.evaluation().grid_path()));
+  EXPECT_EQ(job.export_().checkpoint_step(), 12);
 }
 
 }  // namespace

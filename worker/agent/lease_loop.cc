@@ -47,6 +47,7 @@ LeaseLoop::LeaseLoop(LeaseLoopOptions options, coordinator::CoordinatorClient* c
                      std::vector<std::unique_ptr<TaskRunner>> runners, common::Metrics* metrics)
     : options_(std::move(options)),
       client_(client),
+      lease_client_(client->address(), &stop_leasing_),
       runners_(std::move(runners)),
       metrics_(metrics) {}
 
@@ -68,6 +69,7 @@ bool LeaseLoop::Stop(absl::Duration grace) {
     if (!stopping_) {
       stopping_ = true;
       stop_deadline_ = deadline;
+      stop_leasing_.Notify();
     }
     if (running_context_ != nullptr) running_context_->Cancel(CancelReason::kStopping);
     if (mutex_.AwaitWithDeadline(absl::Condition(&ended_), deadline - kReservedGrace * grace)) {
@@ -126,7 +128,7 @@ absl::StatusOr<LeaseTaskResponse> LeaseLoop::Lease() {
   coordinator::v1::LeaseTaskRequest request;
   *request.mutable_worker() = options_.worker;
   for (const auto& runner : runners_) request.add_kinds(runner->kind());
-  auto leased = client_->LeaseTask(request, CallDeadline());
+  auto leased = lease_client_.LeaseTask(request, CallDeadline());
   metrics_.CountLease(!leased.ok() ? "error" : leased->has_task() ? "task" : "none");
   if (leased.ok()) {
     absl::MutexLock lock(&mutex_);

@@ -8,6 +8,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "coordinator/client.h"
 #include "d2g/coordinator/v1/task_service.pb.h"
@@ -82,6 +83,9 @@ class LeaseLoop {
 
   const LeaseLoopOptions options_;
   coordinator::CoordinatorClient* const client_;
+  // Ends a lease call that is retrying, so that a stop does not wait for an absent coordinator.
+  absl::Notification stop_leasing_;
+  coordinator::CoordinatorClient lease_client_;
   const std::vector<std::unique_ptr<TaskRunner>> runners_;
   LeaseMetrics metrics_;
 

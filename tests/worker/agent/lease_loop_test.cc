@@ -199,5 +199,14 @@ TEST_F(LeaseLoopTest, StopWithoutATaskIsQuick) {
   EXPECT_TRUE(loop_->Stop(absl::Seconds(10)));
 }
 
+TEST_F(LeaseLoopTest, StopIsQuickThoughTheCoordinatorIsAway) {
+  coordinator_.Stop();
+  StartLoop([](const Task&, TaskContext*, CompleteTaskRequest*) { return absl::OkStatus(); });
+  const absl::Time start = absl::Now();
+  EXPECT_FALSE(loop_->connected());
+  EXPECT_TRUE(loop_->Stop(absl::Seconds(30)));
+  EXPECT_LT(absl::Now() - start, absl::Seconds(1.5));
+}
+
 }  // namespace
 }  // namespace d2g::agent
