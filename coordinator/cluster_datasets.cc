@@ -138,6 +138,7 @@ void ClusterState::ClearShard(const std::string& id, int32_t shard, Moment now) 
   const int64_t lost = dataset.ShardSealedCount(shard);
   if (lost == 0) return;
   totals_.triples_reopened += lost;
+  dataset.ForgetRecent(shard);
   if (dataset.ReplaceShard(shard, {}, 0, 0).ok()) SaveSeals(id, shard);
   AdvanceUsersOf(id, now);
 }
@@ -158,6 +159,8 @@ absl::StatusOr<ShardHeartbeatResponse> ClusterState::ShardHeartbeat(
     // Another volume: nothing that the old one held counts.
     for (const std::string& id : known) ClearShard(id, shard, now);
   }
+  // Lists asked for by this answer are made after it.
+  for (const std::string& id : known) datasets_.at(id).ForgetRecent(shard);
   std::set<std::string> listed;
   for (const DatasetSummary& summary : request.datasets()) {
     const auto id = ParseDatasetName(summary.dataset());
@@ -201,10 +204,12 @@ absl::StatusOr<ShardHeartbeatResponse> ClusterState::ShardHeartbeat(
 absl::StatusOr<ReportSealsResponse> ClusterState::ReportSeals(const ReportSealsRequest& request,
                                                               Moment now) {
   const auto* known = shards_.Find(request.shard().shard());
-  if (known == nullptr || known->store_uuid() != request.shard().store_uuid()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("shard ", request.shard().shard(), " with store ",
-                     request.shard().store_uuid(), " is not registered: send a heartbeat first"));
+  // A list from before this start may be older than seals that the rows hold: heartbeats first.
+  if (known == nullptr || known->store_uuid() != request.shard().store_uuid() ||
+      !shards_.Live(request.shard().shard(), now.steady)) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "shard ", request.shard().shard(), " with store ", request.shard().store_uuid(),
+        " has not sent a heartbeat lately: send one first"));
   }
   D2G_ASSIGN_OR_RETURN(const std::string id, FindDatasetId(request.dataset()));
   DatasetState& dataset = datasets_.at(id);
@@ -216,6 +221,15 @@ absl::StatusOr<ReportSealsResponse> ClusterState::ReportSeals(const ReportSealsR
   totals_.triples_reopened += std::max<int64_t>(0, before - request.sealed_count());
   totals_.triples_sealed += std::max<int64_t>(0, request.sealed_count() - before);
   SaveSeals(id, shard);
+  // A dataset that the shards knew before the coordinator did (it lost its rows): what they hold
+  // was there when the job was submitted.
+  for (const auto& [sequence, job] : live_jobs_) {
+    const JobRow& row = *tables_.jobs.Find(job);
+    const int64_t sealed = dataset.SealedCount(row.spec().simulate().triples());
+    if (row.dataset() == id && row.stages().count(STAGE_SIMULATE) == 0 && row.reused() < sealed) {
+      Touch(job, now).set_reused(sealed);
+    }
+  }
   AdvanceUsersOf(id, now);
   return ReportSealsResponse();
 }

@@ -37,8 +37,7 @@ class Coordinator {
   // Calls decision(state, now) under the lock and hands what it changed to the sink.
   template <typename Decision>
   auto Decide(Decision&& decision)
-      -> Decided<std::invoke_result_t<Decision, ClusterState&, Moment>> ABSL_LOCKS_EXCLUDED(
-          mutex_) {
+      -> Decided<std::invoke_result_t<Decision, ClusterState&, Moment>> {
     absl::MutexLock lock(&mutex_);
     const Moment now{clock_->Now(), clock_->SteadyNow()};
     state_->NoteTime(now.steady);

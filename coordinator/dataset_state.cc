@@ -47,6 +47,7 @@ absl::StatusOr<int64_t> DatasetState::MergeSeal(const IndexRange& range, uint64_
   D2G_RETURN_IF_ERROR(CheckRange(range));
   Shard& shard = shards_[ShardOf(range.begin())];
   const int64_t added = shard.sealed.Add(range.begin(), range.end());
+  shard.recent.Add(range.begin(), range.end());
   sealed_.Add(range.begin(), range.end());
   if (added == range.end() - range.begin()) {
     shard.digest += digest;
@@ -84,9 +85,13 @@ absl::Status DatasetState::ReplaceShard(int32_t number, const Ranges& ranges, in
                                                    replacement.size(), " indices, not ", count));
   }
   Shard& shard = shards_[number];
+  int64_t kept = 0;
+  for (const auto& [begin, end] : shard.recent.ranges()) kept += replacement.Add(begin, end);
   for (const auto& [begin, end] : shard.sealed.ranges()) sealed_.Remove(begin, end);
   for (const auto& [begin, end] : replacement.ranges()) sealed_.Add(begin, end);
-  shard = {std::move(replacement), digest, true};
+  shard.sealed = std::move(replacement);
+  shard.digest = digest;
+  shard.digest_known = kept == 0;
   return absl::OkStatus();
 }
 

@@ -42,7 +42,11 @@ class DatasetState {
   // partly known makes the shard's digest unknown, so that the next heartbeat asks for its list.
   // Returns how many indices are new.
   absl::StatusOr<int64_t> MergeSeal(const d2g::common::v1::IndexRange& range, uint64_t digest);
-  // Replaces what is known of a shard. INVALID_ARGUMENT when ranges are empty, not ascending, in
+  // A heartbeat of the shard is being answered: a list that it makes from now on holds everything
+  // merged until now.
+  void ForgetRecent(int32_t shard) { shards_[shard].recent = IntervalSet(); }
+  // Replaces what is known of a shard. Ranges merged since ForgetRecent are kept, because the list
+  // may be older than they are; then the digest is unknown. INVALID_ARGUMENT when ranges are empty, not ascending, in
   // another shard's block, or do not add up to `count`.
   absl::Status ReplaceShard(int32_t shard, const Ranges& ranges, int64_t count, uint64_t digest);
   // True when the shard holds what is known here.
@@ -75,6 +79,7 @@ class DatasetState {
     IntervalSet sealed;
     uint64_t digest = 0;
     bool digest_known = true;
+    IntervalSet recent;  // merged since the shard's last heartbeat
   };
 
   d2g::common::v1::DatasetRecipe recipe_;

@@ -1,4 +1,5 @@
 // d2g-coordinator: jobs, datasets, leases and gangs.
+#include <cstdlib>
 #include <utility>
 
 #include "CLI/CLI.hpp"
@@ -48,7 +49,9 @@ int main(int argc, char** argv) {
   while (!common::WaitForStopSignal(kStatusPoll).has_value()) {
     if (const auto status = (*server)->status(); !status.ok()) {
       common::ReportFailure(kProgram, status);
-      return common::kExitFailure;
+      // Closing a store that could not be written would write again (and end in one of RocksDB's
+      // assertions on a full disk). What was acknowledged is synced.
+      std::_Exit(common::kExitFailure);
     }
   }
   common::LogInfo("coordinator stops");

@@ -1,6 +1,6 @@
 #include "coordinator/row_store.h"
 
-#include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -17,6 +17,7 @@
 #include "rocksdb/db.h"
 #include "rocksdb/options.h"
 #include "rocksdb/write_batch.h"
+#include "services/common/file_io.h"
 #include "services/common/status_macros.h"
 
 namespace d2g::coordinator {
@@ -87,6 +88,8 @@ absl::StatusOr<std::unique_ptr<RowStore>> RowStore::Open(const std::string& fold
   blobs.min_blob_size = 64 << 10;
 
   std::unique_ptr<RowStore> store(new RowStore());
+  store->folder_ = folder;
+  D2G_RETURN_IF_ERROR(store->CheckSpace());
   rocksdb::DB* db = nullptr;
   const rocksdb::Status opened = rocksdb::DB::Open(
       options, folder, {{rocksdb::kDefaultColumnFamilyName, rows}, {kBlobsFamily, blobs}},
@@ -139,7 +142,23 @@ absl::Status RowStore::Scan(
   return FromRocks(it->status(), "scanning rows");
 }
 
+// A log write that runs into the end of the volume leaves RocksDB in a state that only a restart
+// heals (and that its own assertions end the process for), so it must not come to that.
+absl::Status RowStore::CheckSpace() const {
+  struct statvfs info = {};
+  if (statvfs(folder_.c_str(), &info) != 0) {
+    return d2g::common::ErrnoStatus(errno, folder_, "free space");
+  }
+  const int64_t free_bytes =
+      static_cast<int64_t>(info.f_bavail) * static_cast<int64_t>(info.f_frsize);
+  if (free_bytes >= kMinFreeBytes) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("data folder ", folder_, ": No space left on device: ", free_bytes,
+                   " bytes are free, ", kMinFreeBytes, " are needed"));
+}
+
 absl::Status RowStore::Commit(const std::vector<RowChanges>& groups) {
+  D2G_RETURN_IF_ERROR(CheckSpace());
   rocksdb::WriteBatch batch;
   for (const RowChanges& changes : groups) {
     for (const RowChange& change : changes) {
@@ -156,6 +175,7 @@ absl::Status RowStore::Commit(const std::vector<RowChanges>& groups) {
 }
 
 absl::Status RowStore::PutBlob(absl::string_view key, absl::string_view value) {
+  D2G_RETURN_IF_ERROR(CheckSpace());
   rocksdb::WriteOptions options;
   options.sync = true;
   return FromRocks(db_->Put(options, handles_[1], ToSlice(key), ToSlice(value)), "writing a blob");

@@ -25,6 +25,9 @@ namespace d2g::coordinator {
 // start anew. Thread-safe; calls block.
 class RowStore {
  public:
+  // Room for what RocksDB writes by itself (a memtable's flush, its manifest).
+  static constexpr int64_t kMinFreeBytes = 8 << 20;
+
   // Opens or makes the folder, raises and syncs the incarnation. Fails naming the folder and why:
   // another process has it (FAILED_PRECONDITION), it cannot be written, it was made for another
   // number of shards (FAILED_PRECONDITION), its format is unknown.
@@ -47,7 +50,9 @@ class RowStore {
 
  private:
   RowStore() = default;
+  absl::Status CheckSpace() const;
 
+  std::string folder_;
   std::unique_ptr<rocksdb::DB> db_;
   std::vector<rocksdb::ColumnFamilyHandle*> handles_;
   uint64_t incarnation_ = 0;

@@ -454,6 +454,21 @@ TEST(ShardsTest, ADatasetThatAShardNoLongerListsIsGoneFromIt) {
   EXPECT_EQ(h.Get(job.name()).stages(0).done(), 64);
 }
 
+TEST(ShardsTest, WhatShardsHeldBeforeTheCoordinatorKnewIsReused) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
+  v1::ReportSealsRequest report;
+  report.mutable_shard()->set_shard(0);
+  report.mutable_shard()->set_store_uuid("uuid-0");
+  report.set_dataset(job.dataset());
+  report.add_ranges()->set_end(32);
+  report.set_sealed_count(32);
+  ASSERT_THAT(h.Decide([&](ClusterState& s, Moment now) { return s.ReportSeals(report, now); }),
+              IsOk());
+  EXPECT_EQ(h.Get(job.name()).stages(0).reused(), 32);
+  EXPECT_EQ(h.LeaseOne("a").simulate().range().begin(), 32);
+}
+
 TEST(ShardsTest, ReportsOfStrangersAreRefused) {
   Harness h;
   ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));

@@ -162,9 +162,26 @@ TEST(DatasetStateTest, TheShardsListReplacesWhatWasKnown) {
   DatasetState::Ranges ranges;
   *ranges.Add() = Range(4, 8);
   *ranges.Add() = Range(32, 40);
+  dataset.ForgetRecent(0);
   ASSERT_THAT(dataset.ReplaceShard(0, ranges, 12, 9), IsOk());
   EXPECT_THAT(dataset.sealed().ranges(), ElementsAre(Pair(4, 8), Pair(16, 40)));
   EXPECT_TRUE(dataset.Agrees(0, 12, 9));
+}
+
+TEST(DatasetStateTest, AListThatIsOlderThanASealDoesNotTakeItBack) {
+  DatasetState dataset(Recipe());
+  ASSERT_THAT(dataset.MergeSeal(Range(0, 4), 1), IsOk());
+  dataset.ForgetRecent(0);  // the heartbeat that asks for the list is answered
+  ASSERT_THAT(dataset.MergeSeal(Range(8, 12), 1), IsOk());
+  DatasetState::Ranges ranges;
+  *ranges.Add() = Range(0, 4);  // made before [8, 12) was sealed
+  ASSERT_THAT(dataset.ReplaceShard(0, ranges, 4, 1), IsOk());
+  EXPECT_THAT(dataset.sealed().ranges(), ElementsAre(Pair(0, 4), Pair(8, 12)));
+  EXPECT_FALSE(dataset.Agrees(0, 8, 2)) << "so that the next heartbeat asks again";
+  dataset.ForgetRecent(0);
+  *ranges.Add() = Range(8, 12);
+  ASSERT_THAT(dataset.ReplaceShard(0, ranges, 8, 2), IsOk());
+  EXPECT_TRUE(dataset.Agrees(0, 8, 2));
 }
 
 TEST(DatasetStateTest, RefusesListsThatCannotBe) {

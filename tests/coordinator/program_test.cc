@@ -1,5 +1,6 @@
 // The real d2g-coordinator: killed at random moments under load, told to stop, started badly.
 #include <csignal>
+#include <fstream>
 #include <mutex>
 #include <random>
 #include <set>
@@ -13,6 +14,7 @@
 #include "tests/coordinator/input_folders.h"
 #include "tests/testing/process.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/tmpfs.h"
 #include "tests/testing/wait.h"
 
 namespace d2g::coordinator {
@@ -27,12 +29,12 @@ using ::testing::HasSubstr;
 
 class ProgramTest : public ::testing::Test {
  protected:
-  // Starts the binary at the address of its first start and waits until it listens.
+  // Starts the binary on data_ at the address of its first start and waits until it listens.
   void Start() {
     std::filesystem::remove(dir_.File("ports"));
     process_ = std::make_unique<Process>(std::vector<std::string>{
-        "d2g-coordinator", "--data-dir", dir_.File("data"), "--shards", "2", "--listen", listen_,
-        "--port-file", dir_.File("ports"), "--lease-duration", "5s", "--gang-settle", "100ms"});
+        "d2g-coordinator", "--data-dir", data_, "--shards", "2", "--listen", listen_, "--port-file",
+        dir_.File("ports"), "--lease-duration", "5s", "--gang-settle", "100ms"});
     ASSERT_TRUE(WaitFor([&] { return d2g::common::ReadPortFile(dir_.File("ports")).ok(); }))
         << process_->Output();
     listen_ = absl::StrCat("127.0.0.1:", d2g::common::ReadPortFile(dir_.File("ports"))->grpc);
@@ -43,6 +45,7 @@ class ProgramTest : public ::testing::Test {
   }
 
   TempDir dir_;
+  std::string data_ = dir_.File("data");
   std::string listen_ = "127.0.0.1:0";
   std::unique_ptr<Process> process_;
 };
@@ -167,10 +170,9 @@ TEST_F(ProgramTest, StopsCleanlyOnSigterm) {
 
 TEST_F(ProgramTest, BadStartsHaveOneClearErrorAndAnExitCode) {
   Start();
-  const std::string data = dir_.File("data");
-  const auto locked = RunProcess({"d2g-coordinator", "--data-dir", data, "--shards", "2"});
+  const auto locked = RunProcess({"d2g-coordinator", "--data-dir", data_, "--shards", "2"});
   EXPECT_EQ(locked.code, 3);
-  EXPECT_THAT(locked.output, HasSubstr(data));
+  EXPECT_THAT(locked.output, HasSubstr(data_));
   EXPECT_THAT(locked.output, HasSubstr("in use by another process"));
   const auto port =
       RunProcess({"d2g-coordinator", "--data-dir", dir_.File("new"), "--listen", listen_});
@@ -183,9 +185,70 @@ TEST_F(ProgramTest, BadStartsHaveOneClearErrorAndAnExitCode) {
           .code,
       2);
   Kill();
-  const auto shards = RunProcess({"d2g-coordinator", "--data-dir", data, "--shards", "5"});
+  const auto shards = RunProcess({"d2g-coordinator", "--data-dir", data_, "--shards", "5"});
   EXPECT_EQ(shards.code, 3);
   EXPECT_THAT(shards.output, HasSubstr("2 shards"));
+}
+
+TEST_F(ProgramTest, AReadOnlyDiskIsNamed) {
+  d2g::testing::Tmpfs volume("32m");
+  if (!volume.mounted()) GTEST_SKIP() << "mounting needs root";
+  data_ = volume.path() + "/data";
+  Start();
+  process_->Signal(SIGTERM);
+  EXPECT_EQ(process_->Wait().code, 0);
+  ASSERT_TRUE(volume.MakeReadOnly());
+  for (const std::string& folder : {data_, volume.path() + "/new"}) {
+    const auto refused = RunProcess({"d2g-coordinator", "--data-dir", folder, "--shards", "2"});
+    EXPECT_EQ(refused.code, 3);
+    EXPECT_THAT(refused.output, HasSubstr(folder));
+    EXPECT_THAT(refused.output, HasSubstr("Read-only file system"));
+  }
+}
+
+TEST_F(ProgramTest, AFullDiskEndsTheProcessAndLosesNothing) {
+  d2g::testing::Tmpfs volume("64m");
+  if (!volume.mounted()) GTEST_SKIP() << "mounting needs root";
+  data_ = volume.path() + "/data";
+  Start();
+  CoordinatorClient client(listen_);
+  const InputFolders inputs;
+  const auto soon = [] { return absl::Now() + absl::Seconds(5); };
+  ASSERT_OK_AND_ASSIGN(const auto list, client.UploadPromptList("a\nb\n", soon()));
+  v1::CreateJobRequest create;
+  *create.mutable_spec() = SmallSpec();
+  inputs.Fill(create.mutable_spec());
+  create.mutable_spec()->mutable_prompts()->set_digest(list.digest());
+  ASSERT_OK_AND_ASSIGN(const v1::Job job, client.CreateJob(create, soon()));
+
+  const std::string ballast = volume.path() + "/ballast";
+  {
+    std::ofstream file(ballast, std::ios::binary);
+    const std::string chunk(1 << 16, 'x');
+    while (file.write(chunk.data(), static_cast<std::streamsize>(chunk.size())).flush()) {
+    }
+  }
+  // What cannot be made durable is not acknowledged, and the process ends saying why.
+  v1::SetDesiredStateRequest request;
+  request.set_name(job.name());
+  absl::Status refused;
+  for (int i = 0; i < 100'000 && refused.ok(); ++i) {
+    request.set_desired_state(i % 2 == 0 ? v1::Job::DESIRED_STATE_PAUSED
+                                         : v1::Job::DESIRED_STATE_RUNNING);
+    refused = client.SetDesiredState(request, absl::Now()).status();
+  }
+  EXPECT_FALSE(refused.ok());
+  const auto ended = process_->Wait();
+  EXPECT_EQ(ended.code, 1);
+  EXPECT_THAT(ended.output, HasSubstr("cannot write its rows"));
+  EXPECT_THAT(ended.output, HasSubstr("No space left on device"));
+
+  std::filesystem::remove(ballast);
+  Start();
+  v1::GetJobRequest get;
+  get.set_name(job.name());
+  ASSERT_OK_AND_ASSIGN(const v1::Job back, client.GetJob(get, soon()));
+  EXPECT_EQ(back.spec().SerializeAsString(), job.spec().SerializeAsString());
 }
 
 }  // namespace

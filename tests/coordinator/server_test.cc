@@ -176,23 +176,22 @@ TEST_F(ServerTest, UnknownNamesAndMalformedOnesAreNamed) {
 TEST_F(ServerTest, WatchingSeesChangesAndEndsWithTheJob) {
   ASSERT_OK_AND_ASSIGN(const Job job, Create(Spec()));
   std::vector<Job::State> states;
-  std::atomic<int> seen{0};
+  std::atomic<int> last{0};
   absl::Status ended;
   std::thread watcher([&] {
     ended = client_->WatchJob(job.name(), absl::Seconds(20), [&](const Job& now) {
       if (states.empty() || states.back() != now.state()) states.push_back(now.state());
-      ++seen;
+      last = now.state();
       return true;
     });
   });
-  EXPECT_TRUE(WaitFor([&] { return seen > 0; }));
+  EXPECT_TRUE(WaitFor([&] { return last == Job::STATE_RUNNING; }));
   Restart();  // a watch goes on after it
   v1::SetDesiredStateRequest request;
   request.set_name(job.name());
-  const int before = seen;
   request.set_desired_state(Job::DESIRED_STATE_PAUSED);
   ASSERT_THAT(client_->SetDesiredState(request, Soon()), IsOk());
-  EXPECT_TRUE(WaitFor([&] { return seen > before; }));
+  EXPECT_TRUE(WaitFor([&] { return last == Job::STATE_PAUSED; }));
   request.set_desired_state(Job::DESIRED_STATE_CANCELLED);
   ASSERT_THAT(client_->SetDesiredState(request, Soon()), IsOk());
   watcher.join();
