@@ -25,19 +25,23 @@ def families(address):
         yield name, kind, ", ".join(sorted(labels)), helps.get(name, "")
 
 
+def print_table(title, rows):
+    print(f"## {title}\n\n| metric | type | labels | meaning |\n| --- | --- | --- | --- |")
+    for name, kind, labels, help_ in sorted(rows):
+        print(f"| `{name}` | {kind} | {labels} | {help_.rstrip('.')} |")
+    print()
+
+
 def main():
     with open(sys.argv[1], encoding="utf-8") as f:
         processes = json.load(f)["processes"]
-    seen = set()
+    tables = {}
     for process in processes:
-        kind = process["name"].split("-")[0]
-        if kind in seen:
-            continue
-        seen.add(kind)
-        print(f"## {KINDS[kind]}\n\n| metric | type | labels | meaning |\n| --- | --- | --- | --- |")
-        for name, type_, labels, help_ in sorted(families(process["admin"])):
-            print(f"| `{name}` | {type_} | {labels} | {help_} |")
-        print()
+        tables.setdefault(process["name"].split("-")[0], set()).update(families(process["admin"]))
+    shared = set.intersection(*tables.values())
+    print_table("Every process", shared)
+    for kind, rows in tables.items():
+        print_table(KINDS[kind], rows - shared)
 
 
 if __name__ == "__main__":

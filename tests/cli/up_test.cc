@@ -1,0 +1,113 @@
+// d2g up and d2g down with the real coordinator, stores and trainer (workers need LibTorch).
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "cli/cluster_file.h"
+#include "tests/testing/http_get.h"
+#include "tests/testing/process.h"
+#include "tests/testing/temp_dir.h"
+#include "tests/testing/wait.h"
+
+namespace d2g {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using testing::Process;
+using testing::RunProcess;
+using testing::WaitFor;
+
+class UpTest : public ::testing::Test {
+ protected:
+  std::vector<std::string> UpCommand(int shards = 2) const {
+    return {"d2g",       "up", "--data-dir", dir_.path(),
+            "--workers", "0",  "--shards",   absl::StrCat(shards)};
+  }
+  static bool IsUp(const Process& up) {
+    return up.Output().find("stop it with") != std::string::npos;
+  }
+  cli::ClusterFile Cluster() const {
+    return cli::ReadClusterFile(dir_.path()).value_or(cli::ClusterFile{});
+  }
+  static int PortOf(const std::string& address) {
+    return std::stoi(address.substr(address.rfind(':') + 1));
+  }
+
+  testing::TempDir dir_;
+};
+
+TEST_F(UpTest, StartsRestartsAndStops) {
+  Process up(UpCommand());
+  ASSERT_TRUE(WaitFor([&] { return IsUp(up); }, absl::Seconds(60))) << up.Output();
+  const cli::ClusterFile before = Cluster();
+  ASSERT_EQ(before.processes.size(), 4u);
+  for (const auto& member : before.processes) {
+    EXPECT_THAT(testing::HttpGet(PortOf(member.admin), "/healthz"), HasSubstr("200 OK"))
+        << member.name;
+  }
+  EXPECT_EQ(RunProcess({"d2g", "jobs", "--data-dir", dir_.path()}).code, 0);
+
+  // A second one on the same folder is refused and changes nothing.
+  const auto second = RunProcess(UpCommand());
+  EXPECT_EQ(second.code, 3) << second.output;
+  EXPECT_THAT(second.output,
+              AllOf(HasSubstr("is in use by a running cluster"), HasSubstr(before.coordinator)));
+
+  // Whoever is killed comes back where it was.
+  for (const char* name : {"coordinator", "store-1"}) {
+    const auto find = [&](const cli::ClusterFile& cluster) {
+      for (const auto& member : cluster.processes) {
+        if (member.name == name) return member;
+      }
+      return cli::ClusterMember{};
+    };
+    const cli::ClusterMember victim = find(Cluster());
+    ASSERT_GT(victim.pid, 0) << name;
+    kill(victim.pid, SIGKILL);
+    EXPECT_TRUE(WaitFor([&] {
+      const cli::ClusterMember now = find(Cluster());
+      return now.restarts == 1 && now.pid != victim.pid &&
+             testing::HttpGet(PortOf(victim.admin), "/healthz").find("200 OK") != std::string::npos;
+    })) << name
+        << up.Output();
+    EXPECT_EQ(find(Cluster()).grpc, victim.grpc);
+    EXPECT_THAT(up.Output(), HasSubstr(absl::StrCat(name, " ended (signal 9 (Killed))")));
+  }
+  EXPECT_EQ(RunProcess({"d2g", "jobs", "--data-dir", dir_.path()}).code, 0);
+
+  const cli::ClusterFile last = Cluster();
+  EXPECT_EQ(RunProcess({"d2g", "down", "--data-dir", dir_.path()}).code, 0);
+  EXPECT_EQ(up.Wait().code, 0);
+  for (const auto& member : last.processes) {
+    EXPECT_TRUE(kill(member.pid, 0) != 0 && errno == ESRCH) << member.name;
+  }
+  EXPECT_FALSE(std::filesystem::exists(cli::ClusterFilePath(dir_.path())));
+  EXPECT_THAT(RunProcess({"d2g", "down", "--data-dir", dir_.path()}).output,
+              HasSubstr("no cluster is running"));
+
+  // The number of shards is frozen.
+  const auto other = RunProcess(UpCommand(/*shards=*/3));
+  EXPECT_EQ(other.code, 3);
+  EXPECT_THAT(other.output, AllOf(HasSubstr("--shards 3"), HasSubstr("holds 2 shards")));
+}
+
+TEST_F(UpTest, AFailedStartSaysWhyAndLeavesNothingRunning) {
+  auto command = UpCommand();
+  command.insert(command.end(), {"--bin-dir", dir_.File("empty")});
+  const auto result = RunProcess(command);
+  EXPECT_EQ(result.code, 3);
+  EXPECT_THAT(result.output, HasSubstr("cannot run " + dir_.File("empty/d2g-coordinator")));
+  EXPECT_THAT(result.output, Not(HasSubstr("cluster is up")));
+  EXPECT_FALSE(std::filesystem::exists(cli::ClusterFilePath(dir_.path())));
+}
+
+}  // namespace
+}  // namespace d2g
