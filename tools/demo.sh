@@ -41,8 +41,9 @@ if [ $fresh = 1 ]; then
 fi
 
 echo "== cluster"
+: >"$dir/up.log"
 "$bin/d2g" up --exit-with-parent --data-dir "$data" --shards 2 --workers 2 --slots 2 --threads 1 \
-  --device "${D2G_DEMO_DEVICE:-cpu}" >"$dir/up.log" 2>&1 9>&- &
+  --device "${D2G_DEMO_DEVICE:-cpu}" >>"$dir/up.log" 2>&1 9>&- &
 up=$!
 watcher=
 stop_cluster() {
