@@ -34,6 +34,9 @@ struct Options {
   int threads = 2;
   int64_t steps = 300;
   bool timing = false;
+  int64_t first_step = 0, last_step = -1;
+  int64_t measure_every = 0;
+  std::string load, save;
   recipe::TrainStepOptions step;
 };
 
@@ -108,6 +111,7 @@ void Run(Options& options) {
   const at::Tensor x = Simulate(options, teacher, z, text);
 
   options.step.steps = options.steps;
+  if (options.last_step < 0) options.last_step = options.steps;
   if (options.schedule == "cosine") options.step.schedule = recipe::Schedule::kCosine;
   const recipe::OneStepGenerator conversion(teacher.scheduler(), std::nullopt, "x0");
   std::vector<std::shared_ptr<const recipe::RegressionTerm>> regression;
@@ -121,12 +125,41 @@ void Run(Options& options) {
                                                  z.size(1)));
   }
   recipe::TrainStep step(options.step, teacher.unet(), conversion, regression, at::kCPU);
+  if (!options.load.empty()) {
+    // A run without D may be gone on from with one.
+    std::map<std::string, model::TensorMap> state = step.State();
+    for (auto& [file, tensors] : state) {
+      const std::string path = options.load + "." + file;
+      if (std::filesystem::exists(path)) tensors = model::ReadSafetensors(path);
+    }
+    step.LoadState(state);
+  }
   plan::IndexSet sealed;
   sealed.Merge({0, options.triples});
+  evaluate::HeldOut held_out;
+  held_out.indices = plan::HeldOutIndices(sealed, options.holdout_every, options.triples);
+  for (const int64_t index : held_out.indices) {
+    held_out.prompt_of.push_back(prompt_of(index));
+    held_out.prompts.push_back(prompts[static_cast<size_t>(held_out.prompt_of.back())]);
+  }
+  const at::Tensor rows = at::tensor(held_out.indices);
+  held_out.z = z.index_select(0, rows);
+  held_out.x = x.index_select(0, rows);
+  const at::Tensor held_text = text.index_select(0, rows);
+  const evaluate::Tick tick = [](int64_t) {};
+  auto measure_discriminator = [&](const at::Tensor& latents) {
+    const recipe::Discriminator discriminator(teacher.unet(), step.State().at("discriminator"),
+                                              at::kCPU);
+    for (const auto& [name, value] :
+         evaluate::MeasureDiscriminator(discriminator, held_out, held_text, latents, tick)) {
+      std::cout << name << " " << value << "  ";
+    }
+    std::cout << std::endl;
+  };
   const double start = Now();
   int64_t epoch = -1, batches = 0, place = 0;
   std::optional<plan::EpochPlan> plan;
-  for (int64_t k = 0; k < options.steps; ++k, ++place) {
+  for (int64_t k = options.first_step; k < options.last_step; ++k, ++place) {
     if (place >= batches) {
       plan.emplace(plan::EpochPlanOptions{.sealed = sealed,
                                           .holdout_every = options.holdout_every,
@@ -167,30 +200,30 @@ void Run(Options& options) {
     }
     step.GeneratorBackward();
     const recipe::UpdateResult update = step.UpdateGenerator();
-    if (k % 20 == 0 || k + 1 == options.steps) {
+    if (k % 20 == 0 || k + 1 == options.last_step) {
       std::cout << "step " << k << " " << Now() - start << " s norm " << update.gradient_norm;
       for (const auto& [name, value] : step.Metrics()) std::cout << " " << name << " " << value;
       std::cout << std::endl;
     }
+    if (options.measure_every > 0 && step.has_discriminator() &&
+        (k + 1) % options.measure_every == 0) {
+      const at::NoGradGuard no_grad;
+      const model::UNet2DConditionModel now(teacher.unet().config(), step.State().at("ema"));
+      measure_discriminator(conversion.Generate(now, held_out.z, held_text));
+    }
+  }
+  if (!options.save.empty()) {
+    for (const auto& [file, tensors] : step.State()) {
+      model::WriteSafetensors(options.save + "." + file, tensors);
+    }
   }
   std::cout << "trained in " << Now() - start << " s" << std::endl;
 
-  evaluate::HeldOut held_out;
-  held_out.indices = plan::HeldOutIndices(sealed, options.holdout_every, options.triples);
-  for (const int64_t index : held_out.indices) {
-    held_out.prompt_of.push_back(prompt_of(index));
-    held_out.prompts.push_back(prompts[static_cast<size_t>(held_out.prompt_of.back())]);
-  }
-  const at::Tensor rows = at::tensor(held_out.indices);
-  held_out.z = z.index_select(0, rows);
-  held_out.x = x.index_select(0, rows);
-  const at::Tensor held_text = text.index_select(0, rows);
   const evaluate::Evaluator evaluator = evaluate::Evaluator::Load(options.evaluator);
   const std::vector<int64_t> labels = evaluate::LabelsOf(evaluator, held_out);
   const auto state = step.State();
   const model::UNet2DConditionModel student(teacher.unet().config(), state.at("ema"));
   const double measuring = Now();
-  const evaluate::Tick tick = [](int64_t) {};
   const model::SolverOptions one{.steps = 1, .guidance = options.guidance};
   const model::SolverOptions full{.steps = 50, .guidance = options.guidance};
   const auto solutions = evaluate::TeacherSolutions(teacher, held_out, tick);
@@ -202,14 +235,7 @@ void Run(Options& options) {
   Print("teacher_1 ", MeasureQuality(evaluator, held_out, labels, single, 1));
   Print("student_1 ", MeasureQuality(evaluator, held_out, labels, made, 1));
   std::cout << "measured in " << Now() - measuring << " s" << std::endl;
-  if (step.has_discriminator()) {
-    const recipe::Discriminator discriminator(teacher.unet(), state.at("discriminator"), at::kCPU);
-    for (const auto& [name, value] :
-         evaluate::MeasureDiscriminator(discriminator, held_out, held_text, made.latents, tick)) {
-      std::cout << name << " " << value << "  ";
-    }
-    std::cout << std::endl;
-  }
+  if (step.has_discriminator()) measure_discriminator(made.latents);
   if (options.timing) {
     Print("teacher_50", TimeTeacher(teacher, held_out, held_text, full, 20, tick));
     Print("student_1 ", TimeStudent(teacher, student, conversion, held_out, held_text, 20, tick));
@@ -238,6 +264,11 @@ int main(int argc, char** argv) {
   app.add_option("--batch", options.batch);
   app.add_option("--threads", options.threads);
   app.add_flag("--timing", options.timing);
+  app.add_option("--first-step", options.first_step);
+  app.add_option("--last-step", options.last_step, "stop here; the schedule still ends at --steps");
+  app.add_option("--measure-every", options.measure_every, "how D does on held-out triples");
+  app.add_option("--load", options.load, "start from files with this prefix");
+  app.add_option("--save", options.save, "write the end's state to files with this prefix");
   app.add_option("--huber", options.huber_weight);
   app.add_option("--huber-c", options.huber_c);
   app.add_option("--features-weight", options.features_weight);

@@ -184,7 +184,7 @@ void CheckTrain(JobSpec* spec, Checker* check) {
                           steps_limit);
   check->Real("train.gan.learning_rate", gan->learning_rate(), 0, kMaxLearningRate, false);
   check->InRange<int32_t>("train.gan.output_scales", gan->output_scales(), 0, kMaxOutputScales);
-  check->Real("train.gan.mismatch_weight", gan->mismatch_weight(), 0, kMaxLossWeight);
+  check->Real("train.gan.mismatch_weight", gan->mismatch_weight(), 0, kMaxMismatchWeight);
 }
 
 void CheckEvaluate(JobSpec* spec, Checker* check) {

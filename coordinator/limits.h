@@ -24,6 +24,8 @@ inline constexpr int32_t kMaxRanks = 4096;
 inline constexpr double kMaxLearningRate = 1;
 inline constexpr double kMaxClipNorm = 1e6;
 inline constexpr double kMaxLossWeight = 1e6;
+// Of the text and of the noise mismatches each: D needs generated negatives too.
+inline constexpr double kMaxMismatchWeight = 0.4;
 inline constexpr int32_t kMaxKeepCheckpoints = 1000;
 inline constexpr int32_t kMaxT0 = 99'999;
 inline constexpr int32_t kMaxOutputScales = 16;

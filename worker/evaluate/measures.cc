@@ -140,30 +140,32 @@ std::map<std::string, double> MeasureDiscriminator(const recipe::Discriminator& 
   const at::NoGradGuard no_grad;
   const int64_t count = held_out.size();
   const at::Tensor other = OtherPrompt(held_out).to(text.device());
-  // Shares of `x` with a logit on the side of `real`.
-  auto share_right = [&](const at::Tensor& z, const at::Tensor& x, const at::Tensor& c, bool real) {
-    int64_t right = 0;
+  auto logits = [&](const at::Tensor& z, const at::Tensor& x, const at::Tensor& c) {
+    std::vector<at::Tensor> parts;
     for (int64_t begin = 0; begin < count; begin += kEvaluationBatch) {
       const int64_t end = std::min(begin + kEvaluationBatch, count);
-      const at::Tensor logit = recipe::MeanLogit(discriminator.Forward(
-          z.slice(0, begin, end), x.slice(0, begin, end), c.slice(0, begin, end)));
-      right += (real ? logit > 0 : logit < 0).sum().item<int64_t>();
+      parts.push_back(recipe::MeanLogit(discriminator.Forward(
+          z.slice(0, begin, end), x.slice(0, begin, end), c.slice(0, begin, end))));
       tick(0);
     }
-    return static_cast<double>(right) / static_cast<double>(count);
+    return at::cat(parts);
   };
-  auto accuracy = [&](const at::Tensor& z, const at::Tensor& c) {
-    return std::pair{share_right(z, held_out.x, c, true),
-                     share_right(z, student_latents, c, false)};
+  auto share = [](const at::Tensor& right) { return right.to(at::kDouble).mean().item<double>(); };
+  std::map<std::string, double> shares;
+  auto measure = [&](const at::Tensor& z, const at::Tensor& c, const std::string& shuffled) {
+    const at::Tensor solution = logits(z, held_out.x, c), student = logits(z, student_latents, c);
+    const double real = share(solution > 0), generated = share(student < 0);
+    shares["accuracy" + shuffled] = (real + generated) / 2;
+    shares["pair_accuracy" + shuffled] = share(solution > student);
+    if (shuffled.empty()) {
+      shares["real_accuracy"] = real;
+      shares["generated_accuracy"] = generated;
+    }
   };
-  const auto [real, generated] = accuracy(held_out.z, text);
-  const auto noise = accuracy(held_out.z.roll(1, 0), text);
-  const auto words = accuracy(held_out.z, text.index_select(0, other));
-  return {{"accuracy", (real + generated) / 2},
-          {"real_accuracy", real},
-          {"generated_accuracy", generated},
-          {"accuracy_noise_shuffled", (noise.first + noise.second) / 2},
-          {"accuracy_text_shuffled", (words.first + words.second) / 2}};
+  measure(held_out.z, text, "");
+  measure(held_out.z.roll(1, 0), text, "_noise_shuffled");
+  measure(held_out.z, text.index_select(0, other), "_text_shuffled");
+  return shares;
 }
 
 }  // namespace d2g::evaluate

@@ -54,10 +54,11 @@ std::vector<NamedInterval> TimeStudent(const model::TextToImageModel& teacher,
                                        const HeldOut& held_out, const at::Tensor& text, int repeats,
                                        const Tick& tick);
 
-// Share of held-out triples that D tells right, half of them the teacher's solutions and half the
-// student's: "accuracy", and of each half "real_accuracy" and "generated_accuracy"; the same pairs
-// with the noise of another triple ("accuracy_noise_shuffled") and with another prompt's text
-// ("accuracy_text_shuffled").
+// How well D tells held-out solutions from the student's pictures: "accuracy", the share of both
+// whose logit is on the right side of 0, and of each half "real_accuracy" and "generated_accuracy";
+// "pair_accuracy", the share of triples whose solution has the higher logit of the two. The first
+// and the last again with the noise of another triple ("..._noise_shuffled") and with another
+// prompt's text ("..._text_shuffled") for solution and student alike.
 std::map<std::string, double> MeasureDiscriminator(const recipe::Discriminator& discriminator,
                                                    const HeldOut& held_out, const at::Tensor& text,
                                                    const at::Tensor& student_latents,

@@ -73,9 +73,9 @@ TrainStep::TrainStep(const TrainStepOptions& options,
           *generator_parameters_, AdamW::Options{.weight_decay = options.weight_decay})),
       ema_(std::make_unique<Ema>(*generator_parameters_, options.ema_decay)) {
   const AdversarialOptions& gan = options.gan;
-  if (!(gan.mismatch_weight >= 0 && gan.mismatch_weight <= 0.5)) {
-    throw model::Error("mismatch_weight is " + std::to_string(gan.mismatch_weight) +
-                       ", must be in [0, 0.5]");
+  if (!(gan.mismatch_weight >= 0 && gan.mismatch_weight <= kMaxMismatchWeight)) {
+    model::Fail("mismatch_weight is ", gan.mismatch_weight, ", must be in 0 to ",
+                kMaxMismatchWeight);
   }
   if (regression_.empty() && gan.weight <= 0) {
     throw model::Error("the loss has no term: give regression or gan a weight above 0");
@@ -142,6 +142,18 @@ void TrainStep::GeneratorForward(const MicroBatch& given) {
   pending_.push_back({std::move(batch), std::move(pictures)});
 }
 
+at::Tensor TrainStep::NegativeWeights(const MicroBatch& batch) const {
+  // Only a part of the positions has a generated negative: it counts for all of them, so that the
+  // solution and the generated picture of a triple weigh the same and logit 0 lies between them.
+  // Mismatched negatives come on top.
+  const float generated = static_cast<float>(1 / (1 - 2 * options_.gan.mismatch_weight));
+  std::vector<float> weights;
+  for (const NegativeKind kind : batch.negatives) {
+    weights.push_back(kind == NegativeKind::kGenerated ? generated : 1);
+  }
+  return at::tensor(weights).to(batch.weight.device());
+}
+
 void TrainStep::DiscriminatorBackward() {
   discriminator_parameters_->SetRequiresGrad(true);
   for (const Pending& pending : pending_) {
@@ -165,8 +177,8 @@ void TrainStep::DiscriminatorBackward() {
       real.push_back(map.narrow(0, 0, rows));
       negative.push_back(map.narrow(0, rows, rows));
     }
-    const at::Tensor loss =
-        WeightedMean(RealLoss(real) + FakeLoss(negative), batch.weight, valid_count_);
+    const at::Tensor loss = WeightedMean(
+        RealLoss(real) + NegativeWeights(batch) * FakeLoss(negative), batch.weight, valid_count_);
     torch::autograd::backward({loss}, {});
     AddMetric("discriminator_loss", loss);
     const at::NoGradGuard no_grad;

@@ -23,6 +23,9 @@ namespace d2g::recipe {
 // How the learning rate goes after the warm-up.
 enum class Schedule { kConstant, kCosine };
 
+// Limit of mismatch_weight: enough generated negatives must be left.
+inline constexpr double kMaxMismatchWeight = 0.4;
+
 // The adversarial term. All steps count from 0.
 struct AdversarialOptions {
   // lambda in G's loss; 0 leaves D out altogether.
@@ -34,8 +37,9 @@ struct AdversarialOptions {
   double learning_rate = 5e-4;
   // Decoder scales with a readout head, counted from the finest; 0: all.
   int output_scales = 0;
-  // Share of D's negatives that are real latents with another prompt, and as large a share with
-  // another noise; 0 to 0.5.
+  // Share of the triples whose negative is the solution with another prompt, and as large a share
+  // with another noise; 0 to kMaxMismatchWeight. The others' negatives are generated and weigh as
+  // much as all solutions do.
   double mismatch_weight = 0;
 };
 
@@ -159,6 +163,7 @@ class TrainStep {
   };
 
   at::Tensor Generate(const MicroBatch& batch) const;
+  at::Tensor NegativeWeights(const MicroBatch& batch) const;
   void AddMetric(const std::string& name, const at::Tensor& value);
   void GeneratorBackward(const Pending& pending);
   double LearningRate(double base, int64_t first_step) const;

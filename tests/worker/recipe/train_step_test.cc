@@ -72,7 +72,8 @@ struct Gradients {
 };
 
 // One step on batches that one rank computes in turn, without updates of D's weights.
-Gradients OneStep(TrainStep& step, int64_t number, double count, const std::vector<MicroBatch>& parts) {
+Gradients OneStep(TrainStep& step, int64_t number, double count,
+                  const std::vector<MicroBatch>& parts) {
   Gradients result;
   step.Begin(number, count, static_cast<int>(parts.size()));
   for (const MicroBatch& part : parts) step.GeneratorForward(part);
@@ -129,7 +130,8 @@ TEST(TrainStep, FirstLossIsTheTeachers) {
 TEST(TrainStep, DiscriminatorStartsBeforeTheAdversarialTerm) {
   auto step = MakeStep(Options());
   const Gradients first = OneStep(*step, 1, kRows, {Batch()});
-  EXPECT_NEAR(first.metrics.at("discriminator_loss"), 2 * std::log(2), 1e-5);
+  // Of six negatives two are generated and weigh 2 each, four are mismatched and weigh 1.
+  EXPECT_NEAR(first.metrics.at("discriminator_loss"), (1 + 8.0 / 6) * std::log(2), 1e-5);
   EXPECT_THAT(first.metrics, Not(Contains(Key("adversarial"))));
   const Gradients second = OneStep(*step, 2, kRows, {Batch()});
   EXPECT_NEAR(second.metrics.at("adversarial"), std::log(2), 1e-5);
@@ -216,7 +218,7 @@ TEST(TrainStep, DiscriminatorLearnsToTellApart) {
   }
   const Gradients result = OneStep(*step, 40, kRows, {Batch()});
   EXPECT_GT(result.metrics.at("discriminator_accuracy"), 0.8);
-  EXPECT_LT(result.metrics.at("discriminator_loss"), 2 * std::log(2) * 0.8);
+  EXPECT_LT(result.metrics.at("discriminator_loss"), (1 + 8.0 / 6) * std::log(2) * 0.8);
 }
 
 TEST(TrainStep, GoesOnFromItsState) {
@@ -280,8 +282,9 @@ TEST(TrainStep, RefusesBadOptions) {
               ThrowsMessage<model::Error>(HasSubstr("discriminator_start_step is 3")));
   options = Options();
   options.gan.mismatch_weight = 0.6;
-  EXPECT_THAT([&] { MakeStep(options); },
-              ThrowsMessage<model::Error>(HasSubstr("mismatch_weight is 0.6")));
+  EXPECT_THAT(
+      [&] { MakeStep(options); },
+      ThrowsMessage<model::Error>(HasSubstr("mismatch_weight is 0.6, must be in 0 to 0.4")));
   auto step = MakeStep(Options());
   EXPECT_THAT([&] { step->Begin(0, 0, 1); }, ThrowsMessage<model::Error>(HasSubstr("valid_count")));
 }
