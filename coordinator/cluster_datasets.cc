@@ -13,6 +13,7 @@
 namespace d2g::coordinator {
 
 using namespace d2g::coordinator::v1;  // NOLINT: the resources that this file is about
+using d2g::common::LogLevel;
 using d2g::common::v1::DatasetRecipe;
 using rows::v1::JobRow;
 
@@ -138,6 +139,8 @@ void ClusterState::ClearShard(const std::string& id, int32_t shard, Moment now) 
   const int64_t lost = dataset.ShardSealedCount(shard);
   if (lost == 0) return;
   totals_.triples_reopened += lost;
+  Tell(LogLevel::kWarn, "a shard lost sealed triples; they are open again", id,
+       absl::StrCat(lost, " on shard ", shard));
   dataset.ForgetRecent(shard);
   if (dataset.ReplaceShard(shard, {}, 0, 0).ok()) SaveSeals(id, shard);
   AdvanceUsersOf(id, now);
@@ -218,7 +221,11 @@ absl::StatusOr<ReportSealsResponse> ClusterState::ReportSeals(const ReportSealsR
       shard < dataset.recipe().shard_count() ? dataset.ShardSealedCount(shard) : 0;
   D2G_RETURN_IF_ERROR(
       dataset.ReplaceShard(shard, request.ranges(), request.sealed_count(), request.digest()));
-  totals_.triples_reopened += std::max<int64_t>(0, before - request.sealed_count());
+  if (before > request.sealed_count()) {
+    totals_.triples_reopened += before - request.sealed_count();
+    Tell(LogLevel::kWarn, "a shard lost sealed triples; they are open again", id,
+         absl::StrCat(before - request.sealed_count(), " on shard ", shard));
+  }
   totals_.triples_sealed += std::max<int64_t>(0, request.sealed_count() - before);
   SaveSeals(id, shard);
   // A dataset that the shards knew before the coordinator did (it lost its rows): what they hold

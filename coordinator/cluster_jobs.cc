@@ -14,6 +14,7 @@
 namespace d2g::coordinator {
 
 using namespace d2g::coordinator::v1;  // NOLINT: the resources that this file is about
+using d2g::common::LogLevel;
 using rows::v1::JobRow;
 
 absl::StatusOr<const JobRow*> ClusterState::FindJob(absl::string_view name) const {
@@ -101,6 +102,8 @@ absl::StatusOr<Job> ClusterState::CreateJob(const JobProposal& proposal, Moment 
   live_jobs_[row.sequence()] = id;
   rates_[id];
   if (!row.request_id().empty()) requests_[row.request_id()] = id;
+  Tell(LogLevel::kInfo, "job created", id,
+       absl::StrCat(DatasetName(dataset_id), ", ", row.reused(), " triples reused"));
   tables_.jobs.Mutable(id) = std::move(row);
   Advance(id, now);
   return View(*tables_.jobs.Find(id), now);
@@ -281,6 +284,8 @@ void ClusterState::EndJob(const std::string& id, Job::State state, std::string e
   if (const DatasetState* dataset = FindDataset(job.dataset()); dataset != nullptr) {
     job.set_simulated(dataset->SealedCount(job.spec().simulate().triples()));
   }
+  Tell(state == Job::STATE_FAILED ? LogLevel::kError : LogLevel::kInfo, "job ended", id,
+       absl::StrCat(Job::State_Name(state), error.empty() ? "" : ": ", error));
   job.set_state(state);
   job.set_error(std::move(error));
   ReleaseLeasesOf(id);

@@ -9,6 +9,7 @@
 
 namespace d2g::coordinator {
 
+using d2g::common::LogLevel;
 using d2g::coordinator::v1::Job;
 using rows::v1::JobRow;
 
@@ -92,6 +93,8 @@ const DatasetState* ClusterState::FindDataset(absl::string_view id) const {
 
 void ClusterState::NoteTime(absl::Duration now) {
   if (now - last_time_ > kStoodStill) {
+    Tell(LogLevel::kWarn, "this process stood still; leases have their full time again", "",
+         absl::FormatDuration(now - last_time_));
     leases_.Grace(now);
     gangs_.Grace(now);
     shards_.Grace(now);

@@ -18,6 +18,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -36,6 +37,7 @@
 #include "d2g/coordinator/v1/shard_service.pb.h"
 #include "d2g/coordinator/v1/task_service.pb.h"
 #include "d2g/coordinator/v1/training_service.pb.h"
+#include "services/common/log.h"
 
 namespace d2g::coordinator {
 
@@ -86,6 +88,14 @@ struct ClusterFigures {
   int64_t ranks_running = 0;
   int64_t training_step = 0;   // of the job that trains; the first one where several do
   int64_t sealed_triples = 0;  // in all datasets
+};
+
+// Something that an operator wants in the log. `message` is a constant.
+struct Note {
+  d2g::common::LogLevel level;
+  const char* message;
+  std::string job;  // or dataset
+  std::string detail;
 };
 
 // Thread-compatible.
@@ -154,6 +164,9 @@ class ClusterState {
   // Lapses leases, drops silent peers, forms gangs, samples rates, moves jobs on.
   void Tick(Moment now);
 
+  // What happened since the last call.
+  std::vector<Note> TakeNotes() { return std::exchange(notes_, {}); }
+
   Tables& tables() { return tables_; }
   const Tables& tables() const { return tables_; }
   const DatasetState* FindDataset(absl::string_view id) const;
@@ -179,6 +192,10 @@ class ClusterState {
 
   ClusterState(ClusterOptions options, Tables tables, Moment now);
   absl::Status Restore(Moment now);
+
+  void Tell(d2g::common::LogLevel level, const char* message, std::string job, std::string detail) {
+    notes_.push_back({level, message, std::move(job), std::move(detail)});
+  }
 
   // Jobs.
   absl::StatusOr<const rows::v1::JobRow*> FindJob(absl::string_view name) const;
@@ -246,6 +263,7 @@ class ClusterState {
   std::map<std::string, int> unlisted_;  // heartbeats of a shard without a dataset that it had
   absl::Duration last_time_;
   ClusterFigures totals_;
+  std::vector<Note> notes_;
 };
 
 }  // namespace d2g::coordinator

@@ -12,6 +12,7 @@
 namespace d2g::coordinator {
 
 using namespace d2g::coordinator::v1;  // NOLINT: the resources that this file is about
+using d2g::common::LogLevel;
 using rows::v1::FailureRow;
 using rows::v1::JobRow;
 using rows::v1::LeaseRow;
@@ -369,6 +370,8 @@ absl::StatusOr<FailTaskResponse> ClusterState::FailTask(const FailTaskRequest& r
   if (reason == FailTaskRequest::REASON_PREEMPTED) return FailTaskResponse();
   const std::string message = request.message().substr(0, kMaxMessageBytes);
   const std::string what = Describe(lease.kind(), lease.range());
+  Tell(LogLevel::kWarn, "task failed", name.job,
+       absl::StrCat(what, " on node ", lease.worker().node(), ": ", message));
   if (reason == FailTaskRequest::REASON_BAD_INPUT) {
     EndJob(name.job, Job::STATE_FAILED,
            absl::StrCat(what, " on node ", lease.worker().node(), ": ", message), now);
@@ -407,6 +410,8 @@ void ClusterState::LapseLeases(Moment now) {
                                         lease.worker().node(), " made no progress for ",
                                         absl::FormatDuration(leases_.duration())));
     ++totals_.lapsed[lease.kind()];
+    Tell(LogLevel::kWarn, "lease lapsed", lease.job(),
+         absl::StrCat(Describe(lease.kind(), lease.range()), ": ", failure.last_error()));
     Release(id);
   }
 }

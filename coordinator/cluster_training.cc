@@ -13,6 +13,7 @@
 namespace d2g::coordinator {
 
 using namespace d2g::coordinator::v1;  // NOLINT: the resources that this file is about
+using d2g::common::LogLevel;
 using rows::v1::CheckpointRow;
 using rows::v1::GangRow;
 using rows::v1::JobRow;
@@ -63,10 +64,16 @@ void ClusterState::HandleGangEvents(const GangEvents& events, Moment now) {
     switch (event.kind) {
       case GangEvent::Kind::kFormed:
         ++totals_.generations_formed;
+        Tell(LogLevel::kInfo, "generation formed", event.job,
+             absl::StrCat("generation ", event.generation, " of ",
+                          gangs_.Find(event.job)->members_size(), " agents, from step ",
+                          gangs_.Find(event.job)->resume_step()));
         StartStage(event.job, STAGE_TRAIN, now);
         break;
       case GangEvent::Kind::kBroken: {
         ++totals_.generations_broken;
+        Tell(LogLevel::kWarn, "generation broke", event.job,
+             absl::StrCat("generation ", event.generation, ": ", event.error));
         const int failures = gangs_.Find(event.job)->failures();
         if (failures >= kMaxBrokenGenerations) {
           EndJob(event.job, Job::STATE_FAILED,
@@ -79,6 +86,8 @@ void ClusterState::HandleGangEvents(const GangEvents& events, Moment now) {
         break;
       }
       case GangEvent::Kind::kLeft:
+        Tell(LogLevel::kInfo, "generation left", event.job,
+             absl::StrCat("generation ", event.generation));
         break;
     }
     if (tables_.jobs.Find(event.job) != nullptr) Advance(event.job, now);
@@ -207,6 +216,8 @@ absl::StatusOr<CommitCheckpointResponse> ClusterState::CommitCheckpoint(
   *response.mutable_checkpoint() = checkpoint;
   for (std::string& path : RetireCheckpoints(*job)) response.add_delete_paths(std::move(path));
   ++totals_.checkpoints_committed;
+  Tell(LogLevel::kInfo, "checkpoint committed", id,
+       absl::StrCat("step ", request.step(), " of generation ", request.generation()));
   gangs_.NoteCheckpoint(id);
   Touch(id, now);
   if (TrainDone(*job)) gangs_.Finish(id, now.steady);

@@ -5,6 +5,7 @@
 #include <memory>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
@@ -38,12 +39,17 @@ class Coordinator {
   template <typename Decision>
   auto Decide(Decision&& decision)
       -> Decided<std::invoke_result_t<Decision, ClusterState&, Moment>> {
-    absl::MutexLock lock(&mutex_);
-    const Moment now{clock_->Now(), clock_->SteadyNow()};
-    state_->NoteTime(now.steady);
-    auto result = std::forward<Decision>(decision)(*state_, now);
-    Hand();
-    return {std::move(result), sequence_};
+    std::vector<Note> notes;
+    auto decided = [&] {
+      absl::MutexLock lock(&mutex_);
+      const Moment now{clock_->Now(), clock_->SteadyNow()};
+      state_->NoteTime(now.steady);
+      auto result = std::forward<Decision>(decision)(*state_, now);
+      notes = Hand();
+      return Decided<decltype(result)>{std::move(result), sequence_};
+    }();
+    Log(notes);
+    return decided;
   }
 
   // To be called every kTick.
@@ -54,8 +60,9 @@ class Coordinator {
               ClusterMetrics* metrics)
       : sink_(sink), clock_(clock), metrics_(metrics), state_(std::move(state)) {}
 
-  // Hands changed rows to the sink.
-  void Hand() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Hands changed rows to the sink; returns what is to be logged once the lock is free.
+  std::vector<Note> Hand() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static void Log(const std::vector<Note>& notes);
 
   RowSink* const sink_;
   const d2g::common::Clock* const clock_;

@@ -46,8 +46,8 @@ class DatasetState {
   // merged until now.
   void ForgetRecent(int32_t shard) { shards_[shard].recent = IntervalSet(); }
   // Replaces what is known of a shard. Ranges merged since ForgetRecent are kept, because the list
-  // may be older than they are; then the digest is unknown. INVALID_ARGUMENT when ranges are empty, not ascending, in
-  // another shard's block, or do not add up to `count`.
+  // may be older than they are; then the digest is unknown. INVALID_ARGUMENT when ranges are empty,
+  // not ascending, in another shard's block, or do not add up to `count`.
   absl::Status ReplaceShard(int32_t shard, const Ranges& ranges, int64_t count, uint64_t digest);
   // True when the shard holds what is known here.
   bool Agrees(int32_t shard, int64_t count, uint64_t digest) const;
