@@ -234,6 +234,25 @@ def pipelines(out, tokenizer):
         pipeline(out, tokenizer, student, f"student_{t0}_{prediction}", 1, 0.0, PROMPTS)
 
 
+def demo_teacher(out):
+    """The model that is shipped: real weights in half precision, a real tokenizer."""
+    folder = pathlib.Path(__file__).parents[2] / "models" / "demo-teacher"
+    pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32,
+                                                   safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+    prompts = ["a photo of a dark slim t-shirt", "a light wide bag", "an ankle boot"]
+    noise = rand("noise", len(prompts), 4, 8, 8)
+    run = dict(prompt=prompts, num_inference_steps=50, guidance_scale=3.0)
+    latents = pipe(**run, latents=noise.clone(), output_type="latent").images
+    pictures = pipe(**run, latents=noise.clone(), output_type="np").images
+    decoded = torch.from_numpy(pictures).permute(0, 3, 1, 2) * 2 - 1
+    posterior = pipe.vae.encode(decoded).latent_dist
+    save(out / "demo_teacher", noise=noise, latents=latents, decoded=decoded, mean=posterior.mean,
+         logvar=posterior.logvar, embeddings=pipe.encode_prompt(prompts, "cpu", 1, False)[0],
+         pictures=torch.from_numpy((pictures * 255).round().astype("uint8")))
+    (out / "demo_teacher" / "prompts.json").write_text(json.dumps(prompts))
+
+
 def main():
     out = pathlib.Path(sys.argv[1])
     shutil.rmtree(out, ignore_errors=True)
@@ -249,6 +268,7 @@ def main():
         vaes(out)
         schedulers(out)
         pipelines(out, tokenizer)
+        demo_teacher(out)
     (out / "complete").write_text("")
 
 

@@ -38,6 +38,29 @@ TEST(PipelineGoldenTest, AgreesWithStableDiffusionPipeline) {
   }
 }
 
+// The same for the teacher that is shipped, with its picture encoder.
+TEST(PipelineGoldenTest, AgreesOnTheDemoTeacher) {
+  const TensorMap golden = Golden("demo_teacher");
+  const char* source = std::getenv("D2G_SOURCE_DIR");
+  ASSERT_NE(source, nullptr);
+  const TextToImageModel model =
+      TextToImageModel::Load(std::string(source) + "/models/demo-teacher");
+  const auto prompts =
+      ReadJsonFile(GoldenFolder("demo_teacher") + "/prompts.json").get<std::vector<std::string>>();
+  const at::Tensor cond = model.EncodePrompts(prompts);
+  EXPECT_LE(RelativeDifference(cond, golden.at("embeddings")), 1e-4);
+  const at::Tensor latents =
+      model.Solve(golden.at("noise"), cond, model.EncodePrompts({""}), SolverOptions{});
+  EXPECT_LE(RelativeDifference(latents, golden.at("latents")), 1e-3);
+  const at::Tensor difference =
+      TextToImageModel::ToBytes(model.DecodeToImages(latents)).to(at::kInt) -
+      golden.at("pictures").to(at::kInt);
+  EXPECT_LE(difference.abs().max().item<int>(), 1);
+  const LatentDistribution encoded = model.vae().Encode(golden.at("decoded"));
+  EXPECT_LE(RelativeDifference(encoded.mean, golden.at("mean")), 1e-4);
+  EXPECT_LE(RelativeDifference(encoded.logvar, golden.at("logvar")), 1e-4);
+}
+
 // A student evaluated directly, without the scheduler's step, is what the pipeline computes.
 TEST(PipelineGoldenTest, OneStepIsTheStudentsPipeline) {
   const struct {
