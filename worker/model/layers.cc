@@ -1,30 +1,10 @@
 #include "worker/model/layers.h"
 
-#include <ATen/core/dispatch/Dispatcher.h>
-
 #include "worker/model/cpu_kernels.h"
 #include "worker/model/error.h"
+#include "worker/model/onednn_linear.h"
 
 namespace d2g::model {
-
-namespace {
-
-// oneDNN's matrix product, under the name by which LibTorch's own compiler calls it.
-at::Tensor OneDnnLinear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  using Signature = at::Tensor(
-      const at::Tensor&, const at::Tensor&, const std::optional<at::Tensor>&, c10::string_view,
-      c10::List<std::optional<at::Scalar>>, std::optional<c10::string_view>);
-  static const auto op = c10::Dispatcher::singleton()
-                             .findSchemaOrThrow("mkldnn::_linear_pointwise", "")
-                             .typed<Signature>();
-  const std::optional<at::Tensor> maybe_bias = bias.defined() ? std::optional(bias) : std::nullopt;
-  return op.call(x, weight, maybe_bias, "none", c10::List<std::optional<at::Scalar>>(), "");
-}
-
-// Below some hundred rows the set-up costs more than it gains.
-bool UseOneDnn(const at::Tensor& x) { return UseCpuKernels(x) && x.numel() > 16'384; }
-
-}  // namespace
 
 Activation ParseActivation(const std::string& name, const std::string& source) {
   if (name == "silu" || name == "swish") return Activation::kSilu;
@@ -53,7 +33,7 @@ at::Tensor Activate(Activation activation, const at::Tensor& x) {
 }
 
 at::Tensor ApplyLinear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
-  if (UseOneDnn(x)) return OneDnnLinear(x.contiguous(), weight, bias);
+  if (UseOneDnnLinear(x)) return OneDnnLinear(x, weight, bias);
   return at::linear(x, weight, bias.defined() ? std::optional(bias) : std::nullopt);
 }
 

@@ -1,8 +1,8 @@
 // The elementary layers of all networks: parameters and a call operator over ATen.
 //
 // Plain structs; the tensors are handles shared with the network's parameter map. Calls are const,
-// thread-safe and differentiable twice. With gradients off, fp32 on the CPU goes through oneDNN
-// directly, which is faster than at::linear's BLAS (same result within float error).
+// thread-safe and differentiable twice. On the CPU fp32 products go through oneDNN
+// (onednn_linear.h) and, with gradients off, norms through fused kernels (cpu_kernels.h).
 #pragma once
 
 #include <cstdint>
