@@ -4,6 +4,7 @@
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
 #include "grpcpp/support/channel_arguments.h"
+#include "services/common/grpc_library.h"
 #include "services/common/rpc_server.h"
 
 namespace d2g::common {
@@ -23,6 +24,7 @@ std::shared_ptr<grpc::ChannelCredentials> Credentials() {
 
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
                                            const ChannelOptions& options) {
+  KeepGrpcInitialised();
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
   arguments.SetMaxSendMessageSize(kMaxMessageBytes);

@@ -9,6 +9,7 @@
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
 #include "services/common/address.h"
+#include "services/common/grpc_library.h"
 #include "services/common/rpc_observer.h"
 #include "services/common/status_macros.h"
 
@@ -31,6 +32,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
     const RpcServerOptions& options) {
   D2G_RETURN_IF_ERROR(CheckListenAddress(address, options.insecure));
   D2G_ASSIGN_OR_RETURN(const HostPort parsed, ParseAddress(address));
+  KeepGrpcInitialised();
   grpc::EnableDefaultHealthCheckService(true);
   if (options.reflection || IsLoopback(parsed.host)) {
     static const bool once = (grpc::reflection::InitProtoReflectionServerBuilderPlugin(), true);
