@@ -101,7 +101,8 @@ def times(after_path, built, ready, stopping, stopped):
             continue
         begin, end = seconds(entry["start_time"]), seconds(entry["end_time"])
         first = begin if first is None else min(first, begin)
-        unit = f"{int(entry['done']) / max(end - begin, 1e-9):.1f} {entry['unit']}/s"
+        made = int(entry["done"]) - int(entry.get("reused", 0))
+        unit = f"{made / (end - begin):.1f} {entry['unit']}/s" if made > 0 and end > begin else ""
         rows.append((name.lower(), end - begin, unit))
     rows.append(("cluster stop", stopped - stopping))
     print("\nwhere the time went (stages may overlap)")
