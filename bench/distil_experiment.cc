@@ -259,6 +259,8 @@ int main(int argc, char** argv) {
   app.add_option("--cache", options.cache, "triples are kept here")->required();
   app.add_option("--grid", options.grid, "side-by-side PNG");
   app.add_option("--triples", options.triples);
+  app.add_option("--holdout-every", options.holdout_every);
+  app.add_option("--seed", options.seed, "of the triples; another needs another cache");
   app.add_option("--guidance", options.guidance);
   app.add_option("--steps", options.steps);
   app.add_option("--batch", options.batch);
@@ -281,6 +283,7 @@ int main(int argc, char** argv) {
   app.add_option("--gan-start", options.step.gan.start_step);
   app.add_option("--d-start", options.step.gan.discriminator_start_step);
   app.add_option("--d-lr", options.step.gan.learning_rate);
+  app.add_option("--d-backbone-lr", options.step.gan.backbone_learning_rate);
   app.add_option("--scales", options.step.gan.output_scales);
   app.add_option("--mismatch", options.step.gan.mismatch_weight);
   CLI11_PARSE(app, argc, argv);

@@ -144,6 +144,7 @@ void CheckTrain(JobSpec* spec, Checker* check) {
   D2G_DEFAULT(regression, pseudo_huber_c, 0.03);
   D2G_DEFAULT(gan, discriminator_start_step, gan->start_step());
   D2G_DEFAULT(gan, learning_rate, train->learning_rate());
+  D2G_DEFAULT(gan, backbone_learning_rate, kBackboneRateShare * gan->learning_rate());
 
   check->InRange<int64_t>("train.steps", train->steps(), 1, kMaxTrainSteps);
   check->InRange<int32_t>("train.global_batch", train->global_batch(), 1, kMaxGlobalBatch);
@@ -183,6 +184,8 @@ void CheckTrain(JobSpec* spec, Checker* check) {
   check->InRange<int64_t>("train.gan.discriminator_start_step", gan->discriminator_start_step(), 0,
                           steps_limit);
   check->Real("train.gan.learning_rate", gan->learning_rate(), 0, kMaxLearningRate, false);
+  check->Real("train.gan.backbone_learning_rate", gan->backbone_learning_rate(), 0,
+              kMaxLearningRate, false);
   check->InRange<int32_t>("train.gan.output_scales", gan->output_scales(), 0, kMaxOutputScales);
   check->Real("train.gan.mismatch_weight", gan->mismatch_weight(), 0, kMaxMismatchWeight);
 }

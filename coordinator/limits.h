@@ -26,6 +26,8 @@ inline constexpr double kMaxClipNorm = 1e6;
 inline constexpr double kMaxLossWeight = 1e6;
 // Of the text and of the noise mismatches each: D needs generated negatives too.
 inline constexpr double kMaxMismatchWeight = 0.4;
+// Of D's learning rate: what its part from the teacher gets when the spec does not say.
+inline constexpr double kBackboneRateShare = 0.1;
 inline constexpr int32_t kMaxKeepCheckpoints = 1000;
 inline constexpr int32_t kMaxT0 = 99'999;
 inline constexpr int32_t kMaxOutputScales = 16;

@@ -51,6 +51,7 @@ TEST(JobSpecTest, FillsInTheDefaults) {
   EXPECT_EQ(spec.train().regression().pseudo_huber_weight(), 1);
   EXPECT_EQ(spec.train().regression().pseudo_huber_c(), 0.03);
   EXPECT_EQ(spec.train().gan().learning_rate(), 5e-4);
+  EXPECT_DOUBLE_EQ(spec.train().gan().backbone_learning_rate(), 5e-5);
   EXPECT_EQ(spec.evaluate().grid_columns(), 10);
   EXPECT_EQ(spec.evaluate().timing_repeats(), 20);
   JobSpec again = spec;

@@ -15,16 +15,32 @@ AdamW::AdamW(FlatParameters& parameters, const Options& options)
       options_(options),
       exp_avg_(at::zeros_like(parameters.values())),
       exp_avg_sq_(at::zeros_like(parameters.values())),
-      step_(at::zeros({}, parameters.values().options())) {}
+      step_(at::zeros({}, parameters.values().options())) {
+  if (options.scaled_prefix.empty()) {
+    stretches_ = {{0, parameters.size(), 1}};
+    return;
+  }
+  const auto [offset, count] = parameters.StretchOf(options.scaled_prefix);
+  stretches_ = {{0, offset, 1},
+                {offset, count, options.scale},
+                {offset + count, parameters.size() - offset - count, 1}};
+  std::erase_if(stretches_, [](const Stretch& stretch) { return stretch.count == 0; });
+}
 
 void AdamW::Step(double learning_rate) {
   const at::NoGradGuard no_grad;
   // The kernel reads the count of this update, as the caller of the functional form must provide.
   step_.add_(1);
-  at::_fused_adamw_({parameters_.values()}, {parameters_.gradients()}, {exp_avg_}, {exp_avg_sq_},
-                    /*max_exp_avg_sqs=*/{}, {step_}, learning_rate, options_.beta1, options_.beta2,
-                    options_.weight_decay, options_.epsilon, /*amsgrad=*/false,
-                    /*maximize=*/false);
+  for (const Stretch& stretch : stretches_) {
+    auto part = [&](const at::Tensor& flat) {
+      return flat.narrow(0, stretch.offset, stretch.count);
+    };
+    at::_fused_adamw_({part(parameters_.values())}, {part(parameters_.gradients())},
+                      {part(exp_avg_)}, {part(exp_avg_sq_)},
+                      /*max_exp_avg_sqs=*/{}, {step_}, learning_rate * stretch.scale,
+                      options_.beta1, options_.beta2, options_.weight_decay, options_.epsilon,
+                      /*amsgrad=*/false, /*maximize=*/false);
+  }
 }
 
 int64_t AdamW::steps() const { return static_cast<int64_t>(step_.item<float>()); }

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
@@ -11,8 +13,8 @@
 namespace d2g::recipe {
 
 // Adam with decoupled weight decay (Loshchilov and Hutter 2019), bias-corrected, beta 0.9 and 0.999
-// unless told otherwise, epsilon 1e-8. One fused kernel over the flat buffer. `parameters` must
-// outlive it. Not thread-safe.
+// unless told otherwise, epsilon 1e-8. One fused kernel over the flat buffer, or one over each
+// stretch of it that has a learning rate of its own. `parameters` must outlive it. Not thread-safe.
 class AdamW {
  public:
   struct Options {
@@ -20,8 +22,13 @@ class AdamW {
     double beta1 = 0.9;
     double beta2 = 0.999;
     double epsilon = 1e-8;
+    // Parameters whose names start with this move at `scale` times the rate given to Step; empty:
+    // all move alike.
+    std::string scaled_prefix;
+    double scale = 1;
   };
 
+  // Throws model::Error when no parameter has the scaled prefix.
   AdamW(FlatParameters& parameters, const Options& options);
 
   // Updates the values from the gradients, in place.
@@ -35,8 +42,16 @@ class AdamW {
   void LoadState(const model::TensorMap& state);
 
  private:
+  // Elements [offset, offset + count) of the flat buffers.
+  struct Stretch {
+    int64_t offset;
+    int64_t count;
+    double scale;
+  };
+
   FlatParameters& parameters_;
   const Options options_;
+  std::vector<Stretch> stretches_;
   at::Tensor exp_avg_;
   at::Tensor exp_avg_sq_;
   at::Tensor step_;

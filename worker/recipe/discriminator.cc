@@ -11,7 +11,6 @@ namespace {
 
 using model::TensorMap;
 
-constexpr char kUNet[] = "unet.";
 constexpr double kNormEpsilon = 1e-5;
 
 // D reads feature maps of the decoder, not the U-Net's output.
@@ -103,7 +102,7 @@ Discriminator::Discriminator(const model::UNet2DConditionModel& teacher_unet, in
   }
   for (const auto& [name, tensor] : own) parameters_[name] = tensor.to(device);
   for (const auto& [name, tensor] : unet) {
-    if (!IsOutputLayer(name)) parameters_[kUNet + name] = tensor;
+    if (!IsOutputLayer(name)) parameters_[kBackbonePrefix + name] = tensor;
   }
 }
 

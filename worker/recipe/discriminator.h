@@ -28,6 +28,8 @@ class Discriminator {
  public:
   // Timestep given to the U-Net: D sees clean latents.
   static constexpr int64_t kTimestep = 0;
+  // What the names of the parameters that come from the teacher start with.
+  static constexpr char kBackbonePrefix[] = "unet.";
 
   // A new one. `output_scales`: scales with a head, counted from the finest; 0: all. `seed` draws
   // the heads' first layers. Throws model::Error when there are fewer scales, naming both.

@@ -41,6 +41,20 @@ void FlatParameters::SetRequiresGrad(bool requires_grad) {
   for (auto& [name, tensor] : tensors_) tensor.requires_grad_(requires_grad);
 }
 
+std::pair<int64_t, int64_t> FlatParameters::StretchOf(const std::string& prefix) const {
+  int64_t begin = -1, end = size();
+  for (const Part& part : parts_) {
+    if (part.name.starts_with(prefix)) {
+      if (begin < 0) begin = part.offset;
+    } else if (begin >= 0) {
+      end = part.offset;
+      break;
+    }
+  }
+  if (begin < 0) model::Fail("no parameter's name starts with ", prefix);
+  return {begin, end - begin};
+}
+
 model::TensorMap FlatParameters::Unflatten(const at::Tensor& flat) const {
   model::TensorMap named;
   for (const Part& part : parts_) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -41,6 +42,10 @@ class FlatParameters {
   void ZeroGradients();
   // Freezes (false) or thaws the parameters for the graphs built from now on.
   void SetRequiresGrad(bool requires_grad);
+
+  // Offset and count of the elements, padding included, of the parameters whose names start with
+  // `prefix`; they lie side by side. Throws model::Error when there is none.
+  std::pair<int64_t, int64_t> StretchOf(const std::string& prefix) const;
 
   // `flat` ([N], laid out like values()) cut into named tensors: views of `flat`, without padding.
   model::TensorMap Unflatten(const at::Tensor& flat) const;

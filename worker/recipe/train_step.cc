@@ -81,6 +81,9 @@ TrainStep::TrainStep(const TrainStepOptions& options,
     throw model::Error("the loss has no term: give regression or gan a weight above 0");
   }
   if (gan.weight <= 0) return;
+  if (!(gan.learning_rate > 0)) {
+    model::Fail("the discriminator's learning_rate is ", gan.learning_rate, ", must be above 0");
+  }
   if (gan.discriminator_start_step > gan.start_step) {
     throw model::Error("discriminator_start_step is " +
                        std::to_string(gan.discriminator_start_step) +
@@ -91,7 +94,10 @@ TrainStep::TrainStep(const TrainStepOptions& options,
   discriminator_parameters_ = std::make_unique<FlatParameters>(discriminator_->parameters());
   discriminator_optimizer_ = std::make_unique<AdamW>(
       *discriminator_parameters_,
-      AdamW::Options{.weight_decay = options.weight_decay, .beta1 = kDiscriminatorBeta1});
+      AdamW::Options{.weight_decay = options.weight_decay,
+                     .beta1 = kDiscriminatorBeta1,
+                     .scaled_prefix = Discriminator::kBackbonePrefix,
+                     .scale = gan.backbone_learning_rate / gan.learning_rate});
 }
 
 bool TrainStep::trains_discriminator() const {
@@ -142,18 +148,6 @@ void TrainStep::GeneratorForward(const MicroBatch& given) {
   pending_.push_back({std::move(batch), std::move(pictures)});
 }
 
-at::Tensor TrainStep::NegativeWeights(const MicroBatch& batch) const {
-  // Only a part of the positions has a generated negative: it counts for all of them, so that the
-  // solution and the generated picture of a triple weigh the same and logit 0 lies between them.
-  // Mismatched negatives come on top.
-  const float generated = static_cast<float>(1 / (1 - 2 * options_.gan.mismatch_weight));
-  std::vector<float> weights;
-  for (const NegativeKind kind : batch.negatives) {
-    weights.push_back(kind == NegativeKind::kGenerated ? generated : 1);
-  }
-  return at::tensor(weights).to(batch.weight.device());
-}
-
 void TrainStep::DiscriminatorBackward() {
   discriminator_parameters_->SetRequiresGrad(true);
   for (const Pending& pending : pending_) {
@@ -177,8 +171,8 @@ void TrainStep::DiscriminatorBackward() {
       real.push_back(map.narrow(0, 0, rows));
       negative.push_back(map.narrow(0, rows, rows));
     }
-    const at::Tensor loss = WeightedMean(
-        RealLoss(real) + NegativeWeights(batch) * FakeLoss(negative), batch.weight, valid_count_);
+    const at::Tensor loss =
+        WeightedMean(RealLoss(real) + FakeLoss(negative), batch.weight, valid_count_);
     torch::autograd::backward({loss}, {});
     AddMetric("discriminator_loss", loss);
     const at::NoGradGuard no_grad;

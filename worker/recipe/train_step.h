@@ -35,11 +35,14 @@ struct AdversarialOptions {
   // First step that trains D; at most start_step.
   int64_t discriminator_start_step = 0;
   double learning_rate = 5e-4;
+  // Learning rate of the part of D that is the teacher's U-Net; learning_rate is that of the layers
+  // D adds to it, which start at zero and must move much faster: at one common rate the U-Net's
+  // features are gone before the heads can read them.
+  double backbone_learning_rate = 5e-5;
   // Decoder scales with a readout head, counted from the finest; 0: all.
   int output_scales = 0;
   // Share of the triples whose negative is the solution with another prompt, and as large a share
-  // with another noise; 0 to kMaxMismatchWeight. The others' negatives are generated and weigh as
-  // much as all solutions do.
+  // with another noise; 0 to kMaxMismatchWeight. The others' negatives are generated.
   double mismatch_weight = 0;
 };
 
@@ -49,7 +52,8 @@ struct TrainStepOptions {
   double learning_rate = 5e-4;
   // Steps of linear warm-up, for G and, from its own first step, for D.
   int64_t warmup_steps = 0;
-  // Of G; D's rate stays where the warm-up ends, since it has to follow G to the last step.
+  // Of G; D's rate stays where the warm-up ends, since it has to follow G to the last step: when
+  // both decayed, G learned to fool the slower D.
   Schedule schedule = Schedule::kConstant;
   double weight_decay = 0;
   // Limit of the 2-norm of G's and of D's gradient; 0: none.
@@ -163,7 +167,6 @@ class TrainStep {
   };
 
   at::Tensor Generate(const MicroBatch& batch) const;
-  at::Tensor NegativeWeights(const MicroBatch& batch) const;
   void AddMetric(const std::string& name, const at::Tensor& value);
   void GeneratorBackward(const Pending& pending);
   double LearningRate(double base, int64_t first_step) const;

@@ -69,6 +69,34 @@ TEST(FlatParameters, FlattenNamesWhatDoesNotFit) {
       ThrowsMessage<model::Error>(HasSubstr("unknown tensor c")));
 }
 
+TEST(FlatParameters, FindsTheStretchOfAPrefix) {
+  const FlatParameters flat(TensorMap{{"head.w", at::ones({3})},
+                                      {"unet.a", at::ones({17})},
+                                      {"unet.b", at::ones({2})},
+                                      {"vae.w", at::ones({1})}});
+  // Each part starts at a multiple of 16 elements.
+  EXPECT_EQ(flat.StretchOf("head."), (std::pair<int64_t, int64_t>(0, 16)));
+  EXPECT_EQ(flat.StretchOf("unet."), (std::pair<int64_t, int64_t>(16, 48)));
+  EXPECT_EQ(flat.StretchOf("vae."), (std::pair<int64_t, int64_t>(64, 16)));
+  EXPECT_THAT([&] { flat.StretchOf("text."); },
+              ThrowsMessage<model::Error>(HasSubstr("no parameter's name starts with text.")));
+}
+
+TEST(AdamW, ScaledPrefixMovesAtItsOwnRate) {
+  TensorMap network{{"a", at::ones({3})}, {"unet.p", at::ones({3})}, {"z", at::ones({3})}};
+  FlatParameters flat(network);
+  AdamW optimizer(flat, {.scaled_prefix = "unet.", .scale = 0.1});
+  flat.gradients().fill_(0.5);
+  optimizer.Step(0.01);
+  // The first update of Adam is the learning rate.
+  EXPECT_NEAR(network.at("a")[0].item<float>(), 0.99, 1e-6);
+  EXPECT_NEAR(network.at("unet.p")[2].item<float>(), 0.999, 1e-6);
+  EXPECT_NEAR(network.at("z")[0].item<float>(), 0.99, 1e-6);
+  EXPECT_EQ(optimizer.steps(), 1);
+  EXPECT_THAT([&] { AdamW(flat, {.scaled_prefix = "vae."}); },
+              ThrowsMessage<model::Error>(HasSubstr("vae.")));
+}
+
 TEST(AdamW, AgreesWithTorch) {
   TensorMap network{{"p", at::tensor({1.0F, -2.0F, 0.5F})}};
   FlatParameters flat(network);
