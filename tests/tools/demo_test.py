@@ -1,6 +1,6 @@
-"""tools/demo.sh end to end with a job small enough for a test: real teacher, real cluster.
+"""./run demo end to end with a job small enough for a test: real teacher, real cluster.
 
-The first run is killed (SIGKILL to the script) while triples are being simulated; the second goes on
+The first run is killed (SIGKILL to ./run) while triples are being simulated; the second goes on
 from there to the end. Checked: nothing is left running after the kill, sealed triples are not
 simulated again, every triple is there once, the evaluation table is complete, the export and the
 grid exist, at least eight metric families of every kind of process move, and a third run shows the
@@ -93,7 +93,7 @@ def wait_for(condition, what, seconds):
 
 
 def start(env, log):
-    return subprocess.Popen([SOURCE / "tools/demo.sh"], env=env, stdout=log, stderr=subprocess.STDOUT)
+    return subprocess.Popen([SOURCE / "run", "demo"], env=env, stdout=log, stderr=subprocess.STDOUT)
 
 
 def alive(pid):
