@@ -7,7 +7,8 @@
 # it is done, running it again shows the results; --fresh forgets everything and starts anew.
 #
 # D2G_DEMO_DIR (default build/demo) keeps everything; D2G_DEMO_JOB (default deploy/jobs/demo.yaml) is
-# the job file; D2G_JOBS limits parallel compilations.
+# the job file; D2G_JOBS limits parallel compilations; D2G_CUDA=1 builds with CUDA and D2G_DEMO_DEVICE
+# (default cpu) is the device then used.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 fresh=0
@@ -19,14 +20,16 @@ for argument in "$@"; do
 done
 dir=$(realpath -m "${D2G_DEMO_DIR:-build/demo}")
 job_file=${D2G_DEMO_JOB:-deploy/jobs/demo.yaml}
-bin=${D2G_DEMO_BIN:-$PWD/build/release/bin}
+preset=release
+[ "${D2G_CUDA:-0}" = 0 ] || preset=cuda
+bin=${D2G_DEMO_BIN:-$PWD/build/$preset/bin}
 data=$dir/data
 now() { date +%s.%N; }
 
 if [ -z "${D2G_DEMO_BIN:-}" ]; then
   echo "== build"
-  cmake --preset release >/dev/null
-  cmake --build --preset release -j "${D2G_JOBS:-$(nproc)}" \
+  cmake --preset "$preset" >/dev/null
+  cmake --build --preset "$preset" -j "${D2G_JOBS:-$(nproc)}" \
     --target d2g d2g-coordinator d2g-store d2g-worker d2g-trainer d2g-rank d2g-model
 fi
 built=$(now)
