@@ -70,6 +70,8 @@ def check_workload(w, services):
             expect(container[probe]["httpGet"]["port"] in ports, f"{where}: {probe} names an unknown port")
         for mount in container["volumeMounts"]:
             expect(mount["name"] in volumes, f"{where}: volume {mount['name']} is not defined")
+            # The coordinator too: it refuses a job whose output_dir it cannot write.
+            expect(mount["name"] != "shared" or not mount.get("readOnly"), f"{where}: shared is read-only")
         declared = {e["name"] for e in container.get("env", [])}
         for variable in re.findall(r"\$\((\w+)\)", " ".join(container["args"])):
             expect(variable in declared, f"{where}: $({variable}) is not declared")
