@@ -54,7 +54,9 @@ class Scraper(threading.Thread):
 
     def __init__(self, cluster_file):
         super().__init__(daemon=True)
-        self.cluster_file, self.first, self.moved, self.stopped = cluster_file, {}, {}, threading.Event()
+        self.cluster_file, self.stopped = cluster_file, threading.Event()
+        # Processes scraped before; each series' first value; families that changed, by kind.
+        self.seen, self.first, self.moved = set(), {}, {}
 
     def run(self):
         while not self.stopped.wait(0.5):
@@ -73,11 +75,11 @@ class Scraper(threading.Thread):
             return
         for series, value in re.findall(r"^(d2g_[^ ]+) (\S+)$", text, re.M):
             family = re.sub(r"(_bucket|_sum|_count)?(\{.*)?$", "", series)
-            before = self.first.setdefault((name, series), "0" if name in self.moved else value)
-            self.moved.setdefault(kind, set())
+            # A series that a known process adds later began at 0.
+            before = self.first.setdefault((name, series), "0" if name in self.seen else value)
             if value != before:
-                self.moved[kind].add(family)
-        self.moved.setdefault(name, set())
+                self.moved.setdefault(kind, set()).add(family)
+        self.seen.add(name)
 
 
 def fail(message, output=""):
@@ -153,7 +155,7 @@ def main():
         fail("no export", output)
     for kind in ("coordinator", "store", "worker", "trainer"):
         moved = scraper.moved.get(kind, set())
-        print(f"{kind}: {len(moved)} metric families moved")
+        print(f"{kind}: {len(moved)} metric families moved: {', '.join(sorted(moved))}")
         if len(moved) < MIN_FAMILIES:
             fail(f"{kind}: only {sorted(moved)} moved")
 
