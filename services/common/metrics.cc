@@ -92,6 +92,10 @@ prometheus::Gauge& Metrics::Gauge(const std::string& name, const std::string& he
   return prometheus::BuildGauge().Name(name).Help(help).Register(registry_).Add(labels);
 }
 
+void Metrics::Remove(const std::string& name, const std::string& help, prometheus::Gauge* gauge) {
+  prometheus::BuildGauge().Name(name).Help(help).Register(registry_).Remove(gauge);
+}
+
 prometheus::Histogram& Metrics::Histogram(const std::string& name, const std::string& help,
                                           const Labels& labels,
                                           const std::vector<double>& buckets) {

@@ -1,6 +1,7 @@
 // Prometheus metrics of one process.
 //
-// Build every family at start and keep the references; they live as long as the Metrics.
+// Build every family at start and keep the references; they live as long as the Metrics, or until
+// Remove.
 // Thread-safe.
 #pragma once
 
@@ -36,6 +37,9 @@ class Metrics {
   prometheus::Histogram& Histogram(const std::string& name, const std::string& help,
                                    const Labels& labels = {},
                                    const std::vector<double>& buckets = LatencyBuckets());
+  // Takes a gauge out, for what it told of is gone; references to it are then dangling. Name and
+  // help are those it was made with.
+  void Remove(const std::string& name, const std::string& help, prometheus::Gauge* gauge);
 
   // Seconds, 100 us to 60 s: the one set for every latency, so that fleets add up.
   static const std::vector<double>& LatencyBuckets();

@@ -13,6 +13,9 @@ namespace {
 constexpr std::array kPhases = {kPhaseStart, kPhaseLoad,       kPhaseDataWait,
                                 kPhaseStep,  kPhaseCheckpoint, kPhaseDone};
 
+constexpr char kFigureHelp[] = "A rank's latest figure of that name";
+constexpr char kPhaseHelp[] = "1 for the phase that the rank is in, else 0";
+
 void CountUp(prometheus::Counter& counter, int now, int* before) {
   counter.Increment(now - *before);
   *before = now;
@@ -66,8 +69,9 @@ void GangMetrics::StartGeneration(const coordinator::v1::GangAssignment& assignm
   generation_.Set(static_cast<double>(assignment.generation()));
   world_size_.Set(assignment.world_size());
   counted_ = {};
-  counted_step_ = -1;
-  for (auto& [key, gauge] : figures_) gauge->Set(std::numeric_limits<double>::quiet_NaN());
+  // A rank begins at its checkpoint's step: only what is done from there counts.
+  counted_step_ = assignment.work().resume().step();
+  RemoveRanks();
 }
 
 void GangMetrics::Update(const RankGroup& group) {
@@ -78,25 +82,40 @@ void GangMetrics::Update(const RankGroup& group) {
   CountUp(died_, now.died, &counted_.died);
   CountUp(hung_, now.hung, &counted_.hung);
   running_.Set(group.running());
-  int64_t slowest = std::numeric_limits<int64_t>::max();
   const auto ranks = group.ranks();
+  CountSteps(ranks);
+  if (group.state() != RankGroup::State::kRunning) {
+    RemoveRanks();
+    return;
+  }
   for (const auto& rank : ranks) {
-    slowest = std::min(slowest, rank.step());
-    SetFigure(rank.rank(), "step", static_cast<double>(rank.step()));
     for (const char* phase : kPhases) {
-      metrics_
-          ->Gauge("d2g_rank_phase", "1 for the phase that the rank is in, else 0",
-                  {{"rank", absl::StrCat(rank.rank())}, {"phase", phase}})
-          .Set(rank.phase() == phase ? 1 : 0);
+      prometheus::Gauge& gauge = metrics_->Gauge(
+          "d2g_rank_phase", kPhaseHelp, {{"rank", absl::StrCat(rank.rank())}, {"phase", phase}});
+      gauge.Set(rank.phase() == phase ? 1 : 0);
+      phases_.insert(&gauge);
     }
+    SetFigure(rank.rank(), "step", static_cast<double>(rank.step()));
     for (const auto& [name, value] : rank.metrics()) SetFigure(rank.rank(), name, value);
   }
+}
+
+void GangMetrics::CountSteps(const std::vector<coordinator::v1::RankStatus>& ranks) {
   if (ranks.empty()) return;
-  // A resumed rank begins at its checkpoint's step: only what is done from there counts.
-  if (counted_step_ >= 0 && slowest > counted_step_) {
-    steps_.Increment(static_cast<double>(slowest - counted_step_));
+  int64_t slowest = std::numeric_limits<int64_t>::max();
+  for (const auto& rank : ranks) slowest = std::min(slowest, rank.step());
+  if (slowest <= counted_step_) return;
+  steps_.Increment(static_cast<double>(slowest - counted_step_));
+  counted_step_ = slowest;
+}
+
+void GangMetrics::RemoveRanks() {
+  for (prometheus::Gauge* gauge : phases_) metrics_->Remove("d2g_rank_phase", kPhaseHelp, gauge);
+  phases_.clear();
+  for (const auto& [key, gauge] : figures_) {
+    metrics_->Remove(RankFigureName(key.second), kFigureHelp, gauge);
   }
-  if (slowest > 0) counted_step_ = std::max(counted_step_, slowest);
+  figures_.clear();
 }
 
 void GangMetrics::SetFigure(int rank, const std::string& name, double value) {
@@ -108,8 +127,7 @@ void GangMetrics::SetFigure(int rank, const std::string& name, double value) {
       figure_names_.insert(name);
     }
     prometheus::Gauge& gauge =
-        metrics_->Gauge(RankFigureName(name), "A rank's latest figure of that name",
-                        {{"rank", absl::StrCat(rank)}});
+        metrics_->Gauge(RankFigureName(name), kFigureHelp, {{"rank", absl::StrCat(rank)}});
     it = figures_.emplace(key, &gauge).first;
   }
   it->second->Set(value);

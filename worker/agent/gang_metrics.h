@@ -5,6 +5,7 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "d2g/coordinator/v1/training_service.pb.h"
 #include "services/common/metrics.h"
@@ -29,10 +30,13 @@ class GangMetrics {
   void CountJoin(bool ok);
   void CountHeartbeat(bool ok);
   void StartGeneration(const coordinator::v1::GangAssignment& assignment);
-  // Brings counters and figures up to date with a group.
+  // Brings counters and figures up to date with a group. Ranks have figures while their group runs:
+  // a series that stayed would be taken for a living rank.
   void Update(const RankGroup& group);
 
  private:
+  void CountSteps(const std::vector<coordinator::v1::RankStatus>& ranks);
+  void RemoveRanks();
   void SetFigure(int rank, const std::string& name, double value);
 
   common::Metrics* const metrics_;
@@ -52,9 +56,10 @@ class GangMetrics {
   prometheus::Counter& steps_;
   // What has been counted of the current group.
   RankGroup::Counts counted_;
-  int64_t counted_step_ = -1;
+  int64_t counted_step_ = 0;
   std::set<std::string> figure_names_;
-  // Figures set and by whom, to blank those of ranks that are gone.
+  // What ranks have, to be removed with them.
+  std::set<prometheus::Gauge*> phases_;
   std::map<std::pair<int, std::string>, prometheus::Gauge*> figures_;
 };
 

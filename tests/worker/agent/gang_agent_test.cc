@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "absl/strings/str_cat.h"
 #include "services/common/file_io.h"
 #include "tests/testing/fake_coordinator.h"
 #include "tests/testing/temp_dir.h"
@@ -19,6 +20,7 @@ using ::d2g::testing::TempDir;
 using ::d2g::testing::WaitFor;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 using Request = coordinator::v1::GangHeartbeatRequest;
 using Response = coordinator::v1::GangHeartbeatResponse;
@@ -111,8 +113,46 @@ TEST_F(GangAgentTest, RunsAGenerationToItsEnd) {
   const std::string exposed = metrics_.Expose();
   EXPECT_THAT(exposed, AllOf(HasSubstr("d2g_gang_rank_starts_total 2"),
                              HasSubstr("d2g_gang_rank_exits_total{result=\"finished\"} 2"),
-                             HasSubstr("d2g_rank_step{rank=\"1\"} 20"),
-                             HasSubstr("d2g_rank_loss{rank=\"0\"} 0.05")));
+                             HasSubstr("d2g_gang_steps_total 20\n"),
+                             // No series stays that a living rank could be read from.
+                             Not(HasSubstr("d2g_rank_"))));
+}
+
+TEST_F(GangAgentTest, RanksHaveFiguresWhileTheyAreThere) {
+  coordinator_.training().SetAnswer(RunAnswer("steps=100000"));
+  StartAgent();
+  ASSERT_TRUE(WaitForSteps(1, 3));
+  const auto exposes = [&](const std::string& text) {
+    return WaitFor([&] { return metrics_.Expose().find(text) != std::string::npos; });
+  };
+  for (const char* rank : {"0", "1"}) {
+    const std::string label = absl::StrCat("rank=\"", rank, "\"");
+    EXPECT_TRUE(exposes(absl::StrCat("d2g_rank_step{", label, "} ")));
+    EXPECT_TRUE(exposes(absl::StrCat("d2g_rank_loss{", label, "} ")));
+    EXPECT_TRUE(exposes(absl::StrCat("d2g_rank_phase{phase=\"step\",", label, "} 1")));
+  }
+  // The next generation has one rank less; rank 1's series go, and none is blanked.
+  Response answer = RunAnswer("steps=100000", 2);
+  answer.mutable_assignment()->set_world_size(1);
+  answer.mutable_assignment()->set_rank_count(1);
+  coordinator_.training().SetAnswer(answer);
+  ASSERT_TRUE(WaitFor([&] {
+    return last().generation() == 2 && last().ranks_size() == 1 && last().ranks(0).step() >= 3;
+  }));
+  EXPECT_TRUE(exposes("d2g_rank_loss{rank=\"0\"} "));
+  EXPECT_THAT(metrics_.Expose(), AllOf(Not(HasSubstr("rank=\"1\"")), Not(HasSubstr("Nan"))));
+  Finish();
+  EXPECT_THAT(metrics_.Expose(), Not(HasSubstr("d2g_rank_")));
+}
+
+TEST_F(GangAgentTest, CountsTheStepsDoneFromTheCheckpointOn) {
+  // The fake ranks count from 1: what they report up to the checkpoint was done by others.
+  Response answer = RunAnswer("steps=20");
+  answer.mutable_assignment()->mutable_work()->mutable_resume()->set_step(15);
+  coordinator_.training().SetAnswer(answer);
+  StartAgent();
+  ASSERT_TRUE(WaitForState(Request::AGENT_STATE_LEFT));
+  EXPECT_THAT(metrics_.Expose(), HasSubstr("d2g_gang_steps_total 5\n"));
 }
 
 TEST_F(GangAgentTest, ARankElsewhereWaitsForTheAddress) {
