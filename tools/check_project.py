@@ -11,6 +11,8 @@ import re
 import subprocess
 import sys
 
+from metrics_table import RANK_FIGURES
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # Folders whose code may include LibTorch (tests mirror them).
@@ -178,39 +180,52 @@ def check_scripts(files):
 
 
 METRIC = re.compile(r'"(d2g_[a-z0-9_]*[a-z0-9])"')
-# A name that ends in _ is a prefix that the code completes at run time.
-METRIC_PREFIX = re.compile(r'"(d2g_[a-z0-9_]*_)"')
+# What a rank reports, exported by its agent as d2g_rank_NAME: as set, and as the step's own names
+# are shown.
+RANK_FIGURE = re.compile(r'(?:figures_|metrics)\["([a-z0-9_]+)"\] =|SetFigure\([^";\n]+"([a-z0-9_]+)"')
+SHOWN_NAMES = re.compile(r"ShownNames\(\) \{.*?\n\}", re.S)
+
+
+def rank_figures(path, text):
+    if path.startswith(("worker/trainer/", "worker/agent/")):
+        yield from (a or b for a, b in RANK_FIGURE.findall(text))
+        for body in SHOWN_NAMES.findall(text):
+            yield from re.findall(r'\{"\w+", "(\w+)"\}', body)
 
 
 def metrics_in_code(files):
-    names, prefixes = {}, set()
+    names, figures = {}, {}
     for path in code(files):
         if path.startswith(("tests/", "bench/", "cli/")):
             continue
         text = read(path)
-        prefixes.update(METRIC_PREFIX.findall(text))
         for name in METRIC.findall(text):
             names.setdefault(name, path)
-    return names, tuple(prefixes)
+        for figure in rank_figures(path, text):
+            figures.setdefault(figure, path)
+    names.update({f"d2g_rank_{figure}": path for figure, path in figures.items()})
+    return names, figures
 
 
 def check_metrics(files):
     """docs/metrics.md and the dashboards name the metrics that the code has, and no others."""
-    names, prefixes = metrics_in_code(files)
+    names, figures = metrics_in_code(files)
+    for figure in sorted(set(figures) ^ set(RANK_FIGURES)):
+        yield f"tools/metrics_table.py: RANK_FIGURES and {figures.get(figure, 'the ranks')} disagree about {figure}"
     if "docs/metrics.md" not in files:
         yield "docs/metrics.md is missing"
         return
     documented = set(re.findall(r"`(d2g_[a-z0-9_]+)`", read("docs/metrics.md")))
     for name in sorted(set(names) - documented):
         yield f"{names[name]}: {name} is missing in docs/metrics.md"
-    for name in sorted(n for n in documented - set(names) if not n.startswith(prefixes)):
+    for name in sorted(documented - set(names)):
         yield f"docs/metrics.md: no code makes {name}"
     for path in files:
         if not path.startswith("deploy/dashboards/"):
             continue
         for name in sorted(set(re.findall(r"\bd2g_[a-z0-9_]+", read(path)))):
             base = re.sub(r"_(bucket|sum|count)$", "", name)
-            if base not in names and name not in names and not name.startswith(prefixes):
+            if base not in names and name not in names:
                 yield f"{path}: no code makes {name}"
 
 

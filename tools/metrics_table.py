@@ -14,7 +14,8 @@ import urllib.request
 KINDS = {"coordinator": "d2g-coordinator", "store": "d2g-store", "worker": "d2g-worker", "trainer": "d2g-trainer"}
 
 
-# A rank's figures pass through its agent, which only knows their names.
+# A rank's figures pass through its agent, which only knows their names. tools/check_project.py
+# compares these with the code's.
 RANK_FIGURES = {
     "allreduce_seconds_total": "Time in all-reduce",
     "checkpoint_seconds": "Time that the last checkpoint took",
@@ -27,7 +28,7 @@ RANK_FIGURES = {
     "loss": "Loss of G in all",
     "loss_d": "Loss of D",
     "loss_features": "Distance in the latent network's features, unweighted",
-    "loss_gan": "Adversarial term of G, unweighted",
+    "loss_g_adv": "Adversarial term of G, unweighted",
     "loss_regression": "Pseudo-Huber term of G, unweighted",
     "not_finite_total": "Steps skipped because of NaN or infinity",
     "samples_total": "Samples trained on",
