@@ -14,14 +14,13 @@
 #include "cli/data_dir_lock.h"
 #include "cli/exit_code.h"
 #include "cli/format.h"
+#include "cli/local_cluster.h"
 #include "services/common/clock.h"
 #include "services/common/status_macros.h"
 
 namespace d2g::cli {
 namespace {
 
-// The trainer's grace is the longest; see local_cluster.cc.
-constexpr absl::Duration kStopTimeout = absl::Seconds(120);
 constexpr absl::Duration kPollInterval = absl::Milliseconds(50);
 
 int NothingRuns(const std::string& data_dir) {
@@ -37,7 +36,7 @@ absl::StatusOr<int> Down(const std::string& data_dir) {
     return NothingRuns(data_dir);
   }
   const common::Clock& clock = *common::RealClock::Get();
-  const absl::Duration deadline = clock.SteadyNow() + kStopTimeout;
+  const absl::Duration deadline = clock.SteadyNow() + kLocalStopTimeout;
   int told = 0;
   for (;;) {
     const auto cluster = ReadClusterFile(data_dir);
@@ -51,7 +50,7 @@ absl::StatusOr<int> Down(const std::string& data_dir) {
     if (DataDirLock::Take(data_dir).ok()) return kExitOk;
     if (clock.SteadyNow() > deadline) {
       return absl::InternalError(absl::StrCat(
-          "the cluster on ", data_dir, " is still running ", DurationText(kStopTimeout),
+          "the cluster on ", data_dir, " is still running ", DurationText(kLocalStopTimeout),
           " after it was told to stop; see ", data_dir, "/logs"));
     }
     absl::SleepFor(kPollInterval);

@@ -7,8 +7,6 @@ namespace {
 
 // Peers find each other by the coordinator, so one address is all that is handed out.
 constexpr char kCoordinator[] = "coordinator";
-// Leaves time for a checkpoint of every rank.
-constexpr absl::Duration kTrainerGrace = absl::Seconds(60);
 
 // The agent gives its ranks GPUs by number itself.
 std::string TrainerDevice(const std::string& device) { return device.substr(0, device.find(':')); }
@@ -56,27 +54,30 @@ std::vector<MemberSpec> LocalClusterMembers(const LocalClusterOptions& o) {
     members.push_back({.name = absl::StrCat("worker-", k),
                        .stage = 2,
                        .serves_grpc = false,
+                       .grace = kLocalWorkerGrace + kLocalKillMargin,
                        .argv = [o](const common::Ports& ports, const std::string& port_file,
                                    const AddressBook& addresses) {
                          Arguments argv = Shared(o.bin_dir + "/d2g-worker", ports, port_file);
                          Append(argv, {"--coordinator", addresses.GrpcAddress(kCoordinator),
-                                       "--threads", absl::StrCat(o.threads), "--device", o.device});
+                                       "--threads", absl::StrCat(o.threads), "--device", o.device,
+                                       "--grace", absl::FormatDuration(kLocalWorkerGrace)});
                          return argv;
                        }});
   }
-  members.push_back(
-      {.name = "trainer-0",
-       .stage = 2,
-       .serves_grpc = false,
-       .grace = kTrainerGrace,
-       .argv = [o](const common::Ports& ports, const std::string& port_file,
-                   const AddressBook& addresses) {
-         Arguments argv = Shared(o.bin_dir + "/d2g-trainer", ports, port_file);
-         Append(argv, {"--coordinator", addresses.GrpcAddress(kCoordinator), "--slots",
-                       absl::StrCat(o.slots), "--device", TrainerDevice(o.device), "--rank-binary",
-                       o.bin_dir + "/d2g-rank", "--threads", absl::StrCat(o.threads)});
-         return argv;
-       }});
+  members.push_back({.name = "trainer-0",
+                     .stage = 2,
+                     .serves_grpc = false,
+                     .grace = kLocalLeaveTimeout + kLocalKillMargin,
+                     .argv = [o](const common::Ports& ports, const std::string& port_file,
+                                 const AddressBook& addresses) {
+                       Arguments argv = Shared(o.bin_dir + "/d2g-trainer", ports, port_file);
+                       Append(argv, {"--coordinator", addresses.GrpcAddress(kCoordinator),
+                                     "--slots", absl::StrCat(o.slots), "--device",
+                                     TrainerDevice(o.device), "--rank-binary",
+                                     o.bin_dir + "/d2g-rank", "--threads", absl::StrCat(o.threads),
+                                     "--leave-timeout", absl::FormatDuration(kLocalLeaveTimeout)});
+                       return argv;
+                     }});
   return members;
 }
 

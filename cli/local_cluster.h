@@ -14,6 +14,15 @@ inline constexpr int kMaxLocalShards = 64;
 inline constexpr int kMaxLocalWorkers = 64;
 inline constexpr int kMaxLocalSlots = 64;
 
+// What programs that have work to save are told to take at most after SIGTERM. SIGKILL comes a
+// margin later, so that each can still end by its own rules.
+inline constexpr absl::Duration kLocalLeaveTimeout =
+    absl::Minutes(2);  // a checkpoint of every rank
+inline constexpr absl::Duration kLocalWorkerGrace = absl::Seconds(20);
+inline constexpr absl::Duration kLocalKillMargin = absl::Seconds(10);
+// Stopping all stages, one after another, takes less.
+inline constexpr absl::Duration kLocalStopTimeout = absl::Minutes(3);
+
 struct LocalClusterOptions {
   // Folder of the binaries.
   std::string bin_dir;
