@@ -94,9 +94,21 @@ TEST_F(UpTest, StartsRestartsAndStops) {
               HasSubstr("no cluster is running"));
 
   // The number of shards is frozen.
-  const auto other = RunProcess(UpCommand(/*shards=*/3));
-  EXPECT_EQ(other.code, 3);
-  EXPECT_THAT(other.output, AllOf(HasSubstr("--shards 3"), HasSubstr("holds 2 shards")));
+  const auto fewer = RunProcess(UpCommand(/*shards=*/1));
+  EXPECT_EQ(fewer.code, 3);
+  EXPECT_THAT(fewer.output, AllOf(HasSubstr("--shards 1"), HasSubstr("holds 2 shards")));
+  const auto more = RunProcess(UpCommand(/*shards=*/3));
+  EXPECT_EQ(more.code, 3);
+  EXPECT_THAT(more.output, AllOf(HasSubstr("was made for 2 shards"), HasSubstr("--shards 3")));
+}
+
+TEST_F(UpTest, GoesOnWhereTheFirstStartWasInterrupted) {
+  // The coordinator runs first; not every shard has made its folder yet.
+  std::filesystem::create_directory(dir_.File("store-0"));
+  Process up(UpCommand());
+  EXPECT_TRUE(WaitFor([&] { return IsUp(up); }, absl::Seconds(60))) << up.Output();
+  EXPECT_EQ(RunProcess({"d2g", "down", "--data-dir", dir_.path()}).code, 0);
+  EXPECT_EQ(up.Wait().code, 0);
 }
 
 TEST_F(UpTest, AFailedStartSaysWhyAndLeavesNothingRunning) {
