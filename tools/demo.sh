@@ -25,6 +25,15 @@ preset=release
 bin=${D2G_DEMO_BIN:-$PWD/build/$preset/bin}
 data=$dir/data
 now() { date +%s.%N; }
+# Runs a command again while it ends with 4, cannot reach: a process that was killed is back within
+# seconds.
+patiently() {
+  local code deadline=$((SECONDS + 60))
+  while code=0; "$@" || code=$?; [ $code = 4 ] && [ $SECONDS -lt $deadline ]; do
+    sleep 1
+  done
+  return $code
+}
 
 if [ -z "${D2G_DEMO_BIN:-}" ]; then
   echo "== build"
@@ -112,7 +121,7 @@ code=0
 watcher=$!
 wait "$watcher" || code=$?
 watcher=
-"$bin/d2g" describe "$job" --json >"$dir/after.json"
+patiently "$bin/d2g" describe "$job" --json >"$dir/after.json"
 if [ $code != 0 ]; then
   finished=1
   echo "demo: $job did not succeed; logs: $data/logs" >&2
@@ -120,8 +129,8 @@ if [ $code != 0 ]; then
 fi
 
 echo "== result"
-"$bin/d2g" describe "$job" --section evaluation
-"$bin/d2g" verify "$job"
+patiently "$bin/d2g" describe "$job" --section evaluation
+patiently "$bin/d2g" verify "$job"
 tools/demo_summary.py counts "$dir/before.json" "$dir/interrupted.json" "$dir/after.json" "$data/cluster.json"
 stopping=$(now)
 finished=1

@@ -11,11 +11,17 @@ AFTER at the end. Needs only Python's standard library.
 """
 
 import datetime
+import http.client
 import json
 import os
 import re
 import sys
+import time
 import urllib.request
+
+# A shard that was killed is back within seconds.
+SCRAPE_PATIENCE_SECONDS = 30
+SCRAPE_PAUSE_SECONDS = 0.5
 
 
 def load(path):
@@ -65,8 +71,16 @@ def resuming(before_path, interrupted_path):
 
 def scrape(address, name):
     """Sum over labels of a metric that a process serves."""
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
-        text = answer.read().decode()
+    deadline = time.monotonic() + SCRAPE_PATIENCE_SECONDS
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+                text = answer.read().decode()
+            break
+        except (OSError, http.client.HTTPException) as error:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"demo_summary: {address} does not answer: {error}") from error
+            time.sleep(SCRAPE_PAUSE_SECONDS)
     values = re.findall(rf"^{name}(?:\{{[^}}]*\}})? (\S+)", text, re.M)
     if not values:
         raise SystemExit(f"demo_summary: {address} serves no {name}")
@@ -74,14 +88,18 @@ def scrape(address, name):
 
 
 def counts(before_path, interrupted_path, after_path, cluster_path):
-    before, after, cluster = load(before_path), load(after_path), load(cluster_path)
+    before, after = load(before_path), load(after_path)
     interrupted = load(interrupted_path) if os.path.exists(interrupted_path) else None
-    shards = [p for p in cluster["processes"] if p["name"].startswith("store-")]
     total, reused = done(after, "SIMULATE"), done(before, "SIMULATE")
-    twice = sum(scrape(s["admin"], "d2g_store_repeated_appends_total") for s in shards)
+    shards = [p for p in load(cluster_path)["processes"] if p["name"].startswith("store-")]
+    twice = f"{sum(scrape(s['admin'], 'd2g_store_repeated_appends_total') for s in shards)} stored twice"
+    # Read again: a shard may have been started again meanwhile.
+    cluster = load(cluster_path)
+    if any(p["restarts"] for p in cluster["processes"] if p["name"].startswith("store-")):
+        twice += " since the shards last started"
     steps, first = done(after, "TRAIN"), int(before["checkpoint_step"])
     restarts = sum(p["restarts"] for p in cluster["processes"])
-    print(f"triples: {total} in all, {total - reused} simulated in this run, {reused} reused, {twice} stored twice")
+    print(f"triples: {total} in all, {total - reused} simulated in this run, {reused} reused, {twice}")
     print(f"training: {steps} steps in all, {steps - first} in this run from step {first}, "
           f"{repeated_steps(before, interrupted)} repeated since the last checkpoint of an interrupted run")
     if restarts:
