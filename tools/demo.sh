@@ -84,9 +84,9 @@ done
 cat "$dir/up.log"
 ready=$(now)
 
-# The same job file gives the same job, so that a second run goes on with the first one's. A job that
-# failed or was cancelled is left alone: the next attempt is a new job on the same triples.
-spec=$(sha256sum "$job_file" | cut -c1-12)
+# The same job file and models give the same job, so that a second run goes on with the first one's. A
+# job that failed or was cancelled is left alone: the next attempt is a new job on the same triples.
+spec=$(tools/demo_summary.py identity "$job_file" models)
 attempt=$(cat "$dir/attempt" 2>/dev/null || echo 1)
 export D2G_DATA_DIR=$data
 unset D2G_COORDINATOR

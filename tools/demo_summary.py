@@ -2,6 +2,7 @@
 """What ./run demo prints about a job, from `d2g describe --json` and the shards' metrics.
 
   demo_summary.py state|export|prompts|shards-are-up < job.json
+  demo_summary.py identity JOB_FILE MODELS
   demo_summary.py resuming BEFORE INTERRUPTED
   demo_summary.py counts BEFORE INTERRUPTED AFTER CLUSTER
   demo_summary.py times AFTER BUILT READY STOPPING STOPPED
@@ -11,9 +12,11 @@ AFTER at the end. Needs only Python's standard library.
 """
 
 import datetime
+import hashlib
 import http.client
 import json
 import os
+import pathlib
 import re
 import sys
 import time
@@ -47,6 +50,15 @@ def seconds(timestamp):
 
 def duration(value):
     return f"{int(value) // 60} min {value % 60:04.1f} s" if value >= 60 else f"{value:.1f} s"
+
+
+def identity(job_path, models_path):
+    """Twelve hex digits that change when the job file or a model does."""
+    digest = hashlib.sha256(pathlib.Path(job_path).read_bytes())
+    models = pathlib.Path(models_path)
+    for path in sorted(p for p in models.rglob("*") if p.is_file() and p.suffix not in (".md", ".png")):
+        digest.update(f"{path.relative_to(models)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()[:12]
 
 
 def repeated_steps(before, interrupted):
@@ -135,6 +147,8 @@ def main():
     command, *arguments = sys.argv[1:] or [""]
     if command == "resuming":
         resuming(*arguments)
+    elif command == "identity":
+        print(identity(*arguments))
     elif command == "counts":
         counts(*arguments)
     elif command == "times":

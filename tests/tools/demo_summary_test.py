@@ -4,6 +4,7 @@ import http.server
 import pathlib
 import socket
 import sys
+import tempfile
 import threading
 import time
 
@@ -39,6 +40,27 @@ def test_scrape_waits_for_a_process_that_is_started_again():
     asking.join(timeout=demo_summary.SCRAPE_PATIENCE_SECONDS)
     server.shutdown()
     assert result == [5], result
+
+
+def test_identity_follows_job_and_models():
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        job, models = folder / "job.yaml", folder / "models"
+        (models / "teacher").mkdir(parents=True)
+        job.write_text("steps: 1")
+        weights = models / "teacher/model.safetensors"
+        weights.write_bytes(b"1")
+        (models / "README.md").write_text("about")
+        seen = [demo_summary.identity(job, models)]
+        (models / "README.md").write_text("more about")
+        assert demo_summary.identity(job, models) == seen[0], "depends on a text"
+        weights.write_bytes(b"2")
+        seen.append(demo_summary.identity(job, models))
+        weights.rename(models / "teacher/other.safetensors")
+        seen.append(demo_summary.identity(job, models))
+        job.write_text("steps: 2")
+        seen.append(demo_summary.identity(job, models))
+        assert len(set(seen)) == 4, seen
 
 
 for test_name, test in list(globals().items()):
