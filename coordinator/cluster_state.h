@@ -225,7 +225,8 @@ class ClusterState {
 
   // Tasks.
   Worker& NoteWorker(const d2g::coordinator::v1::WorkerInfo& worker, Moment now);
-  bool Offered(int kind, absl::string_view other_than_node, Moment now) const;
+  // Whether a live worker takes such tasks on a node that is none of these.
+  bool Offered(int kind, const std::set<std::string>& other_than_nodes, Moment now) const;
   std::vector<const rows::v1::FailureRow*> FailuresOf(absl::string_view job) const;
   bool Avoid(const rows::v1::FailureRow& failure, const Worker& worker, Moment now) const;
   const rows::v1::LeaseRow* LeaseOf(absl::string_view job, int kind) const;

@@ -63,9 +63,10 @@ ClusterState::Worker& ClusterState::NoteWorker(const WorkerInfo& info, Moment no
   return worker;
 }
 
-bool ClusterState::Offered(int kind, absl::string_view other_than_node, Moment now) const {
+bool ClusterState::Offered(int kind, const std::set<std::string>& other_than_nodes,
+                           Moment now) const {
   for (const auto& [id, worker] : workers_) {
-    if (worker.kinds.contains(kind) && worker.node != other_than_node &&
+    if (worker.kinds.contains(kind) && !other_than_nodes.contains(worker.node) &&
         now.steady - worker.last_seen <= kWorkerTimeout) {
       return true;
     }
@@ -84,12 +85,12 @@ std::vector<const FailureRow*> ClusterState::FailuresOf(absl::string_view job) c
   return failures;
 }
 
-// A task that failed on a worker's node goes elsewhere, as long as there is an elsewhere.
+// A task that failed on a worker's node goes elsewhere, as long as there is an elsewhere: a node on
+// which it has not failed.
 bool ClusterState::Avoid(const FailureRow& failure, const Worker& worker, Moment now) const {
-  for (const auto& reason : failure.reasons()) {
-    if (reason.node() == worker.node) return Offered(failure.kind(), worker.node, now);
-  }
-  return false;
+  std::set<std::string> nodes;
+  for (const auto& reason : failure.reasons()) nodes.insert(reason.node());
+  return nodes.contains(worker.node) && Offered(failure.kind(), nodes, now);
 }
 
 const LeaseRow* ClusterState::LeaseOf(absl::string_view job, int kind) const {

@@ -109,7 +109,7 @@ void ClusterState::AddHealth(const JobRow& job, Moment now, Job* view) const {
   const int64_t triples = job.spec().simulate().triples();
   const DatasetState& dataset = datasets_.at(job.dataset());
   const bool simulated = dataset.SealedCount(triples) == triples;
-  if (!simulated && !Offered(TASK_KIND_SIMULATE, "", now)) {
+  if (!simulated && !Offered(TASK_KIND_SIMULATE, {}, now)) {
     view->add_health("no workers that simulate");
   }
   const GangTable::Ranks& ranks = gangs_.RanksOf(job.id());
@@ -126,7 +126,7 @@ void ClusterState::AddHealth(const JobRow& job, Moment now, Job* view) const {
   }
   if (gangs_.Active(job.id()) && ranks.empty()) view->add_health("ranks are starting");
   if (TrainDone(job)) {
-    if (!job.has_export_() && !Offered(TASK_KIND_EXPORT, "", now)) {
+    if (!job.has_export_() && !Offered(TASK_KIND_EXPORT, {}, now)) {
       view->add_health("no workers that export");
     }
     if (job.spec().evaluate().pictures() > 0 && !job.has_evaluation()) {
@@ -134,7 +134,7 @@ void ClusterState::AddHealth(const JobRow& job, Moment now, Job* view) const {
       if (holdout < job.spec().evaluate().pictures()) {
         view->add_health(absl::StrCat("evaluation waits for ", job.spec().evaluate().pictures(),
                                       " held-out triples; ", holdout, " are sealed"));
-      } else if (!Offered(TASK_KIND_EVALUATE, "", now)) {
+      } else if (!Offered(TASK_KIND_EVALUATE, {}, now)) {
         view->add_health("no workers that evaluate");
       }
     }

@@ -249,6 +249,23 @@ TEST(TasksTest, TheOnlyWorkerTriesAgain) {
   EXPECT_EQ(h.LeaseOne("a").name(), first.name());
 }
 
+TEST(TasksTest, ATaskThatFailedOnEveryNodeIsTriedAgain) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
+  const v1::Task first = h.LeaseOne("a");
+  const v1::Task held = h.LeaseOne("b");
+  h.Fail(first, "a", FailTaskRequest::REASON_ERROR, "reason 1");
+  h.Fail(held, "b", FailTaskRequest::REASON_PREEMPTED);
+  for (int i = 2; i <= 5; ++i) {
+    const std::string worker = i % 2 == 0 ? "b" : "a";
+    const v1::Task retry = h.LeaseOne(worker);
+    ASSERT_EQ(retry.name(), first.name()) << i;
+    h.Fail(retry, worker, FailTaskRequest::REASON_ERROR, absl::StrCat("reason ", i));
+  }
+  EXPECT_EQ(h.Get(job.name()).state(), Job::STATE_FAILED);
+  EXPECT_THAT(h.Get(job.name()).error(), HasSubstr("failed 5 times"));
+}
+
 TEST(TasksTest, PreemptionIsNotCountedAndBadInputEndsTheJob) {
   Harness h;
   ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
