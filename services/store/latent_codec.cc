@@ -1,5 +1,6 @@
 #include "services/store/latent_codec.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <utility>
@@ -7,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/digest.h"
 #include "services/common/status_macros.h"
+#include "services/store/append_limits.h"
 
 namespace d2g::store {
 namespace {
@@ -108,6 +110,11 @@ int64_t LatentElements(const d2g::common::v1::DatasetRecipe& recipe) {
 
 int64_t LatentBytes(const d2g::common::v1::DatasetRecipe& recipe) {
   return LatentElements(recipe) * BytesOf(recipe.storage_dtype());
+}
+
+int64_t IndicesPerRead(const d2g::common::v1::DatasetRecipe& recipe) {
+  const int64_t fitting = kMaxReadBytes / std::max<int64_t>(1, LatentBytes(recipe));
+  return std::clamp<int64_t>(fitting, 1, kMaxReadIndices);
 }
 
 absl::StatusOr<std::string> EncodeLatent(std::span<const float> values, DType dtype) {

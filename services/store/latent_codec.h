@@ -22,6 +22,10 @@ int64_t LatentElements(const d2g::common::v1::DatasetRecipe& recipe);
 // Bytes of one stored latent.
 int64_t LatentBytes(const d2g::common::v1::DatasetRecipe& recipe);
 
+// Triples that one ReadTriples call may ask for: as many as its limits of indices and of bytes
+// (append_limits.h) take, and at least one.
+int64_t IndicesPerRead(const d2g::common::v1::DatasetRecipe& recipe);
+
 // float32 numbers as little-endian bytes of `dtype`, rounded to nearest, ties to even; values
 // beyond fp16's largest (65504) become infinity. INVALID_ARGUMENT for an unknown dtype.
 absl::StatusOr<std::string> EncodeLatent(std::span<const float> values,

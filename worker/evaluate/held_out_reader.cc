@@ -85,9 +85,10 @@ absl::StatusOr<HeldOut> ReadHeldOut(const coordinator::v1::EvaluateWork& work,
     of_shard[static_cast<int>(index / recipe.block_size() % recipe.shard_count())].push_back(index);
   }
   std::map<int64_t, Triple> found;
+  const auto indices_per_read = static_cast<size_t>(store::IndicesPerRead(recipe));
   for (const auto& [shard, indices] : of_shard) {
-    for (size_t begin = 0; begin < indices.size(); begin += kMaxReadIndices) {
-      const size_t end = std::min(begin + kMaxReadIndices, indices.size());
+    for (size_t begin = 0; begin < indices.size(); begin += indices_per_read) {
+      const size_t end = std::min(begin + indices_per_read, indices.size());
       D2G_RETURN_IF_ERROR(ReadSound(read, shard,
                                     {indices.begin() + static_cast<ptrdiff_t>(begin),
                                      indices.begin() + static_cast<ptrdiff_t>(end)},

@@ -14,13 +14,10 @@
 
 namespace d2g::evaluate {
 
-// Reads up to kMaxReadIndices triples of one shard, in the order asked for; retries by itself while
-// the shard cannot be reached.
+// Reads up to store::IndicesPerRead triples of one shard, in the order asked for; retries by itself
+// while the shard cannot be reached.
 using ReadTriples = std::function<absl::StatusOr<std::vector<store::v1::Triple>>(
     int shard, const std::vector<int64_t>& indices)>;
-
-// Limit of one ReadTriples.
-inline constexpr size_t kMaxReadIndices = 64;
 
 // The first `pictures` sealed held-out triples (fewer when there are fewer), with the noise made
 // anew and checked against the stored checksum. A triple that is damaged or gone is left out and

@@ -1,6 +1,7 @@
 #include "worker/trainer/batch_reader.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <span>
 #include <string>
@@ -11,6 +12,7 @@
 #include "services/common/log.h"
 #include "services/common/retry.h"
 #include "services/common/status_macros.h"
+#include "services/store/latent_codec.h"
 #include "worker/plan/noise.h"
 #include "worker/plan/prompt_order.h"
 #include "worker/trainer/triple_check.h"
@@ -18,14 +20,11 @@
 namespace d2g::trainer {
 namespace {
 
-int64_t LatentElements(const common::v1::DatasetRecipe& recipe) {
-  return int64_t{recipe.latent_channels()} * recipe.latent_height() * recipe.latent_width();
-}
-
 int64_t MaxPending(const BatchReaderOptions& options) {
   const plan::Range slice = plan::RankSlice(options.world_size, options.rank, options.global_batch);
-  const int64_t batch_bytes = std::max<int64_t>(
-      1, 2 * slice.size() * LatentElements(options.recipe) * static_cast<int64_t>(sizeof(float)));
+  const int64_t batch_bytes =
+      std::max<int64_t>(1, 2 * slice.size() * store::LatentElements(options.recipe) *
+                               static_cast<int64_t>(sizeof(float)));
   return std::max<int64_t>(2, options.max_bytes / batch_bytes);
 }
 
@@ -39,7 +38,8 @@ bool IsAboutTheTriple(const absl::Status& status) {
 BatchReader::BatchReader(BatchReaderOptions options, TrainingData* data)
     : options_(std::move(options)),
       data_(data),
-      latent_elements_(LatentElements(options_.recipe)),
+      latent_elements_(store::LatentElements(options_.recipe)),
+      indices_per_read_(store::IndicesPerRead(options_.recipe)),
       max_pending_(MaxPending(options_)),
       reads_(options_.recipe.shard_count()) {
   threads_.emplace_back([this] { PlanBatches(); });
@@ -198,7 +198,7 @@ std::unique_ptr<BatchReader::PendingBatch> BatchReader::StartBatch(
     batch.samples.push_back(sample);
 
     std::deque<Read>& of_shard = (*reads)[item.index / recipe.block_size() % recipe.shard_count()];
-    if (of_shard.empty() || of_shard.back().rows.size() == kMaxReadIndices) {
+    if (of_shard.empty() || std::ssize(of_shard.back().rows) == indices_per_read_) {
       of_shard.push_back({pending.get(), {}});
       ++pending->reads_left;
     }

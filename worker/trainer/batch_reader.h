@@ -46,11 +46,11 @@ struct BatchReaderOptions {
   absl::Duration give_up_after = absl::Minutes(10);
 };
 
-// Threads of its own plan batches, fetch their triples (at most 64 a call, a few calls in flight
-// per shard), check both checksums, make the noise and keep finished batches in order. A shard that
-// is away is retried; a triple that is damaged or gone gets weight 0 and is reported in the batch.
-// The next epoch's snapshot is asked for only when at most kSnapshotLead batches are left
-// unconsumed, so that it holds what was sealed meanwhile.
+// Threads of its own plan batches, fetch their triples (as many a call as the store takes, a
+// few calls in flight per shard), check both checksums, make the noise and keep finished batches in
+// order. A shard that is away is retried; a triple that is damaged or gone gets weight 0 and is
+// reported in the batch. The next epoch's snapshot is asked for only when at most kSnapshotLead
+// batches are left unconsumed, so that it holds what was sealed meanwhile.
 //
 // Next is for one thread; the rest is thread-safe. `data` must outlive the reader.
 class BatchReader {
@@ -101,6 +101,7 @@ class BatchReader {
   const BatchReaderOptions options_;
   TrainingData* const data_;
   const int64_t latent_elements_;
+  const int64_t indices_per_read_;
   const int64_t max_pending_;
   absl::Notification stop_;
   // Only the planning thread touches it.

@@ -20,13 +20,11 @@ class TrainingData {
   virtual absl::StatusOr<plan::IndexSet> Snapshot(int64_t epoch,
                                                   const absl::Notification& stop) = 0;
 
-  // Triples of one shard, at most kMaxReadIndices, in the order asked for. One attempt. DATA_LOSS
-  // and NOT_FOUND are about the triples; UNAVAILABLE and DEADLINE_EXCEEDED are worth a retry.
+  // Triples of one shard, at most store::IndicesPerRead, in the order asked for. One attempt.
+  // DATA_LOSS and NOT_FOUND are about the triples; UNAVAILABLE and DEADLINE_EXCEEDED are worth a
+  // retry.
   virtual absl::StatusOr<std::vector<store::v1::Triple>> ReadTriples(
       int shard, const std::vector<int64_t>& indices) = 0;
 };
-
-// Limit of the store's ReadTriples.
-inline constexpr int64_t kMaxReadIndices = 64;
 
 }  // namespace d2g::trainer

@@ -184,6 +184,25 @@ TEST_F(ServiceTest, BadReadsNameWhatIsWrong) {
               StatusIs(absl::StatusCode::kInvalidArgument));
 }
 
+TEST_F(ServiceTest, AnswersAsManyLargeLatentsAsTheLimitSays) {
+  recipe_.set_latent_height(128);
+  recipe_.set_latent_width(128);
+  recipe_.set_storage_dtype(d2g::common::v1::DTYPE_FP32);
+  const std::string large = "datasets/large";
+  ASSERT_THAT(client_->OpenDataset(large, recipe_, Soon()), IsOk());
+  std::vector<int64_t> indices(static_cast<size_t>(IndicesPerRead(recipe_)), 0);
+  ASSERT_EQ(indices.size(), 60u);
+  ASSERT_OK_AND_ASSIGN(const auto session,
+                       client_->Append({.dataset = large, .range = Range(0, 1)}, Soon()));
+  ASSERT_THAT(session->Write({TestTriple(0, recipe_)}, Soon()), IsOk());
+  ASSERT_THAT(session->Finish(Soon()), IsOk());
+  ASSERT_OK_AND_ASSIGN(const auto triples, client_->ReadTriples(large, indices, Soon()));
+  EXPECT_EQ(triples.size(), indices.size());
+  indices.push_back(0);
+  EXPECT_THAT(client_->ReadTriples(large, indices, Soon()),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("15728640 bytes")));
+}
+
 TEST_F(ServiceTest, AsyncReadCallsBackOnce) {
   Fill(0, 10);
   absl::Notification done;

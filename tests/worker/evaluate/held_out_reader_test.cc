@@ -75,6 +75,22 @@ TEST_F(ReadHeldOutTest, TakesNoMoreThanAskedFor) {
   EXPECT_THAT(held_out.indices, ElementsAre(0, 8, 16));
 }
 
+TEST_F(ReadHeldOutTest, LargeLatentsAreReadInSmallerCalls) {
+  auto* recipe = work_.mutable_recipe();
+  recipe->set_latent_height(2048);
+  recipe->set_latent_width(2048);
+  recipe->set_storage_dtype(common::v1::DTYPE_FP32);
+  ASSERT_EQ(store::IndicesPerRead(*recipe), 1);
+  work_.mutable_spec()->mutable_evaluate()->set_pictures(3);
+  triples_ = std::make_unique<SimulatedTriples>(*recipe);
+  for (const int64_t index : {0, 8, 16}) {
+    triples_->Add(index, std::vector<float>(2048 * 2048, static_cast<float>(index)));
+  }
+  ASSERT_OK_AND_ASSIGN(const HeldOut held_out, Read());
+  EXPECT_THAT(held_out.indices, ElementsAre(0, 8, 16));
+  EXPECT_EQ(reads_, 3) << "0 and 8 are on one shard";
+}
+
 TEST_F(ReadHeldOutTest, LeavesOutWhatIsDamagedOrNotFromItsNoise) {
   triples_->Damage(8);
   triples_->at(24).set_noise_checksum(1);

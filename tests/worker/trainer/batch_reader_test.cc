@@ -91,6 +91,27 @@ TEST_F(BatchReaderTest, GivesThePlanInOrderOverEpochs) {
   EXPECT_THAT(reader.Next(), StatusIs(absl::StatusCode::kOutOfRange));
 }
 
+TEST_F(BatchReaderTest, LargeLatentsAreReadInSmallerCalls) {
+  common::v1::DatasetRecipe recipe = SmallRecipe();
+  recipe.set_latent_channels(4);
+  recipe.set_latent_height(128);
+  recipe.set_latent_width(128);
+  recipe.set_storage_dtype(common::v1::DTYPE_FP32);
+  recipe.set_block_size(256);
+  recipe.set_shard_count(1);
+  ASSERT_EQ(store::IndicesPerRead(recipe), 60);
+  FakeTrainingData data(recipe);
+  data.SetSealed({plan::IndexSet({{0, 128}})});
+  BatchReaderOptions options = Options(1);
+  options.recipe = recipe;
+  options.global_batch = 64;
+  BatchReader reader(options, &data);
+  ASSERT_OK_AND_ASSIGN(const RankBatch batch, reader.Next());
+  EXPECT_EQ(batch.samples.size(), 64u);
+  EXPECT_THAT(batch.skipped, IsEmpty());
+  EXPECT_EQ(data.reads(), 2);
+}
+
 TEST_F(BatchReaderTest, RanksShareABatchWithoutOverlap) {
   std::vector<std::unique_ptr<BatchReader>> readers;
   for (int rank = 0; rank < 3; ++rank) {

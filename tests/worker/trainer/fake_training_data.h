@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <set>
 #include <vector>
@@ -75,7 +76,9 @@ class FakeTrainingData : public TrainingData {
     absl::SleepFor(delay);
     absl::MutexLock lock(&mutex_);
     if (down_.count(shard)) return absl::UnavailableError("shard is down");
-    if (indices.size() > kMaxReadIndices) return absl::InvalidArgumentError("too many indices");
+    if (std::ssize(indices) > store::IndicesPerRead(recipe_)) {
+      return absl::InvalidArgumentError("too many indices");
+    }
     std::vector<store::v1::Triple> triples;
     for (const int64_t index : indices) {
       if (index / recipe_.block_size() % recipe_.shard_count() != shard) {
