@@ -22,12 +22,8 @@ constexpr absl::Duration kCreateAttempt = absl::Minutes(10);
 constexpr absl::Duration kTransferAttempt = absl::Minutes(2);
 constexpr absl::Duration kMinAttempt = absl::Milliseconds(200);
 
-// A server that stops cancels its calls; this client never cancels a call whose status it looks at.
-absl::Status FromServer(const grpc::Status& status) {
-  const absl::Status converted = d2g::common::FromGrpcStatus(status);
-  return absl::IsCancelled(converted) ? absl::UnavailableError("the server dropped the call")
-                                      : converted;
-}
+// This client never cancels a call whose status it looks at.
+using d2g::common::FromServer;
 
 }  // namespace
 

@@ -81,4 +81,10 @@ absl::Status FromGrpcStatus(const grpc::Status& status) {
   return converted;
 }
 
+absl::Status FromServer(const grpc::Status& status) {
+  const absl::Status converted = FromGrpcStatus(status);
+  return absl::IsCancelled(converted) ? absl::UnavailableError("the server dropped the call")
+                                      : converted;
+}
+
 }  // namespace d2g::common

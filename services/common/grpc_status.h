@@ -30,4 +30,8 @@ grpc::Status ToGrpcStatus(const absl::Status& status);
 // The other way; unreadable details are dropped.
 absl::Status FromGrpcStatus(const grpc::Status& status);
 
+// The same for a call that this process did not cancel: CANCELLED then means that the server
+// stopped, and becomes UNAVAILABLE.
+absl::Status FromServer(const grpc::Status& status);
+
 }  // namespace d2g::common

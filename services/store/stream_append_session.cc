@@ -224,9 +224,10 @@ class StreamAppendSession final : public AppendSession {
         }
       }
     }
-    const absl::Status status = d2g::common::FromGrpcStatus(stream_->Finish());
+    const grpc::Status status = stream_->Finish();
     absl::MutexLock lock(&mutex_);
-    end_status_ = status;
+    end_status_ =
+        cancelled_ ? d2g::common::FromGrpcStatus(status) : d2g::common::FromServer(status);
     ended_ = true;
   }
 

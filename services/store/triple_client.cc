@@ -40,7 +40,7 @@ absl::StatusOr<Response> CallUnary(TripleService::Stub* stub,
         grpc::ClientContext context;
         d2g::common::SetDeadline(&context, std::min(kAttemptTimeout, deadline - absl::Now()));
         response.Clear();
-        return d2g::common::FromGrpcStatus((stub->*method)(&context, request, &response));
+        return d2g::common::FromServer((stub->*method)(&context, request, &response));
       },
       options);
   if (!status.ok()) return d2g::common::Annotate(status, absl::StrCat("store ", address));
@@ -151,7 +151,7 @@ void TripleClient::ReadTriplesAsync(const std::string& dataset, const std::vecto
                                 if (status.ok()) {
                                   done(Checked(dataset, indices, std::move(call->response)));
                                 } else {
-                                  done(d2g::common::Annotate(d2g::common::FromGrpcStatus(status),
+                                  done(d2g::common::Annotate(d2g::common::FromServer(status),
                                                              absl::StrCat("store ", address)));
                                 }
                               });
@@ -181,7 +181,7 @@ absl::StatusOr<d2g::store::v1::VerifyDatasetResponse::Summary> TripleClient::Ver
       summary = message.summary();
     }
   }
-  D2G_RETURN_IF_ERROR(d2g::common::Annotate(d2g::common::FromGrpcStatus(reader->Finish()),
+  D2G_RETURN_IF_ERROR(d2g::common::Annotate(d2g::common::FromServer(reader->Finish()),
                                             absl::StrCat("store ", shard_.address())));
   return summary;
 }

@@ -1,4 +1,5 @@
 // A shard over real gRPC on loopback: service, streams, client.
+#include <atomic>
 #include <memory>
 #include <string>
 #include <thread>
@@ -6,6 +7,7 @@
 
 #include "absl/synchronization/notification.h"
 #include "gmock/gmock.h"
+#include "grpcpp/server_builder.h"
 #include "gtest/gtest.h"
 #include "services/common/channel.h"
 #include "services/common/grpc_status.h"
@@ -342,6 +344,69 @@ TEST_F(ServiceTest, SessionAndReadsOutliveARestartOfTheShard) {
   EXPECT_EQ(client_->GetStats(Soon())->datasets(0).present_count(), 200);
   EXPECT_THAT(client_->SealRange(kName, Range(0, 200), {}, Soon()), IsOk());
   EXPECT_THAT(client_->ReadTriples(kName, {199}, Soon()), IsOk());
+}
+
+// A shard that stops: it cancels every first call.
+class StoppingShard final : public v1::TripleService::Service {
+ public:
+  StoppingShard() {
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
+    builder.RegisterService(this);
+    server_ = builder.BuildAndStart();
+  }
+  ~StoppingShard() override { server_->Shutdown(); }
+
+  d2g::common::v1::ShardAddress address() const {
+    d2g::common::v1::ShardAddress address;
+    address.set_address("127.0.0.1:" + std::to_string(port_));
+    return address;
+  }
+
+  grpc::Status GetStats(grpc::ServerContext*, const v1::GetStatsRequest*,
+                        v1::GetStatsResponse*) override {
+    return stats_calls_++ == 0 ? grpc::Status::CANCELLED : grpc::Status::OK;
+  }
+  grpc::Status ReadTriples(grpc::ServerContext*, const v1::ReadTriplesRequest*,
+                           v1::ReadTriplesResponse*) override {
+    return grpc::Status::CANCELLED;
+  }
+  grpc::Status AppendTriples(grpc::ServerContext*,
+                             grpc::ServerReaderWriter<v1::AppendTriplesResponse,
+                                                      v1::AppendTriplesRequest>* stream) override {
+    v1::AppendTriplesRequest request;
+    stream->Read(&request);
+    if (streams_++ == 0) return grpc::Status::CANCELLED;
+    v1::AppendTriplesResponse response;
+    response.mutable_opened()->set_presence(
+        std::string((request.open().range().end() - request.open().range().begin() + 7) / 8, 0));
+    stream->Write(response);
+    stream->Read(&request);
+    if (streams_ == 2) return grpc::Status::CANCELLED;
+    return {grpc::StatusCode::FAILED_PRECONDITION, "another store"};
+  }
+  int streams() const { return streams_; }
+
+ private:
+  int port_ = 0;
+  std::unique_ptr<grpc::Server> server_;
+  std::atomic<int> stats_calls_ = 0;
+  std::atomic<int> streams_ = 0;
+};
+
+TEST_F(ServiceTest, AShardThatStopsIsUnavailableAndTriedAgain) {
+  StoppingShard shard;
+  TripleClient client(shard.address());
+  EXPECT_THAT(client.GetStats(Soon()), IsOk());
+  absl::Notification done;
+  absl::Status status;
+  client.ReadTriplesAsync(kName, {0}, absl::Seconds(20), [&](const auto& answer) {
+    status = answer.status();
+    done.Notify();
+  });
+  done.WaitForNotification();
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(client.Append({.dataset = kName, .range = Range(0, 8)}, Soon()), IsOk());
 }
 
 TEST_F(ServiceTest, ClientGivesUpAtItsDeadline) {
