@@ -236,23 +236,33 @@ class StreamAppendSession final : public AppendSession {
     return end_status_.ok() ? absl::UnavailableError("the shard ended the stream") : end_status_;
   }
 
-  // After the stream broke: opens it again and sends what is not durable yet.
+  // After the stream broke: opens it again and sends what is not durable yet, until that goes
+  // through, the shard refuses it or the deadline passes.
   absl::Status Recover(absl::Time deadline) {
     const auto ended = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return ended_; };
-    D2G_RETURN_IF_ERROR(WaitUntil(absl::Condition(&ended), deadline));
-    {
-      absl::MutexLock lock(&mutex_);
-      if (cancelled_) return absl::CancelledError("cancelled");
-      const absl::Status status = EndStatus();
-      if (!d2g::common::IsRetryable(status)) {
-        return d2g::common::Annotate(status, absl::StrCat("store ", address_));
-      }
-    }
+    d2g::common::Backoff backoff;
     while (true) {
+      D2G_RETURN_IF_ERROR(WaitUntil(absl::Condition(&ended), deadline));
+      {
+        absl::MutexLock lock(&mutex_);
+        if (cancelled_) return absl::CancelledError("cancelled");
+        const absl::Status status = EndStatus();
+        if (!d2g::common::IsRetryable(status) || absl::Now() >= deadline) {
+          return d2g::common::Annotate(status, absl::StrCat("store ", address_));
+        }
+      }
       D2G_RETURN_IF_ERROR(Connect(deadline));
       DropDurable();
       if (ResendAll()) return absl::OkStatus();
+      D2G_RETURN_IF_ERROR(Pause(std::min(deadline, absl::Now() + backoff.Next())));
     }
+  }
+
+  // CANCELLED by the caller's stop or Cancel.
+  absl::Status Pause(absl::Time until) {
+    const auto never = [] { return false; };
+    const absl::Status waited = WaitUntil(absl::Condition(&never), until);
+    return absl::IsCancelled(waited) ? waited : absl::OkStatus();
   }
 
   // Takes out of the unacknowledged batches what the new presence bitmap shows as durable: its

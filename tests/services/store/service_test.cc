@@ -11,6 +11,7 @@
 #include "gtest/gtest.h"
 #include "services/common/channel.h"
 #include "services/common/grpc_status.h"
+#include "services/common/rpc_server.h"
 #include "services/store/append_limits.h"
 #include "services/store/store_app.h"
 #include "services/store/triple_client.h"
@@ -352,6 +353,7 @@ class StoppingShard final : public v1::TripleService::Service {
   StoppingShard() {
     grpc::ServerBuilder builder;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
+    builder.SetMaxReceiveMessageSize(d2g::common::kMaxMessageBytes);
     builder.RegisterService(this);
     server_ = builder.BuildAndStart();
   }
@@ -407,6 +409,22 @@ TEST_F(ServiceTest, AShardThatStopsIsUnavailableAndTriedAgain) {
   done.WaitForNotification();
   EXPECT_THAT(status, StatusIs(absl::StatusCode::kUnavailable));
   EXPECT_THAT(client.Append({.dataset = kName, .range = Range(0, 8)}, Soon()), IsOk());
+}
+
+TEST_F(ServiceTest, ARefusalWhileSendingAgainEndsTheSession) {
+  StoppingShard shard;
+  TripleClient client(shard.address());
+  d2g::common::v1::DatasetRecipe recipe = recipe_;
+  recipe.set_latent_height(512);
+  recipe.set_latent_width(512);
+  recipe.set_storage_dtype(d2g::common::v1::DTYPE_FP32);
+  ASSERT_OK_AND_ASSIGN(const auto session,
+                       client.Append({.dataset = kName, .range = Range(0, 8)}, Soon()));
+  // Two messages of 4 MiB: the shard takes the first and ends the stream under the second.
+  absl::Status status = session->Write({TestTriple(0, recipe), TestTriple(1, recipe)}, Soon());
+  if (status.ok()) status = session->Finish(Soon()).status();
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("another store")));
+  EXPECT_LE(shard.streams(), 4);
 }
 
 TEST_F(ServiceTest, ClientGivesUpAtItsDeadline) {
