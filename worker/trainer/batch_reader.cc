@@ -28,9 +28,10 @@ int64_t MaxPending(const BatchReaderOptions& options) {
   return std::max<int64_t>(2, options.max_bytes / batch_bytes);
 }
 
-bool IsAboutTheTriple(const absl::Status& status) {
-  return status.code() == absl::StatusCode::kDataLoss ||
-         status.code() == absl::StatusCode::kNotFound;
+// A snapshot holds what was sealed: what its shard does not have went with a lost volume and is
+// being simulated anew, and until the shard's new store is known, it refuses calls for the old one.
+bool IsLostVolume(const absl::Status& status) {
+  return absl::IsNotFound(status) || absl::IsFailedPrecondition(status);
 }
 
 }  // namespace
@@ -236,7 +237,7 @@ absl::Status BatchReader::Fetch(int shard, const Read& read) {
   std::vector<int64_t> indices;
   for (const int64_t row : read.rows) indices.push_back(batch.samples[row].index);
   const absl::StatusOr<std::vector<store::v1::Triple>> triples = ReadWithRetry(shard, indices);
-  if (IsAboutTheTriple(triples.status())) {
+  if (absl::IsDataLoss(triples.status())) {
     if (read.rows.size() == 1) {
       Skip(read.batch, read.rows[0], triples.status());
       return absl::OkStatus();
@@ -284,12 +285,13 @@ absl::StatusOr<std::vector<store::v1::Triple>> BatchReader::ReadWithRetry(
           triples = *std::move(answer);
           return absl::OkStatus();
         }
-        if (common::IsRetryable(answer.status()) && !failed_before) {
+        const bool lost = IsLostVolume(answer.status());
+        if ((lost || common::IsRetryable(answer.status())) && !failed_before) {
           failed_before = true;
-          common::LogWarn("a shard does not answer; trying again",
+          common::LogWarn("a shard does not answer with the triples; trying again",
                           {{"shard", shard}, {"error", answer.status()}});
         }
-        return answer.status();
+        return lost ? absl::UnavailableError(answer.status().message()) : answer.status();
       },
       retry);
   if (!status.ok()) return common::Annotate(status, absl::StrCat("reading from shard ", shard));

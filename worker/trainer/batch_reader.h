@@ -46,11 +46,12 @@ struct BatchReaderOptions {
   absl::Duration give_up_after = absl::Minutes(10);
 };
 
-// Threads of its own plan batches, fetch their triples (as many a call as the store takes, a
-// few calls in flight per shard), check both checksums, make the noise and keep finished batches in
-// order. A shard that is away is retried; a triple that is damaged or gone gets weight 0 and is
-// reported in the batch. The next epoch's snapshot is asked for only when at most kSnapshotLead
-// batches are left unconsumed, so that it holds what was sealed meanwhile.
+// Threads of its own plan batches, fetch their triples (as many a call as the store takes, a few
+// calls in flight per shard), check both checksums, make the noise and keep finished batches in
+// order. A shard that is away, or that lost its volume and does not have a triple again yet, is
+// retried; a triple that is damaged gets weight 0 and is reported in the batch.
+// The next epoch's snapshot is asked for only when at most kSnapshotLead batches are left
+// unconsumed, so that it holds what was sealed meanwhile.
 //
 // Next is for one thread; the rest is thread-safe. `data` must outlive the reader.
 class BatchReader {

@@ -21,8 +21,8 @@ class TrainingData {
                                                   const absl::Notification& stop) = 0;
 
   // Triples of one shard, at most store::IndicesPerRead, in the order asked for. One attempt.
-  // DATA_LOSS and NOT_FOUND are about the triples; UNAVAILABLE and DEADLINE_EXCEEDED are worth a
-  // retry.
+  // DATA_LOSS is about the triples. Worth a retry: UNAVAILABLE and DEADLINE_EXCEEDED, and NOT_FOUND
+  // and FAILED_PRECONDITION, which mean that the shard lost its volume.
   virtual absl::StatusOr<std::vector<store::v1::Triple>> ReadTriples(
       int shard, const std::vector<int64_t>& indices) = 0;
 };

@@ -153,7 +153,6 @@ TEST_F(BatchReaderTest, CursorPastAnEpochsLastBatchIsTheNextEpoch) {
 
 TEST_F(BatchReaderTest, BadTriplesGetNoWeightAndAreReported) {
   const std::vector<plan::PlanItem> planned = Planned(Options(1), 0, 0);
-  const int64_t missing = planned[2].index;
   const int64_t damaged = planned[5].index;
   const int64_t altered = planned[7].index;
   const int64_t other_noise = planned[9].index;
@@ -165,7 +164,6 @@ TEST_F(BatchReaderTest, BadTriplesGetNoWeightAndAreReported) {
   bad_noise.set_noise_checksum(bad_noise.noise_checksum() + 1);
   std::vector<float> numbers = SolutionOf(SmallRecipe(), infinite);
   numbers[0] = INFINITY;
-  data_.SetMissing({missing});
   data_.SetDamaged({damaged});
   data_.SetChanged(
       {{altered, bad_x},
@@ -177,8 +175,7 @@ TEST_F(BatchReaderTest, BadTriplesGetNoWeightAndAreReported) {
   ASSERT_OK_AND_ASSIGN(const RankBatch batch, reader.Next());
   std::set<int64_t> skipped;
   for (const SkippedTriple& triple : batch.skipped) skipped.insert(triple.index);
-  EXPECT_EQ(skipped,
-            (std::set<int64_t>{missing, damaged, altered, other_noise, swapped, infinite}));
+  EXPECT_EQ(skipped, (std::set<int64_t>{damaged, altered, other_noise, swapped, infinite}));
   const int64_t elements = store::LatentElements(SmallRecipe());
   for (size_t row = 0; row < batch.samples.size(); ++row) {
     const bool good = skipped.count(batch.samples[row].index) == 0;
@@ -198,6 +195,28 @@ TEST_F(BatchReaderTest, WaitsOutAShardThatIsAway) {
     EXPECT_THAT(batch.skipped, IsEmpty());
     ExpectWhole(batch);
   }
+}
+
+TEST_F(BatchReaderTest, WaitsForTriplesOfALostVolume) {
+  const std::vector<plan::PlanItem> planned = Planned(Options(1), 0, 0);
+  data_.SetMissing({planned[2].index, planned[5].index});
+  BatchReader reader(Options(3), &data_);
+  ASSERT_TRUE(WaitFor([&] { return data_.reads() > 12; }));
+  EXPECT_FALSE(reader.IsReady());
+  data_.SetMissing({});
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_OK_AND_ASSIGN(const RankBatch batch, reader.Next());
+    EXPECT_THAT(batch.skipped, IsEmpty());
+    ExpectWhole(batch);
+  }
+}
+
+TEST_F(BatchReaderTest, GivesUpOnTriplesThatStayAway) {
+  data_.SetMissing({Planned(Options(1), 0, 0)[2].index});
+  BatchReaderOptions options = Options(1);
+  options.give_up_after = absl::Milliseconds(300);
+  BatchReader reader(options, &data_);
+  EXPECT_THAT(reader.Next(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("index")));
 }
 
 TEST_F(BatchReaderTest, GivesUpOnAShardThatStaysAway) {
