@@ -27,7 +27,8 @@ ClusterMetrics::ClusterMetrics(d2g::common::Metrics* metrics) : metrics_(metrics
       {FailTaskRequest::REASON_UNSPECIFIED, "unspecified"},
       {FailTaskRequest::REASON_PREEMPTED, "preempted"},
       {FailTaskRequest::REASON_ERROR, "error"},
-      {FailTaskRequest::REASON_BAD_INPUT, "bad_input"}};
+      {FailTaskRequest::REASON_BAD_INPUT, "bad_input"},
+      {FailTaskRequest::REASON_STORE_UNAVAILABLE, "store_unavailable"}};
   for (const auto& [reason, name] : reasons) {
     const int r = reason;
     Count("d2g_coordinator_tasks_failed_total", "Leased tasks that were given back.",

@@ -229,6 +229,10 @@ class ClusterState {
   bool Offered(int kind, const std::set<std::string>& other_than_nodes, Moment now) const;
   std::vector<const rows::v1::FailureRow*> FailuresOf(absl::string_view job) const;
   bool Avoid(const rows::v1::FailureRow& failure, const Worker& worker, Moment now) const;
+  // Whether the task waits out its back-off or had better run on another node.
+  bool Waits(const rows::v1::FailureRow& failure, const Worker& worker, Moment now) const;
+  // The row of a lease's task, for noting a failure or a lapse.
+  rows::v1::FailureRow& FailureOf(const rows::v1::LeaseRow& lease);
   const rows::v1::LeaseRow* LeaseOf(absl::string_view job, int kind) const;
   bool Runnable(const rows::v1::JobRow& job, int kind) const;
   bool PickSimulate(const rows::v1::JobRow& job, const Worker& worker, Moment now,
@@ -261,6 +265,8 @@ class ClusterState {
   std::map<std::string, std::string, std::less<>> requests_;  // request id -> job
   std::map<std::string, Worker, std::less<>> workers_;
   std::map<std::string, Rates, std::less<>> rates_;
+  // Back-off of tasks that failed, by id of their failure row; not persisted.
+  std::map<std::string, absl::Duration, std::less<>> not_before_;
   std::map<std::string, int> unlisted_;  // heartbeats of a shard without a dataset that it had
   absl::Duration last_time_;
   ClusterFigures totals_;

@@ -6,6 +6,7 @@
 #include "coordinator/cluster_state.h"
 #include "coordinator/limits.h"
 #include "coordinator/page_token.h"
+#include "coordinator/task_backoff.h"
 #include "coordinator/timestamps.h"
 #include "services/common/status_macros.h"
 
@@ -93,6 +94,20 @@ bool ClusterState::Avoid(const FailureRow& failure, const Worker& worker, Moment
   return nodes.contains(worker.node) && Offered(failure.kind(), nodes, now);
 }
 
+bool ClusterState::Waits(const FailureRow& failure, const Worker& worker, Moment now) const {
+  const auto it = not_before_.find(ChildId(failure.job(), failure.task()));
+  return (it != not_before_.end() && now.steady < it->second) || Avoid(failure, worker, now);
+}
+
+FailureRow& ClusterState::FailureOf(const LeaseRow& lease) {
+  FailureRow& failure = tables_.failures.Mutable(ChildId(lease.job(), lease.task()));
+  failure.set_job(lease.job());
+  failure.set_task(lease.task());
+  failure.set_kind(lease.kind());
+  *failure.mutable_range() = lease.range();
+  return failure;
+}
+
 const LeaseRow* ClusterState::LeaseOf(absl::string_view job, int kind) const {
   for (const auto& [id, progress] : leases_.live()) {
     const LeaseRow* lease = leases_.Find(id);
@@ -115,7 +130,7 @@ bool ClusterState::PickFinal(const JobRow& job, int kind, const Worker& worker, 
   lease->set_task(-1);
   for (const FailureRow* failure : FailuresOf(job.id())) {
     if (failure->kind() != kind) continue;
-    if (Avoid(*failure, worker, now)) return false;
+    if (Waits(*failure, worker, now)) return false;
     lease->set_task(failure->task());
   }
   const Checkpoint* checkpoint = LastCheckpoint(job.id());
@@ -137,7 +152,7 @@ bool ClusterState::PickSimulate(const JobRow& job, const Worker& worker, Moment 
       const auto& range = failure->range();
       if (range.begin() <= open.first && open.first < range.end()) {
         fitted.end = std::min(fitted.end, range.end());
-        fitted.take = !Avoid(*failure, worker, now);
+        fitted.take = !Waits(*failure, worker, now);
         task = failure->task();
       } else if (open.first < range.begin() && range.begin() < fitted.end) {
         fitted.end = range.begin();
@@ -148,7 +163,7 @@ bool ClusterState::PickSimulate(const JobRow& job, const Worker& worker, Moment 
   const DatasetState& dataset = datasets_.at(job.dataset());
   const auto range = dataset.FindOpen(
       job.spec().simulate().triples(), job.spec().simulate().task_size(),
-      [&](int32_t shard) { return shards_.Live(shard, now.steady); }, fit);
+      [&](int32_t shard) { return shards_.TakesAppends(shard, now.steady); }, fit);
   if (!range.has_value()) return false;
   lease->set_task(task);
   lease->mutable_range()->set_begin(range->first);
@@ -298,6 +313,7 @@ absl::Status ClusterState::CompleteSimulate(const JobRow& job, const CompleteTas
   D2G_ASSIGN_OR_RETURN(const int64_t added,
                        dataset->second.MergeSeal(sealed.range(), sealed.digest()));
   totals_.triples_sealed += added;
+  shards_.NoteSealed(dataset->second.ShardOf(sealed.range().begin()));
   if (added > 0) SaveSeals(job.dataset(), dataset->second.ShardOf(sealed.range().begin()));
   Release(request.lease_id());
   AdvanceUsersOf(job.dataset(), now);
@@ -378,15 +394,24 @@ absl::StatusOr<FailTaskResponse> ClusterState::FailTask(const FailTaskRequest& r
            absl::StrCat(what, " on node ", lease.worker().node(), ": ", message), now);
     return FailTaskResponse();
   }
-  FailureRow& failure = tables_.failures.Mutable(ChildId(lease.job(), lease.task()));
-  failure.set_job(lease.job());
-  failure.set_task(lease.task());
-  failure.set_kind(lease.kind());
-  *failure.mutable_range() = lease.range();
+  FailureRow& failure = FailureOf(lease);
+  failure.set_last_error(absl::StrCat("node ", lease.worker().node(), ": ", message));
+  if (reason == FailTaskRequest::REASON_STORE_UNAVAILABLE) {
+    failure.set_store_failures(failure.store_failures() + 1);
+    if (lease.kind() == TASK_KIND_SIMULATE) {
+      // Its other ranges would fare alike.
+      shards_.NoteRefusal(datasets_.at(lease.dataset()).ShardOf(lease.range().begin()), now.steady);
+    } else {
+      not_before_[ChildId(lease.job(), lease.task())] =
+          now.steady + TaskBackoff(failure.store_failures());
+    }
+    return FailTaskResponse();
+  }
   auto& entry = *failure.add_reasons();
   entry.set_node(lease.worker().node());
   entry.set_message(message);
-  failure.set_last_error(absl::StrCat("node ", lease.worker().node(), ": ", message));
+  not_before_[ChildId(lease.job(), lease.task())] =
+      now.steady + TaskBackoff(failure.reasons_size());
   if (failure.reasons_size() >= kMaxTaskFailures) {
     std::string error = absl::StrCat(what, " failed ", failure.reasons_size(), " times:");
     for (const auto& one : failure.reasons()) {
@@ -401,11 +426,7 @@ absl::StatusOr<FailTaskResponse> ClusterState::FailTask(const FailTaskRequest& r
 void ClusterState::LapseLeases(Moment now) {
   for (const int64_t id : leases_.Lapsed(now.steady)) {
     const LeaseRow lease = *leases_.Find(id);
-    FailureRow& failure = tables_.failures.Mutable(ChildId(lease.job(), lease.task()));
-    failure.set_job(lease.job());
-    failure.set_task(lease.task());
-    failure.set_kind(lease.kind());
-    *failure.mutable_range() = lease.range();
+    FailureRow& failure = FailureOf(lease);
     failure.set_lapses(failure.lapses() + 1);
     failure.set_last_error(absl::StrCat("worker ", lease.worker().id(), " on node ",
                                         lease.worker().node(), " made no progress for ",

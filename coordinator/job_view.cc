@@ -140,6 +140,11 @@ void ClusterState::AddHealth(const JobRow& job, Moment now, Job* view) const {
     }
   }
   for (const auto* failure : FailuresOf(job.id())) {
+    if (failure->reasons_size() == 0 && failure->store_failures() > 0) {
+      view->add_health(
+          absl::StrCat("task ", failure->task(), " waits for the store: ", failure->last_error()));
+      break;
+    }
     if (failure->reasons_size() == 0) continue;
     view->add_health(absl::StrCat("task ", failure->task(), " failed ", failure->reasons_size(),
                                   " of at most ", kMaxTaskFailures,

@@ -65,6 +65,8 @@ inline constexpr absl::Duration kWorkerTimeout = absl::Seconds(30);
 inline constexpr absl::Duration kGangHeartbeat = absl::Seconds(1);
 inline constexpr absl::Duration kMaxTaskHeartbeat = absl::Seconds(10);
 inline constexpr absl::Duration kMaxGangBackoff = absl::Seconds(30);
+inline constexpr absl::Duration kFirstTaskBackoff = absl::Seconds(1);
+inline constexpr absl::Duration kMaxTaskBackoff = absl::Seconds(30);
 inline constexpr absl::Duration kRateWindow = absl::Seconds(30);
 inline constexpr absl::Duration kWatchInterval = absl::Milliseconds(200);
 

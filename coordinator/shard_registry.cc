@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "coordinator/limits.h"
+#include "coordinator/task_backoff.h"
 
 namespace d2g::coordinator {
 
@@ -30,6 +31,7 @@ absl::Status ShardRegistry::Heartbeat(const ShardAddress& shard, absl::Duration 
   if (known == nullptr || known->store_uuid() != shard.store_uuid() ||
       known->address() != shard.address()) {
     *tables_->shards.Mutable(NumberId(shard.shard())).mutable_address() = shard;
+    refusals_.erase(shard.shard());
   }
   last_seen_[shard.shard()] = now;
   return absl::OkStatus();
@@ -43,6 +45,18 @@ const ShardAddress* ShardRegistry::Find(int32_t shard) const {
 bool ShardRegistry::Live(int32_t shard, absl::Duration now) const {
   const auto it = last_seen_.find(shard);
   return it != last_seen_.end() && now - it->second <= kShardTimeout;
+}
+
+void ShardRegistry::NoteRefusal(int32_t shard, absl::Duration now) {
+  Refusals& refusals = refusals_[shard];
+  // Workers that were under way together are refused together.
+  if (now < refusals.not_before) return;
+  refusals.not_before = now + TaskBackoff(++refusals.count);
+}
+
+bool ShardRegistry::TakesAppends(int32_t shard, absl::Duration now) const {
+  const auto it = refusals_.find(shard);
+  return Live(shard, now) && (it == refusals_.end() || now >= it->second.not_before);
 }
 
 std::vector<ShardAddress> ShardRegistry::LiveShards(absl::Duration now) const {

@@ -27,6 +27,12 @@ class ShardRegistry {
   // Last known address; null before the shard was ever heard of.
   const d2g::common::v1::ShardAddress* Find(int32_t shard) const;
   bool Live(int32_t shard, absl::Duration now) const;
+  // A worker could not append to the shard: no ranges of it are leased for a while, longer each
+  // time, until NoteSealed or until another store or address takes the number.
+  void NoteRefusal(int32_t shard, absl::Duration now);
+  void NoteSealed(int32_t shard) { refusals_.erase(shard); }
+  // Live and not held off by a refusal.
+  bool TakesAppends(int32_t shard, absl::Duration now) const;
   // Live shards, and all that were ever heard of (readers retry one that is down).
   std::vector<d2g::common::v1::ShardAddress> LiveShards(absl::Duration now) const;
   std::vector<d2g::common::v1::ShardAddress> KnownShards() const;
@@ -36,9 +42,15 @@ class ShardRegistry {
   void Grace(absl::Duration now);
 
  private:
+  struct Refusals {
+    int count = 0;
+    absl::Duration not_before;
+  };
+
   int32_t count_;
   Tables* tables_;
   std::map<int32_t, absl::Duration> last_seen_;
+  std::map<int32_t, Refusals> refusals_;
 };
 
 }  // namespace d2g::coordinator

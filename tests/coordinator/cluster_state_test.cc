@@ -1,6 +1,7 @@
 // Jobs, tasks, datasets and shards: what is decided, and that it survives a restart.
 #include <set>
 
+#include "coordinator/limits.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/coordinator/harness.h"
@@ -226,6 +227,7 @@ TEST(TasksTest, ErrorsGoElsewhereAndEndTheJobAfterFive) {
       << "not to the node where it failed";
   for (int i = 2; i <= 5; ++i) {
     const std::string worker = absl::StrCat("c", i);
+    h.Advance(kMaxTaskBackoff);
     const v1::Task retry = h.LeaseOne(worker);
     ASSERT_EQ(retry.name(), first.name()) << i;
     ASSERT_EQ(h.Get(job.name()).state(), Job::STATE_RUNNING);
@@ -246,6 +248,10 @@ TEST(TasksTest, TheOnlyWorkerTriesAgain) {
   ASSERT_THAT(h.Create(SmallSpec()), IsOk());
   const v1::Task first = h.LeaseOne("a");
   h.Fail(first, "a", FailTaskRequest::REASON_ERROR);
+  const v1::Task other = h.LeaseOne("a");
+  EXPECT_NE(other.name(), first.name()) << "not at once";
+  h.Fail(other, "a", FailTaskRequest::REASON_PREEMPTED);
+  h.Advance(kFirstTaskBackoff);
   EXPECT_EQ(h.LeaseOne("a").name(), first.name());
 }
 
@@ -258,12 +264,61 @@ TEST(TasksTest, ATaskThatFailedOnEveryNodeIsTriedAgain) {
   h.Fail(held, "b", FailTaskRequest::REASON_PREEMPTED);
   for (int i = 2; i <= 5; ++i) {
     const std::string worker = i % 2 == 0 ? "b" : "a";
+    h.Advance(kMaxTaskBackoff / 2);
     const v1::Task retry = h.LeaseOne(worker);
     ASSERT_EQ(retry.name(), first.name()) << i;
     h.Fail(retry, worker, FailTaskRequest::REASON_ERROR, absl::StrCat("reason ", i));
   }
   EXPECT_EQ(h.Get(job.name()).state(), Job::STATE_FAILED);
   EXPECT_THAT(h.Get(job.name()).error(), HasSubstr("failed 5 times"));
+}
+
+TEST(TasksTest, AShardThatTakesNoTriplesIsLeftAloneForAWhileAndFailsNoJob) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
+  // The other shard's ranges are done; this one's disk is full for more than five attempts.
+  std::vector<v1::Task> held;
+  for (int i = 0; i < 8; ++i) {
+    const v1::Task task = h.LeaseOne("a");
+    ASSERT_TRUE(task.has_simulate());
+    if (task.simulate().shard().shard() == 1) {
+      ASSERT_THAT(h.Complete(task, "a"), IsOk());
+    } else {
+      held.push_back(task);
+      ASSERT_TRUE(h.Beat(task, 1));
+    }
+  }
+  for (const v1::Task& task : held) {
+    h.Fail(task, "a", FailTaskRequest::REASON_STORE_UNAVAILABLE, "the disk is full");
+  }
+  for (int attempt = 2; attempt <= 8; ++attempt) {
+    EXPECT_FALSE(h.LeaseOne("a").has_simulate()) << "not at once";
+    h.Advance(kMaxTaskBackoff);
+    const v1::Task task = h.LeaseOne("a");
+    ASSERT_EQ(task.name(), held[0].name()) << attempt;
+    h.Fail(task, "a", FailTaskRequest::REASON_STORE_UNAVAILABLE, "the disk is full");
+  }
+  EXPECT_EQ(h.Get(job.name()).state(), Job::STATE_RUNNING);
+  EXPECT_THAT(h.Get(job.name()).health(),
+              ::testing::Contains("task 0 waits for the store: node node-a: the disk is full"));
+  // There is room again: the first success ends the waiting of the others.
+  h.Advance(kMaxTaskBackoff);
+  EXPECT_EQ(h.SimulateAll("a"), 4);
+  EXPECT_EQ(h.Get(job.name()).stages(0).done(), 128);
+}
+
+TEST(TasksTest, AnotherStoreOfAShardIsTriedAtOnce) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
+  h.StopShard(0);
+  for (const int backoff : {1, 2, 4, 5}) {
+    const v1::Task task = h.LeaseOne("a");
+    ASSERT_EQ(task.simulate().shard().shard(), 0);
+    h.Fail(task, "a", FailTaskRequest::REASON_STORE_UNAVAILABLE, "another store");
+    h.Advance(absl::Seconds(backoff));
+  }
+  ASSERT_THAT(h.BeatShard(0, {}, "another"), IsOk());
+  EXPECT_EQ(h.LeaseOne("a").simulate().shard().store_uuid(), "another");
 }
 
 TEST(TasksTest, PreemptionIsNotCountedAndBadInputEndsTheJob) {

@@ -41,6 +41,12 @@ bool WorthRetrying(const absl::Status& status) {
   }
 }
 
+FailTaskRequest::Reason ReasonFor(const absl::Status& failure) {
+  if (absl::IsInvalidArgument(failure)) return FailTaskRequest::REASON_BAD_INPUT;
+  if (common::IsRetryable(failure)) return FailTaskRequest::REASON_STORE_UNAVAILABLE;
+  return FailTaskRequest::REASON_ERROR;
+}
+
 }  // namespace
 
 LeaseLoop::LeaseLoop(LeaseLoopOptions options, coordinator::CoordinatorClient* client,
@@ -196,10 +202,7 @@ void LeaseLoop::RunTask(const Task& task) {
   }
   metrics_.CountTask(kind, "failed", took);
   common::LogError("a task failed", {{"task", task.name()}, {"error", status}});
-  ReportFailed(Failure(task,
-                       absl::IsInvalidArgument(status) ? FailTaskRequest::REASON_BAD_INPUT
-                                                       : FailTaskRequest::REASON_ERROR,
-                       status));
+  ReportFailed(Failure(task, ReasonFor(status), status));
 }
 
 FailTaskRequest LeaseLoop::Failure(const Task& task, FailTaskRequest::Reason reason,

@@ -27,7 +27,9 @@ class TaskRunner {
   virtual coordinator::v1::TaskKind kind() const = 0;
   // Does the task and sets `result->result`. Looks at context->cancelled() at least every few
   // seconds and then returns CANCELLED after flushing what is done. INVALID_ARGUMENT means that the
-  // task cannot work anywhere (BAD_INPUT: the job fails); any other error may not happen elsewhere.
+  // task cannot work anywhere (BAD_INPUT: the job fails); UNAVAILABLE and DEADLINE_EXCEEDED that
+  // what it needs to reach does not answer (STORE_UNAVAILABLE: not counted); any other error may
+  // not happen elsewhere.
   virtual absl::Status Run(const coordinator::v1::Task& task, TaskContext* context,
                            coordinator::v1::CompleteTaskRequest* result) = 0;
 };

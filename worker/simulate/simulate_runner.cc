@@ -34,6 +34,11 @@ absl::Status CheckWork(const SimulateWork& work) {
   return absl::OkStatus();
 }
 
+// A shard that is full refuses what is not wrong with the task: it is as good as away.
+absl::Status FromShard(const absl::Status& status) {
+  return absl::IsResourceExhausted(status) ? absl::UnavailableError(status.message()) : status;
+}
+
 int64_t BytesIn(const std::vector<store::v1::Triple>& triples) {
   int64_t bytes = 0;
   for (const auto& triple : triples) bytes += static_cast<int64_t>(triple.x().size());
@@ -100,25 +105,31 @@ absl::Status SimulateRunner::Run(const coordinator::v1::Task& task, TaskContext*
   CancelGuard guard(context, &stop);
   store::TripleClient client(work.shard(), &stop);
   const absl::Time deadline = absl::Now() + options_.patience;
-  D2G_RETURN_IF_ERROR(client.OpenDataset(work.dataset(), work.recipe(), deadline).status());
+  const absl::Status known = client.OpenDataset(work.dataset(), work.recipe(), deadline).status();
+  // Its volume was replaced, and the coordinator had not heard of it when it gave the lease.
+  if (absl::IsFailedPrecondition(known)) return absl::UnavailableError(known.message());
+  D2G_RETURN_IF_ERROR(FromShard(known));
   {
     store::AppendTarget target;
     target.dataset = work.dataset();
     target.range = work.range();
     target.range_epoch = work.range_epoch();
     target.producer = options_.producer;
-    D2G_ASSIGN_OR_RETURN(const auto session, client.Append(target, deadline));
-    guard.Watch(session.get());
-    const absl::Status filled = FillRange(work, inputs, context, session.get());
+    const auto opened = client.Append(target, deadline);
+    D2G_RETURN_IF_ERROR(FromShard(opened.status()));
+    store::AppendSession* const session = opened->get();
+    guard.Watch(session);
+    const absl::Status filled = FillRange(work, inputs, context, session);
     guard.Watch(nullptr);
     metrics_.repeated_triples.Increment(static_cast<double>(session->totals().repeated));
     D2G_RETURN_IF_ERROR(filled);
   }
   context->SetPhase("seal");
   const absl::Duration start = Now();
-  D2G_ASSIGN_OR_RETURN(*result->mutable_simulate(),
-                       client.SealRange(work.dataset(), work.range(), options_.producer,
-                                        absl::Now() + options_.patience));
+  const auto sealed = client.SealRange(work.dataset(), work.range(), options_.producer,
+                                       absl::Now() + options_.patience);
+  D2G_RETURN_IF_ERROR(FromShard(sealed.status()));
+  *result->mutable_simulate() = *sealed;
   metrics_.seal_seconds.Observe(absl::ToDoubleSeconds(Now() - start));
   metrics_.sealed_ranges.Increment();
   context->AddProgress();
@@ -162,7 +173,8 @@ absl::Status SimulateRunner::FillRange(const SimulateWork& work, const Inputs& i
                              absl::ToDoubleSeconds(solved - start));
     metrics_.appended_bytes.Increment(static_cast<double>(BytesIn(*triples)));
     // Returns once the batch is on its way: the store makes it durable while the next one computes.
-    D2G_RETURN_IF_ERROR(session->Write(*std::move(triples), absl::Now() + options_.patience));
+    D2G_RETURN_IF_ERROR(
+        FromShard(session->Write(*std::move(triples), absl::Now() + options_.patience)));
     metrics_.append_wait_seconds.Observe(absl::ToDoubleSeconds(Now() - solved));
   }
   const bool stopping = context->cancelled();
@@ -175,7 +187,7 @@ absl::Status SimulateRunner::FillRange(const SimulateWork& work, const Inputs& i
   report_durable();
   context->AddProgress();
   D2G_RETURN_IF_ERROR(context->CheckCancelled());
-  return totals.status();
+  return FromShard(totals.status());
 }
 
 }  // namespace d2g::simulate

@@ -49,16 +49,17 @@ class Shard {
     process_->Signal(SIGKILL);
     process_->Wait();
   }
-  void Restart() { Start(address_); }
+  // `min_free` is what it keeps free on its disk.
+  void Restart(const std::string& min_free = "0") { Start(address_, min_free); }
   const std::string& address() const { return address_; }
 
  private:
-  void Start(const std::string& listen) {
+  void Start(const std::string& listen, const std::string& min_free = "0") {
     const std::string port_file = dir_.File("store.ports");
     std::remove(port_file.c_str());
     process_ = std::make_unique<Process>(std::vector<std::string>{
         "d2g-store", "--listen", listen, "--data-dir", dir_.File("store"), "--shard", "0",
-        "--port-file", port_file, "--min-free-bytes", "0", "--min-free-share", "0"});
+        "--port-file", port_file, "--min-free-bytes", min_free, "--min-free-share", "0"});
     ASSERT_TRUE(WaitFor([&] { return common::ReadPortFile(port_file).ok(); }))
         << process_->Output();
     address_ = "127.0.0.1:" + std::to_string(common::ReadPortFile(port_file)->grpc);
@@ -132,6 +133,18 @@ class SimulateRunnerTest : public ::testing::Test {
   coordinator::v1::Task task_;
   coordinator::v1::CompleteTaskRequest result_;
 };
+
+TEST_F(SimulateRunnerTest, AFullShardAndAReplacedOneAreUnavailable) {
+  shard_.Kill();
+  shard_.Restart(/*min_free=*/"1000000000000000");
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("the disk of")));
+  shard_.Kill();
+  shard_.Restart();
+  work().mutable_shard()->set_store_uuid("another");
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("another")));
+  work().mutable_shard()->clear_store_uuid();
+  EXPECT_THAT(Run(), IsOk());
+}
 
 TEST_F(SimulateRunnerTest, TriplesAreTheTeachersSolutions) {
   agent::TaskContext context;
