@@ -28,7 +28,7 @@ ClusterState::ClusterState(ClusterOptions options, Tables tables, Moment now)
     : options_(std::move(options)),
       tables_(std::move(tables)),
       leases_(options_.lease_duration, options_.incarnation, &tables_, now.steady),
-      shards_(options_.shard_count, &tables_),
+      shards_(options_.shard_count, &tables_, now.steady),
       gangs_(options_.gang, &tables_, now.steady),
       last_time_(now.steady) {}
 

@@ -22,11 +22,13 @@ absl::Status ShardRegistry::Heartbeat(const ShardAddress& shard, absl::Duration 
         absl::StrCat("shard.store_uuid: must have 1 to ", kMaxIdBytes, " bytes"));
   }
   const ShardAddress* known = Find(shard.shard());
-  if (known != nullptr && known->store_uuid() != shard.store_uuid() && Live(shard.shard(), now)) {
-    return absl::AlreadyExistsError(
-        absl::StrCat("shard ", shard.shard(), " is held by store ", known->store_uuid(), " at ",
-                     known->address(), ", which is alive; store ", shard.store_uuid(), " at ",
-                     shard.address(), " must take another number"));
+  const bool live = Live(shard.shard(), now);
+  if (known != nullptr && known->store_uuid() != shard.store_uuid() &&
+      (live || now - start_ <= kShardTimeout)) {
+    return absl::AlreadyExistsError(absl::StrCat(
+        "shard ", shard.shard(), " is held by store ", known->store_uuid(), " at ",
+        known->address(), ", which ", live ? "is alive" : "may report within the start's grace",
+        "; store ", shard.store_uuid(), " at ", shard.address(), " must take another number"));
   }
   if (known == nullptr || known->store_uuid() != shard.store_uuid() ||
       known->address() != shard.address()) {

@@ -17,12 +17,14 @@ namespace d2g::coordinator {
 class ShardRegistry {
  public:
   // `tables` must outlive the registry; its shard rows are already loaded.
-  ShardRegistry(int32_t shard_count, Tables* tables) : count_(shard_count), tables_(tables) {}
+  ShardRegistry(int32_t shard_count, Tables* tables, absl::Duration now)
+      : count_(shard_count), tables_(tables), start_(now) {}
 
   int32_t count() const { return count_; }
 
   // Notes a sign of life. INVALID_ARGUMENT for a number out of range or a missing address or uuid;
-  // ALREADY_EXISTS while another store uuid holds the number and lives.
+  // ALREADY_EXISTS while another store uuid holds the number and lives, or may live: for one
+  // kShardTimeout after the start, until it was heard of.
   absl::Status Heartbeat(const d2g::common::v1::ShardAddress& shard, absl::Duration now);
   // Last known address; null before the shard was ever heard of.
   const d2g::common::v1::ShardAddress* Find(int32_t shard) const;
@@ -49,6 +51,7 @@ class ShardRegistry {
 
   int32_t count_;
   Tables* tables_;
+  const absl::Duration start_;
   std::map<int32_t, absl::Duration> last_seen_;
   std::map<int32_t, Refusals> refusals_;
 };

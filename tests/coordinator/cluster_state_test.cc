@@ -474,6 +474,18 @@ TEST(ShardsTest, ANumberIsHeldByOneLivingStore) {
   EXPECT_THAT(h.BeatShard(0, {}, "another"), IsOk());
 }
 
+TEST(ShardsTest, ARestartLeavesANumberToItsStoreForAWhile) {
+  Harness h;
+  h.Restart();
+  EXPECT_THAT(h.BeatShard(0, {}, "another"),
+              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("uuid-0")));
+  EXPECT_THAT(h.BeatShard(0, {}), IsOk());
+  h.Restart();
+  h.StopShard(0);
+  h.Advance(absl::Seconds(12));
+  EXPECT_THAT(h.BeatShard(0, {}, "another"), IsOk());
+}
+
 TEST(ShardsTest, AnotherVolumeReopensWhatTheOldOneHeld) {
   Harness h;
   ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
