@@ -19,7 +19,7 @@ ServerUnaryReactor* JobServiceShell::CreateJob(CallbackServerContext* context,
   // Request and response live until the reactor is finished.
   if (!services_.pool->TrySchedule(
           [this, request, reactor, response] { CheckAndCreate(*request, reactor, response); })) {
-    reactor->Finish(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED,
+    reactor->Finish(grpc::Status(grpc::StatusCode::UNAVAILABLE,
                                  "too many jobs are being checked at once; try again"));
   }
   return reactor;
@@ -116,7 +116,7 @@ ServerUnaryReactor* JobServiceShell::ListTasks(CallbackServerContext* context,
 grpc::ServerReadReactor<v1::UploadPromptListRequest>* JobServiceShell::UploadPromptList(
     CallbackServerContext* context, v1::PromptList* response) {
   SendIncarnation(services_, context);
-  return new PromptUpload(services_, response);
+  return new PromptUpload(services_, context, response);
 }
 
 grpc::ServerWriteReactor<v1::GetPromptListResponse>* JobServiceShell::GetPromptList(

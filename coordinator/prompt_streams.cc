@@ -12,14 +12,15 @@ namespace {
 std::string BlobKey(absl::string_view digest, int64_t chunk) { return ChildId(digest, chunk); }
 
 grpc::Status Busy() {
-  return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED,
+  return grpc::Status(grpc::StatusCode::UNAVAILABLE,
                       "too many file operations are waiting; try again");
 }
 
 }  // namespace
 
-PromptUpload::PromptUpload(const ServiceContext& services, v1::PromptList* response)
-    : services_(services), response_(response) {
+PromptUpload::PromptUpload(const ServiceContext& services, grpc::CallbackServerContext* context,
+                           v1::PromptList* response)
+    : services_(services), context_(context), response_(response) {
   StartRead(&request_);
 }
 
@@ -39,6 +40,11 @@ void PromptUpload::OnReadDone(bool ok) {
 }
 
 void PromptUpload::Store() {
+  // What came before the client went away may be half a list.
+  if (context_->IsCancelled()) {
+    Finish(grpc::Status(grpc::StatusCode::CANCELLED, "the client went away"));
+    return;
+  }
   const auto prompts = d2g::common::ParsePromptList(text_);
   if (!prompts.ok()) {
     Finish(d2g::common::ToGrpcStatus(prompts.status()));

@@ -11,10 +11,12 @@
 namespace d2g::coordinator {
 
 // Takes a list, checks it (common::ParsePromptList) and stores it under its digest: blobs first,
-// the row that makes them a list last. Deletes itself when the call is over.
+// the row that makes them a list last. A call that the client gave up stores nothing. Deletes
+// itself when the call is over.
 class PromptUpload final : public grpc::ServerReadReactor<v1::UploadPromptListRequest> {
  public:
-  PromptUpload(const ServiceContext& services, v1::PromptList* response);
+  PromptUpload(const ServiceContext& services, grpc::CallbackServerContext* context,
+               v1::PromptList* response);
 
   void OnReadDone(bool ok) override;
   void OnDone() override { delete this; }
@@ -24,6 +26,7 @@ class PromptUpload final : public grpc::ServerReadReactor<v1::UploadPromptListRe
   void Store();
 
   const ServiceContext services_;
+  grpc::CallbackServerContext* const context_;
   v1::PromptList* const response_;
   v1::UploadPromptListRequest request_;
   std::string text_;
