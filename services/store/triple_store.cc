@@ -242,20 +242,35 @@ absl::StatusOr<d2g::store::v1::SealRangeResponse> TripleStore::Seal(
   return response;
 }
 
+bool TripleStore::IsPresent(const Dataset& dataset, int64_t index) const {
+  if (index < 0) return false;
+  absl::MutexLock lock(&dataset.mutex);
+  const auto it = dataset.blocks.find(index / dataset.recipe.block_size());
+  if (dataset.dropped || it == dataset.blocks.end()) return false;
+  return it->second->state.IsPresent(index);
+}
+
+void TripleStore::AwaitChange(const Dataset& dataset, int64_t index) const {
+  absl::MutexLock lock(&dataset.mutex);
+  const auto it = dataset.blocks.find(index / dataset.recipe.block_size());
+  if (it == dataset.blocks.end()) return;
+  const bool* const busy = &it->second->busy;
+  dataset.mutex.Await(absl::Condition(
+      +[](const bool* busy) { return !*busy; }, busy));
+}
+
 absl::StatusOr<Triple> TripleStore::ReadFrom(const Dataset& dataset, int64_t index) const {
   const absl::Duration start = options_.clock->SteadyNow();
-  bool present = false;
-  if (index >= 0) {
-    absl::MutexLock lock(&dataset.mutex);
-    const auto it = dataset.blocks.find(index / dataset.recipe.block_size());
-    present = it != dataset.blocks.end() && it->second->state.IsPresent(index);
-  }
   const std::string context = absl::StrCat(dataset.name, " index ", index);
-  if (!present) return absl::NotFoundError(absl::StrCat(context, " is absent"));
+  const absl::Status absent = absl::NotFoundError(absl::StrCat(context, " is absent"));
+  if (!IsPresent(dataset, index)) return absent;
   const auto value = engine_->ReadValue(dataset.id, index);
   absl::StatusOr<Triple> triple =
       value.ok() ? DecodeTriple(*value, index, dataset.recipe) : value.status();
   if (absl::IsNotFound(triple.status())) {
+    // It may have been invalidated or dropped just now. An invalidation is visible once it is over.
+    AwaitChange(dataset, index);
+    if (!IsPresent(dataset, index)) return absent;
     triple = absl::DataLossError("its value is gone");
   }
   StoreMetrics* const metrics = options_.metrics;

@@ -107,8 +107,8 @@ class TripleStore {
 
   // Free bytes of the volume; 0 when it cannot be asked.
   int64_t FreeBytes() const;
-  // OK while the disk takes writes. A volume at its limit of free space is still ready: reads, seals
-  // and drops go on.
+  // OK while the disk takes writes. A volume at its limit of free space is still ready: reads,
+  // seals and drops go on.
   absl::Status Ready() const;
 
  private:
@@ -157,6 +157,9 @@ class TripleStore {
   // x_checksums of the present triples of a range, by index.
   absl::StatusOr<std::map<int64_t, uint64_t>> ReadChecksums(
       const Dataset& dataset, const d2g::common::v1::IndexRange& range) const;
+  bool IsPresent(const Dataset& dataset, int64_t index) const;
+  // Waits for the change, if any, of the block that holds `index`.
+  void AwaitChange(const Dataset& dataset, int64_t index) const;
   absl::StatusOr<d2g::store::v1::Triple> ReadFrom(const Dataset& dataset, int64_t index) const;
 
   const std::unique_ptr<Engine> engine_;

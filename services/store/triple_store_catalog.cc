@@ -212,6 +212,12 @@ absl::Status TripleStore::OpenDataset(const std::string& name, const DatasetReci
   const CatalogTurn turn(this);
   const auto known = Find(name);
   if (known.ok()) {
+    {
+      absl::MutexLock lock(&(*known)->mutex);
+      if ((*known)->dropped) {
+        return absl::UnavailableError(absl::StrCat(name, " is being dropped from this shard"));
+      }
+    }
     if (google::protobuf::util::MessageDifferencer::Equals((*known)->recipe, recipe)) {
       return absl::OkStatus();
     }
@@ -257,11 +263,11 @@ absl::Status TripleStore::Drop(const std::string& name) {
     };
     dataset.mutex.Await(absl::Condition(&quiet));
   }
-  {
-    absl::MutexLock lock(&mutex_);
-    datasets_.erase(name);
-  }
-  return d2g::common::Annotate(RemoveDataset(dataset.id), name);
+  // Until everything of it is gone it stays known, so that a repeat goes on.
+  D2G_RETURN_IF_ERROR(d2g::common::Annotate(RemoveDataset(dataset.id), name));
+  absl::MutexLock lock(&mutex_);
+  datasets_.erase(name);
+  return absl::OkStatus();
 }
 
 // The dataset's own row goes last: until then a restart finds it and goes on.

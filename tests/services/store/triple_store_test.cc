@@ -2,6 +2,7 @@
 #include "services/store/triple_store.h"
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -343,6 +344,74 @@ TEST(FreeSpaceTest, AppendsStopAtTheFloorAndSealsGoOn) {
   EXPECT_THAT(store->Append(kName, 0, batch), IsOk());
   EXPECT_THAT(store->Seal(kName, Range(0, 1), {}), IsOk());
   EXPECT_THAT(store->Drop(kName), IsOk());
+}
+
+// A memory engine with faults on demand.
+class FaultyEngine final : public Engine {
+ public:
+  std::vector<DatasetId> Datasets() const override { return engine_.Datasets(); }
+  absl::Status CreateDataset(DatasetId dataset) override { return engine_.CreateDataset(dataset); }
+  absl::Status DropDataset(DatasetId dataset) override {
+    return fail_drop ? absl::InternalError("the disk failed") : engine_.DropDataset(dataset);
+  }
+  absl::Status Write(const Commit& commit) override { return engine_.Write(commit); }
+  absl::StatusOr<std::string> ReadValue(DatasetId dataset, int64_t index) const override {
+    if (before_read) before_read();
+    return engine_.ReadValue(dataset, index);
+  }
+  absl::StatusOr<std::string> ReadRow(const std::string& key) const override {
+    return engine_.ReadRow(key);
+  }
+  absl::Status ScanRows(
+      const std::string& begin, const std::string& end,
+      absl::FunctionRef<bool(absl::string_view key, absl::string_view value)> row) const override {
+    return engine_.ScanRows(begin, end, row);
+  }
+  absl::Status RemoveRows(const std::string& begin, const std::string& end) override {
+    return engine_.RemoveRows(begin, end);
+  }
+  absl::StatusOr<Space> GetSpace() const override { return engine_.GetSpace(); }
+  absl::Status Health() const override { return engine_.Health(); }
+
+  bool fail_drop = false;
+  std::function<void()> before_read;
+
+ private:
+  MemoryEngine engine_;
+};
+
+TEST(FaultTest, WhatIsRemovedUnderAReadIsAbsentAndNotDamaged) {
+  auto owned = std::make_unique<FaultyEngine>();
+  FaultyEngine* const engine = owned.get();
+  ASSERT_OK_AND_ASSIGN(const auto store, TripleStore::Create(std::move(owned), {}));
+  const auto recipe = SmallRecipe();
+  ASSERT_THAT(store->OpenDataset(kName, recipe), IsOk());
+  const Triple triple = TestTriple(0, recipe);
+  const Triple* const batch[] = {&triple};
+  ASSERT_THAT(store->Append(kName, 0, batch), IsOk());
+  engine->before_read = [&] { EXPECT_THAT(store->Invalidate(kName, Range(0, 1), 1), IsOk()); };
+  EXPECT_THAT(store->Read(kName, 0), StatusIs(absl::StatusCode::kNotFound));
+  engine->before_read = nullptr;
+  ASSERT_THAT(store->Append(kName, 1, batch), IsOk());
+  engine->before_read = [&] { EXPECT_THAT(store->Drop(kName), IsOk()); };
+  EXPECT_THAT(store->Read(kName, 0), StatusIs(absl::StatusCode::kNotFound));
+}
+
+TEST(FaultTest, ADropThatFailedIsFinishedByARepeat) {
+  auto owned = std::make_unique<FaultyEngine>();
+  FaultyEngine* const engine = owned.get();
+  ASSERT_OK_AND_ASSIGN(const auto store, TripleStore::Create(std::move(owned), {}));
+  ASSERT_THAT(store->OpenDataset(kName, SmallRecipe()), IsOk());
+  engine->fail_drop = true;
+  EXPECT_THAT(store->Drop(kName), StatusIs(absl::StatusCode::kInternal));
+  EXPECT_EQ(store->Stats().size(), 1u) << "so that the coordinator asks again";
+  EXPECT_THAT(store->OpenDataset(kName, SmallRecipe()),
+              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("being dropped")));
+  engine->fail_drop = false;
+  EXPECT_THAT(store->Drop(kName), IsOk());
+  EXPECT_TRUE(store->Stats().empty());
+  EXPECT_TRUE(engine->Datasets().empty());
+  EXPECT_THAT(store->OpenDataset(kName, SmallRecipe()), IsOk());
 }
 
 TEST(DamageTest, FlippedBitIsDataLossNamingTheIndex) {
