@@ -89,7 +89,7 @@ void CheckSimulate(JobSpec* spec, Checker* check) {
   auto* solver = simulate->mutable_solver();
   if (solver->kind().empty()) solver->set_kind("ddim");
   D2G_DEFAULT(solver, steps, 50);
-  D2G_DEFAULT(solver, guidance, 3);
+  if (!solver->has_guidance()) solver->set_guidance(3);
   D2G_DEFAULT(simulate, block_size, 4096);
   D2G_DEFAULT(simulate, holdout_every, 128);
   if (simulate->storage_dtype() == d2g::common::v1::DTYPE_UNSPECIFIED) {

@@ -59,6 +59,13 @@ TEST(JobSpecTest, FillsInTheDefaults) {
   EXPECT_EQ(again.SerializeAsString(), spec.SerializeAsString());
 }
 
+TEST(JobSpecTest, NoGuidanceIsNotTheDefault) {
+  JobSpec spec = SmallSpec();
+  spec.mutable_simulate()->mutable_solver()->set_guidance(0);
+  ASSERT_EQ(Join(NormalizeSpec(&spec)), "");
+  EXPECT_EQ(spec.simulate().solver().guidance(), 0);
+}
+
 TEST(JobSpecTest, TheThresholdCountsWhatTrainingMayRead) {
   JobSpec spec = SmallSpec();
   ASSERT_EQ(Join(NormalizeSpec(&spec)), "");
