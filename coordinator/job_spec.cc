@@ -181,8 +181,9 @@ void CheckTrain(JobSpec* spec, Checker* check) {
   }
   check->Real("train.gan.weight", gan->weight(), 0, kMaxLossWeight);
   check->InRange<int64_t>("train.gan.start_step", gan->start_step(), 0, steps_limit);
+  const bool good_start = gan->start_step() >= 0 && gan->start_step() <= steps_limit;
   check->InRange<int64_t>("train.gan.discriminator_start_step", gan->discriminator_start_step(), 0,
-                          steps_limit);
+                          good_start ? gan->start_step() : steps_limit);
   check->Real("train.gan.learning_rate", gan->learning_rate(), 0, kMaxLearningRate, false);
   check->Real("train.gan.backbone_learning_rate", gan->backbone_learning_rate(), 0,
               kMaxLearningRate, false);

@@ -121,6 +121,12 @@ INSTANTIATE_TEST_SUITE_P(
            s->mutable_prompts()->set_digest("xxh3-128:00112233445566778899AABBCCDDEEFF");
          },
          "spec.prompts.digest", "32 lower-case hex digits"},
+        {"DiscriminatorAfterTheGan",
+         [](JobSpec* s) {
+           s->mutable_train()->mutable_gan()->set_start_step(40);
+           s->mutable_train()->mutable_gan()->set_discriminator_start_step(50);
+         },
+         "spec.train.gan.discriminator_start_step", "50 is not from 0 to 40"},
         {"NoTriples", [](JobSpec* s) { s->mutable_simulate()->set_triples(0); },
          "spec.simulate.triples", "0 is not from 1 to 1000000000"},
         {"NegativeTriples", [](JobSpec* s) { s->mutable_simulate()->set_triples(-5); },
