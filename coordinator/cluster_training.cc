@@ -174,8 +174,8 @@ absl::StatusOr<CommitCheckpointResponse> ClusterState::CommitCheckpoint(
     return absl::InvalidArgumentError(absl::StrCat(
         "manifest_digest: \"", request.manifest_digest().substr(0, 64), "\" is not 32 hex digits"));
   }
-  if (!absl::StartsWith(request.path(), folder) || absl::StrContains(request.path(), "/..") ||
-      request.path().size() == folder.size() || request.path().size() > kMaxPathBytes) {
+  if (!absl::StartsWith(request.path(), folder) || NormalPath(request.path()) != request.path() ||
+      request.path().size() > kMaxPathBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("path: \"", request.path().substr(0, 200), "\" is not below ", folder));
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <utility>
 
@@ -49,7 +50,9 @@ class Checker {
       Fail(field, absl::StrCat("\"", value, "\" is not one of ", absl::StrJoin(allowed, ", ")));
     }
   }
-  void AbsolutePath(absl::string_view field, const std::string& path) {
+  // Also makes a good path normal.
+  void AbsolutePath(absl::string_view field, std::string* absolute) {
+    const std::string& path = *absolute;
     if (path.empty()) {
       Fail(field, "is required");
     } else if (path.front() != '/') {
@@ -57,6 +60,8 @@ class Checker {
     } else if (path.size() > kMaxPathBytes || path.find('\0') != std::string::npos) {
       Fail(field, absl::StrCat("has ", path.size(), " bytes; at most ", kMaxPathBytes,
                                " and no NUL are allowed"));
+    } else {
+      *absolute = NormalPath(path);
     }
   }
   void Digest(absl::string_view field, absl::string_view value) {
@@ -177,7 +182,7 @@ void CheckTrain(JobSpec* spec, Checker* check) {
               false);
   check->Real("train.regression.features_weight", regression->features_weight(), 0, kMaxLossWeight);
   if (regression->features_weight() > 0) {
-    check->AbsolutePath("train.regression.features_path", regression->features_path());
+    check->AbsolutePath("train.regression.features_path", regression->mutable_features_path());
   }
   check->Real("train.gan.weight", gan->weight(), 0, kMaxLossWeight);
   check->InRange<int64_t>("train.gan.start_step", gan->start_step(), 0, steps_limit);
@@ -197,7 +202,7 @@ void CheckEvaluate(JobSpec* spec, Checker* check) {
   D2G_DEFAULT(evaluate, timing_repeats, 20);
   check->InRange<int32_t>("evaluate.pictures", evaluate->pictures(), 0, kMaxPictures);
   if (evaluate->pictures() > 0) {
-    check->AbsolutePath("evaluate.evaluator_path", evaluate->evaluator_path());
+    check->AbsolutePath("evaluate.evaluator_path", evaluate->mutable_evaluator_path());
   }
   check->InRange<int32_t>("evaluate.grid_columns", evaluate->grid_columns(), 1, kMaxGridColumns);
   check->InRange<int32_t>("evaluate.timing_repeats", evaluate->timing_repeats(), 1,
@@ -234,6 +239,12 @@ void CheckTogether(JobSpec* spec, Checker* check) {
 
 }  // namespace
 
+std::string NormalPath(const std::string& path) {
+  std::string normal = std::filesystem::path(path).lexically_normal().string();
+  if (normal.size() > 1 && normal.back() == '/') normal.pop_back();
+  return normal;
+}
+
 std::vector<FieldViolation> NormalizeSpec(JobSpec* spec) {
   Checker check;
   if (Characters(spec->display_name()) > kMaxDisplayNameCharacters) {
@@ -245,7 +256,7 @@ std::vector<FieldViolation> NormalizeSpec(JobSpec* spec) {
     check.Fail("display_name", "holds a control character");
     break;
   }
-  check.AbsolutePath("teacher.path", spec->teacher().path());
+  check.AbsolutePath("teacher.path", spec->mutable_teacher()->mutable_path());
   if (!spec->teacher().digest().empty()) check.Digest("teacher.digest", spec->teacher().digest());
   if (spec->prompts().digest().empty()) {
     check.Fail("prompts.digest", "is required: upload the prompt list first");
@@ -255,7 +266,9 @@ std::vector<FieldViolation> NormalizeSpec(JobSpec* spec) {
   CheckSimulate(spec, &check);
   CheckTrain(spec, &check);
   CheckEvaluate(spec, &check);
-  check.AbsolutePath("output_dir", spec->output_dir());
+  check.AbsolutePath("output_dir", spec->mutable_output_dir());
+  if (spec->output_dir() == "/")
+    check.Fail("output_dir", "\"/\" is the root; name a folder below it");
   if (check.ok()) CheckTogether(spec, &check);
   return check.Take();
 }

@@ -1,6 +1,7 @@
 // What a job spec must look like: defaults, limits, and the recipe that follows from it.
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "d2g/common/v1/recipe.pb.h"
@@ -9,9 +10,12 @@
 
 namespace d2g::coordinator {
 
-// Fills in the defaults that job.proto names and returns every field that is out of its limits,
-// with its value and the limit. Looks at nothing but the message. Paths are "spec.train.steps" and
-// so on.
+// A path without "." and "..", doubled and trailing slashes; symbolic links are not looked at.
+std::string NormalPath(const std::string& path);
+
+// Fills in the defaults that job.proto names, makes paths normal, and returns every field that is
+// out of its limits, with its value and the limit. Looks at nothing but the message. Paths are
+// "spec.train.steps" and so on.
 std::vector<d2g::common::FieldViolation> NormalizeSpec(d2g::coordinator::v1::JobSpec* spec);
 
 // What training waits for: sealed triples that are not held out. REQUIRES: a normalized spec.

@@ -42,6 +42,8 @@ TEST(JobsTest, RefusesAnUnknownPromptListAndATakenOutputFolder) {
   EXPECT_THAT(h.Create(spec), StatusIs(kInvalidArgument, HasSubstr("spec.prompts.digest")));
   ASSERT_THAT(h.Create(SmallSpec()), IsOk());
   EXPECT_THAT(h.Create(SmallSpec()), StatusIs(kInvalidArgument, HasSubstr("in use by jobs/job1")));
+  EXPECT_THAT(h.Create(SmallSpec("/tmp/x/../out/")),
+              StatusIs(kInvalidArgument, HasSubstr("\"/tmp/out\" is in use by jobs/job1")));
 }
 
 TEST(JobsTest, ValidateOnlyStoresNothing) {

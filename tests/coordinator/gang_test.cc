@@ -272,6 +272,7 @@ TEST_F(GangTest, CheckpointsAreCompareAndSet) {
   EXPECT_THAT(h_.Commit(job_, 1, 9), StatusIs(kFailedPrecondition, HasSubstr("step 9")));
   EXPECT_THAT(h_.Commit(job_, 1, 0), StatusIs(kInvalidArgument, HasSubstr("from 1 to 100")));
   EXPECT_THAT(h_.Commit(job_, 1, 101), StatusIs(kInvalidArgument));
+  EXPECT_THAT(h_.Commit(job_, 1, 20, "/../../x"), StatusIs(kInvalidArgument, HasSubstr("path")));
   EXPECT_THAT(h_.Commit(job_, 1, 20, "../../x"), StatusIs(kInvalidArgument, HasSubstr("path")));
   EXPECT_THAT(h_.Commit(job_, 2, 20), StatusIs(kFailedPrecondition));
   h_.Restart();

@@ -66,6 +66,17 @@ TEST(JobSpecTest, NoGuidanceIsNotTheDefault) {
   EXPECT_EQ(spec.simulate().solver().guidance(), 0);
 }
 
+TEST(JobSpecTest, PathsAreMadeNormal) {
+  JobSpec spec = SmallSpec();
+  spec.mutable_teacher()->set_path("/data//teachers/./a/");
+  spec.set_output_dir("/data/x/../out/");
+  ASSERT_EQ(Join(NormalizeSpec(&spec)), "");
+  EXPECT_EQ(spec.teacher().path(), "/data/teachers/a");
+  EXPECT_EQ(spec.output_dir(), "/data/out");
+  spec.set_output_dir("/data/..");
+  EXPECT_THAT(Join(NormalizeSpec(&spec)), HasSubstr("spec.output_dir"));
+}
+
 TEST(JobSpecTest, TheThresholdCountsWhatTrainingMayRead) {
   JobSpec spec = SmallSpec();
   ASSERT_EQ(Join(NormalizeSpec(&spec)), "");
