@@ -15,16 +15,22 @@ namespace {
 
 using d2g::common::FieldViolation;
 
+std::string ReadProblem(const std::string& file) {
+  if (access(file.c_str(), R_OK) == 0) return "";
+  return absl::StrCat("\"", file, "\" cannot be read: ", std::strerror(errno));
+}
+
+std::string WeightsProblem(const std::string& file) {
+  std::string problem = ReadProblem(file);
+  if (!problem.empty()) return problem;
+  const absl::Status weights = d2g::common::CheckSafetensorsFile(file);
+  return weights.ok() ? "" : std::string(weights.message());
+}
+
 // A SequentialNet folder (worker/recipe/sequential_net.h) has these files.
 std::string NetworkFolderProblem(const std::string& path) {
-  for (const char* file : {"config.json", "model.safetensors"}) {
-    const std::string name = absl::StrCat(path, "/", file);
-    if (access(name.c_str(), R_OK) != 0) {
-      return absl::StrCat("\"", name, "\" cannot be read: ", std::strerror(errno));
-    }
-  }
-  const absl::Status weights = d2g::common::CheckSafetensorsFile(path + "/model.safetensors");
-  return weights.ok() ? "" : std::string(weights.message());
+  std::string problem = ReadProblem(path + "/config.json");
+  return problem.empty() ? WeightsProblem(path + "/model.safetensors") : problem;
 }
 
 // Empty when `path` is, or could be made, a folder that this process can write.
@@ -59,6 +65,11 @@ JobInputs CheckJobInputs(const d2g::coordinator::v1::JobSpec& spec) {
   } else {
     inputs.teacher = {teacher->digest, teacher->latent_channels, teacher->latent_height,
                       teacher->latent_width};
+    if (spec.train().t0() >= teacher->train_timesteps) {
+      note("spec.train.t0",
+           absl::StrCat(spec.train().t0(), " is not from 0 to ", teacher->train_timesteps - 1,
+                        ", the last timestep of the teacher's scheduler"));
+    }
     if (!spec.teacher().digest().empty() && spec.teacher().digest() != teacher->digest) {
       note("spec.teacher.digest", absl::StrCat(spec.teacher().digest(), " was asked for; ",
                                                spec.teacher().path(), " has ", teacher->digest));
@@ -69,7 +80,10 @@ JobInputs CheckJobInputs(const d2g::coordinator::v1::JobSpec& spec) {
          NetworkFolderProblem(spec.train().regression().features_path()));
   }
   if (spec.evaluate().pictures() > 0) {
-    note("spec.evaluate.evaluator_path", NetworkFolderProblem(spec.evaluate().evaluator_path()));
+    const std::string& evaluator = spec.evaluate().evaluator_path();
+    std::string problem = NetworkFolderProblem(evaluator);
+    if (problem.empty()) problem = WeightsProblem(evaluator + "/reference.safetensors");
+    note("spec.evaluate.evaluator_path", std::move(problem));
   }
   note("spec.output_dir", OutputFolderProblem(spec.output_dir()));
   return inputs;

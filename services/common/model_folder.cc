@@ -23,6 +23,12 @@ constexpr int64_t kMaxJsonBytes = 64 << 20;
 // What the safetensors format itself allows.
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;
 
+// Channels too.
+constexpr int64_t kMaxLatentSide = 4096;
+// What worker/model takes, and what diffusers has where the file does not say.
+constexpr int64_t kMaxTrainTimesteps = 1'000'000;
+constexpr int32_t kDefaultTrainTimesteps = 1000;
+
 absl::Status Bad(const std::string& file, const std::string& why) {
   return absl::InvalidArgumentError(absl::StrCat(file, " ", why));
 }
@@ -171,10 +177,10 @@ absl::StatusOr<std::string> DigestOf(const std::string& root, const std::set<std
 }
 
 absl::StatusOr<int32_t> PositiveField(const std::string& path, const json& config,
-                                      const std::string& field) {
+                                      const std::string& field, int64_t most = kMaxLatentSide) {
   if (!config.contains(field) || !config[field].is_number_integer() ||
-      config[field].get<int64_t>() < 1 || config[field].get<int64_t>() > 4096) {
-    return Bad(path, "has no " + field + " from 1 to 4096");
+      config[field].get<int64_t>() < 1 || config[field].get<int64_t>() > most) {
+    return Bad(path, absl::StrCat("has no ", field, " from 1 to ", most));
   }
   return config[field].get<int32_t>();
 }
@@ -250,7 +256,14 @@ absl::StatusOr<ModelFolder> InspectModelFolder(const std::string& path) {
   for (const char* tokenizer : {"tokenizer", "tokenizer_2"}) {
     if (ListsComponent(index, tokenizer)) D2G_RETURN_IF_ERROR(inspector.Tokenizer(tokenizer));
   }
-  D2G_RETURN_IF_ERROR(inspector.Json("scheduler/scheduler_config.json").status());
+  const std::string scheduler_config = "scheduler/scheduler_config.json";
+  D2G_ASSIGN_OR_RETURN(const json scheduler, inspector.Json(scheduler_config));
+  folder.train_timesteps = kDefaultTrainTimesteps;
+  if (scheduler.contains("num_train_timesteps")) {
+    D2G_ASSIGN_OR_RETURN(folder.train_timesteps,
+                         PositiveField(inspector.Path(scheduler_config), scheduler,
+                                       "num_train_timesteps", kMaxTrainTimesteps));
+  }
   folder.files.assign(inspector.files().begin(), inspector.files().end());
   D2G_ASSIGN_OR_RETURN(folder.digest, DigestOf(path, inspector.files(), &folder.total_bytes));
   return folder;

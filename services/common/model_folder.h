@@ -20,6 +20,8 @@ struct ModelFolder {
   int32_t latent_channels = 0;
   int32_t latent_height = 0;
   int32_t latent_width = 0;
+  // num_train_timesteps of scheduler/scheduler_config.json; 1000, as diffusers has it, when absent.
+  int32_t train_timesteps = 0;
   // The files that make up the model, relative, sorted.
   std::vector<std::string> files;
   // Their bytes in all.

@@ -47,6 +47,7 @@ class InputFolders {
     WriteTeacherFolder(teacher());
     WriteTestFile(evaluator() + "/config.json", "{}");
     WriteTestFile(evaluator() + "/model.safetensors", TinySafetensors());
+    WriteTestFile(evaluator() + "/reference.safetensors", TinySafetensors());
   }
   std::string teacher() const { return dir_.File("teacher"); }
   std::string evaluator() const { return dir_.File("evaluator"); }

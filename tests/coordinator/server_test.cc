@@ -137,6 +137,20 @@ TEST_F(ServerTest, BadFilesAreNamed) {
   EXPECT_THAT(fields["spec.output_dir"], HasSubstr("file"));
 }
 
+TEST_F(ServerTest, WhatTheFilesCannotDoIsNamed) {
+  v1::JobSpec spec = Spec();
+  std::filesystem::remove(inputs_.evaluator() + "/reference.safetensors");
+  spec.mutable_train()->set_t0(1000);
+  const auto refused = Create(spec);
+  ASSERT_THAT(refused, StatusIs(absl::StatusCode::kInvalidArgument));
+  const auto violations = d2g::common::FieldViolations(refused.status());
+  ASSERT_EQ(violations.size(), 2u);
+  EXPECT_EQ(violations[0].field, "spec.train.t0");
+  EXPECT_THAT(violations[0].description, HasSubstr("1000 is not from 0 to 999"));
+  EXPECT_EQ(violations[1].field, "spec.evaluate.evaluator_path");
+  EXPECT_THAT(violations[1].description, HasSubstr("reference.safetensors"));
+}
+
 TEST_F(ServerTest, ATeacherWithAnotherDigestIsRefused) {
   v1::JobSpec spec = Spec();
   spec.mutable_teacher()->set_digest(kTeacher);
