@@ -188,6 +188,13 @@ absl::StatusOr<CommitCheckpointResponse> ClusterState::CommitCheckpoint(
   if (last != nullptr && last->step() == request.step() &&
       last->manifest_digest() == request.manifest_digest() && last->path() == request.path()) {
     *response.mutable_checkpoint() = *last;
+    // The first answer may have got lost, and what it named with it.
+    const std::string prefix = ChildPrefix(id);
+    for (auto it = tables_.checkpoints.rows().lower_bound(prefix);
+         it != tables_.checkpoints.rows().end() && it->first.compare(0, prefix.size(), prefix) == 0;
+         ++it) {
+      if (it->second.retired()) response.add_delete_paths(it->second.checkpoint().path());
+    }
     return response;
   }
   const GangRow* gang = gangs_.Find(id);

@@ -289,6 +289,8 @@ TEST_F(GangTest, OldCheckpointsMayBeDeletedByTheCoordinatorsWord) {
   EXPECT_THAT(c20.delete_paths(), IsEmpty());
   ASSERT_OK_AND_ASSIGN(const auto c30, h_.Commit(job_, 1, 30));
   EXPECT_THAT(c30.delete_paths(), ElementsAre(path(10)));
+  ASSERT_OK_AND_ASSIGN(const auto again, h_.Commit(job_, 1, 30));
+  EXPECT_THAT(again.delete_paths(), ElementsAre(path(10))) << "in case the answer got lost";
   h_.Restart();
   ASSERT_OK_AND_ASSIGN(const auto c40, h_.Commit(job_, 1, 40));
   EXPECT_THAT(c40.delete_paths(), ElementsAre(path(20), path(10)))
