@@ -39,7 +39,9 @@ absl::Status FromRocks(const rocksdb::Status& status, absl::string_view what) {
 
 absl::Status OpenFailure(const std::string& folder, const rocksdb::Status& status) {
   const std::string text = status.ToString();
-  if (absl::StrContains(text, "lock")) {
+  if (absl::StrContains(text, "LOCK") &&
+      (absl::StrContains(text, "temporarily unavailable") ||
+       absl::StrContains(text, "lock hold by current process"))) {
     return absl::FailedPreconditionError(
         absl::StrCat("data folder ", folder, " is in use by another process (", text, ")"));
   }
