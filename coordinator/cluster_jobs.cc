@@ -242,6 +242,13 @@ void ClusterState::EndStage(const std::string& job, Stage stage, Moment now) {
   *(*Touch(job, now).mutable_stages())[stage].mutable_end_time() = ToTimestamp(now.wall);
 }
 
+void ClusterState::ReopenStage(const std::string& job, Stage stage, Moment now) {
+  const auto& stages = tables_.jobs.Find(job)->stages();
+  const auto it = stages.find(stage);
+  if (it == stages.end() || !it->second.has_end_time()) return;
+  (*Touch(job, now).mutable_stages())[stage].clear_end_time();
+}
+
 void ClusterState::Advance(const std::string& id, Moment now) {
   const JobRow& job = *tables_.jobs.Find(id);
   if (Ended(job)) return;
@@ -252,7 +259,11 @@ void ClusterState::Advance(const std::string& id, Moment now) {
   const DatasetState& dataset = datasets_.at(job.dataset());
   const bool simulated =
       dataset.SealedCount(job.spec().simulate().triples()) == job.spec().simulate().triples();
-  if (simulated) EndStage(id, STAGE_SIMULATE, now);
+  if (simulated) {
+    EndStage(id, STAGE_SIMULATE, now);
+  } else {
+    ReopenStage(id, STAGE_SIMULATE, now);  // a shard lost triples
+  }
   const bool trained = TrainDone(job);
   if (trained) EndStage(id, STAGE_TRAIN, now);
   if (job.has_export_()) EndStage(id, STAGE_EXPORT, now);

@@ -207,7 +207,8 @@ class ClusterState {
   void AddHealth(const rows::v1::JobRow& job, Moment now, d2g::coordinator::v1::Job* view) const;
   void StartStage(const std::string& job, d2g::coordinator::v1::Stage stage, Moment now);
   void EndStage(const std::string& job, d2g::coordinator::v1::Stage stage, Moment now);
-  // Notes stages that are done and ends the job when all are.
+  void ReopenStage(const std::string& job, d2g::coordinator::v1::Stage stage, Moment now);
+  // Notes stages that are done, or no longer are, and ends the job when all are.
   void Advance(const std::string& job, Moment now);
   void AdvanceUsersOf(const std::string& dataset, Moment now);
   void EndJob(const std::string& job, d2g::coordinator::v1::Job::State state, std::string error,

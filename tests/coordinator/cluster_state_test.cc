@@ -492,10 +492,12 @@ TEST(ShardsTest, AnotherVolumeReopensWhatTheOldOneHeld) {
   Harness h;
   ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
   h.SimulateAll();
+  EXPECT_TRUE(h.Get(job.name()).stages(0).has_end_time());
   h.StopShard(0);
   h.Advance(absl::Seconds(12));
   ASSERT_THAT(h.BeatShard(0, {}, "another"), IsOk());
   EXPECT_EQ(h.Get(job.name()).stages(0).done(), 64);
+  EXPECT_FALSE(h.Get(job.name()).stages(0).has_end_time());
   h.Restart();
   EXPECT_EQ(h.Get(job.name()).stages(0).done(), 64);
 }
