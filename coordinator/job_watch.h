@@ -54,7 +54,7 @@ class WatchHub {
 
   // A new stream; it sends the job at once.
   JobWatch* Watch(const std::string& name) ABSL_LOCKS_EXCLUDED(mutex_);
-  // To be called every kWatchInterval.
+  // To be called every kTick.
   void Poke() ABSL_LOCKS_EXCLUDED(mutex_);
   // Ends all streams, and new ones at once.
   void Stop() ABSL_LOCKS_EXCLUDED(mutex_);

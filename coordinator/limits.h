@@ -68,6 +68,5 @@ inline constexpr absl::Duration kMaxGangBackoff = absl::Seconds(30);
 inline constexpr absl::Duration kFirstTaskBackoff = absl::Seconds(1);
 inline constexpr absl::Duration kMaxTaskBackoff = absl::Seconds(30);
 inline constexpr absl::Duration kRateWindow = absl::Seconds(30);
-inline constexpr absl::Duration kWatchInterval = absl::Milliseconds(200);
 
 }  // namespace d2g::coordinator

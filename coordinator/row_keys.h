@@ -1,5 +1,5 @@
 // Ids of rows and resource names. A row's key is "<kind>/<id>"; numbers in ids are written with 20
-// digits so that rows sort by number. docs/coordinator.md lists all kinds.
+// digits so that rows sort by number. docs/formats.md says what is kept.
 #pragma once
 
 #include <cstdint>
