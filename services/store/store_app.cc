@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "services/common/address.h"
 #include "services/common/log.h"
 #include "services/common/port_file.h"
 #include "services/common/status_macros.h"
@@ -9,6 +10,11 @@
 namespace d2g::store {
 
 absl::StatusOr<std::unique_ptr<StoreApp>> StoreApp::Start(const StoreAppOptions& options) {
+  // An address that cannot be used must not leave a trace in the data folder.
+  for (const std::string& address : {options.server.listen, options.server.admin_address}) {
+    D2G_RETURN_IF_ERROR(d2g::common::CheckListenAddress(address, options.server.insecure));
+    D2G_RETURN_IF_ERROR(d2g::common::ExplainListenFailure(address));
+  }
   std::unique_ptr<StoreApp> app(new StoreApp());
   D2G_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, OpenRocksDbEngine(options.database));
   TripleStoreOptions store_options = options.store;

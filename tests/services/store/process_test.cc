@@ -298,6 +298,7 @@ TEST(StoreProcessTest, PortInUse) {
   EXPECT_EQ(result.code, 3);
   EXPECT_THAT(result.output, HasSubstr("d2g-store: cannot listen on " + shard.address() +
                                        ": Address already in use"));
+  EXPECT_FALSE(std::filesystem::exists(dir.File("other")));
 }
 
 TEST(StoreProcessTest, FolderInUse) {
@@ -327,6 +328,7 @@ TEST(StoreProcessTest, BadFlags) {
   const ExitResult open = StartOn(dir.File("data"), {"--shard", "0", "--listen", "0.0.0.0:0"});
   EXPECT_EQ(open.code, 3);
   EXPECT_THAT(open.output, HasSubstr("--insecure"));
+  EXPECT_FALSE(std::filesystem::exists(dir.File("data")));
 }
 
 TEST(StoreProcessTest, ReadOnlyDisk) {
