@@ -95,10 +95,11 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes)
   struct stat info = {};
   if (fstat(file.get(), &info) != 0) return ErrnoStatus(errno, path, "cannot stat");
   if (S_ISDIR(info.st_mode)) return ErrnoStatus(EISDIR, path, "cannot read");
-  if (info.st_size > max_bytes) {
+  const auto too_large = [&](auto bytes) {
     return absl::ResourceExhaustedError(
-        absl::StrCat(path, " has ", info.st_size, " bytes, more than the limit of ", max_bytes));
-  }
+        absl::StrCat(path, " has ", bytes, " bytes, more than the limit of ", max_bytes));
+  };
+  if (info.st_size > max_bytes) return too_large(info.st_size);
   std::string content(static_cast<size_t>(info.st_size), '\0');
   size_t done = 0;
   while (true) {
@@ -108,6 +109,8 @@ absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes)
     if (got < 0) return ErrnoStatus(errno, path, "cannot read");
     if (got == 0) break;
     done += static_cast<size_t>(got);
+    // A device has no size, and a file may grow.
+    if (static_cast<int64_t>(done) > max_bytes) return too_large(done);
   }
   content.resize(done);
   return content;

@@ -50,6 +50,8 @@ TEST(FileIoTest, ErrorsNamePathAndReason) {
   EXPECT_THAT(ReadFile(dir.File("none")),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr(dir.File("none"))));
   ASSERT_THAT(WriteFileAtomically(dir.File("big"), std::string(100, 'x')), IsOk());
+  EXPECT_THAT(ReadFile("/dev/zero", /*max_bytes=*/99),
+              StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("limit of 99")));
   EXPECT_THAT(ReadFile(dir.File("big"), /*max_bytes=*/99),
               StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("99")));
   EXPECT_THAT(WriteFileAtomically(dir.File("no/such/file"), "x"),
