@@ -6,6 +6,7 @@
 #include <set>
 #include <thread>
 
+#include "absl/synchronization/notification.h"
 #include "coordinator/client.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -154,18 +155,31 @@ TEST_F(ProgramTest, NothingAcknowledgedIsLostWhenKilledUnderLoad) {
 
 TEST_F(ProgramTest, StopsCleanlyOnSigterm) {
   Start();
+  const InputFolders inputs;
   CoordinatorClient client(listen_);
+  v1::CreateJobRequest create;
+  *create.mutable_spec() = SmallSpec();
+  inputs.Fill(create.mutable_spec());
+  const absl::Time deadline = absl::Now() + absl::Seconds(20);
+  ASSERT_OK_AND_ASSIGN(const auto list, client.UploadPromptList("a\nb\n", deadline));
+  create.mutable_spec()->mutable_prompts()->set_digest(list.digest());
+  ASSERT_OK_AND_ASSIGN(const v1::Job job, client.CreateJob(create, deadline));
   // A stream that is open must not hold up the stop.
+  absl::Notification watching;
   std::thread watcher([&] {
-    EXPECT_FALSE(
-        client.WatchJob("jobs/none", absl::Seconds(1), [](const v1::Job&) { return true; }).ok());
+    const auto watched = client.WatchJob(job.name(), absl::Seconds(1), [&](const v1::Job&) {
+      if (!watching.HasBeenNotified()) watching.Notify();
+      return true;
+    });
+    EXPECT_FALSE(watched.ok());
   });
-  watcher.join();
+  EXPECT_TRUE(watching.WaitForNotificationWithTimeout(absl::Seconds(20)));
   const absl::Time start = absl::Now();
   process_->Signal(SIGTERM);
   const auto ended = process_->Wait(absl::Seconds(10));
   EXPECT_EQ(ended.code, 0) << ended.output;
   EXPECT_LT(absl::Now() - start, absl::Seconds(5)) << "the grace is 2 s";
+  watcher.join();
 }
 
 TEST_F(ProgramTest, BadStartsHaveOneClearErrorAndAnExitCode) {
