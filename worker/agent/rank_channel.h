@@ -28,12 +28,14 @@ inline constexpr int kExitStopped = 75;
 // Longest status line that an agent takes; a longer one is dropped.
 inline constexpr size_t kMaxStatusLineBytes = 64 * 1024;
 
-// Phases that a rank reports. kPhaseLoad and kPhaseDataWait may last: they are never a hang.
+// Phases that a rank reports. kPhaseLoad, kPhaseDataWait and kPhaseCommitWait may last: they are
+// never a hang.
 inline constexpr char kPhaseStart[] = "start";
 inline constexpr char kPhaseLoad[] = "load";
 inline constexpr char kPhaseDataWait[] = "data_wait";
 inline constexpr char kPhaseStep[] = "step";
 inline constexpr char kPhaseCheckpoint[] = "checkpoint";
+inline constexpr char kPhaseCommitWait[] = "commit_wait";
 inline constexpr char kPhaseDone[] = "done";
 
 // Everything that a rank is started with. A plain value.

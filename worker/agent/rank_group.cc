@@ -20,7 +20,9 @@ constexpr absl::Duration kKillWait = absl::Seconds(10);
 constexpr size_t kErrorLines = 6;
 constexpr size_t kErrorLineBytes = 300;
 
-bool MayLast(const std::string& phase) { return phase == kPhaseLoad || phase == kPhaseDataWait; }
+bool MayLast(const std::string& phase) {
+  return phase == kPhaseLoad || phase == kPhaseDataWait || phase == kPhaseCommitWait;
+}
 
 std::string LastWords(const ChildProcess& process) {
   std::vector<std::string> lines = process.LastOutputLines();

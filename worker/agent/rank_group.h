@@ -24,7 +24,7 @@ struct RankGroupOptions {
   // Folder for the assignment files; made by the caller.
   std::string work_dir;
   // A rank that reports neither a step nor a phase for this long is taken for hung and killed,
-  // unless its phase is one that may last (load, data_wait).
+  // unless its phase is one that may last (load, data_wait, commit_wait).
   absl::Duration hang_timeout = absl::Minutes(5);
   // After SIGTERM, or once one rank has left by itself, the others have this long.
   absl::Duration leave_timeout = absl::Minutes(2);

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "services/common/log.h"
 #include "services/common/retry.h"
 #include "services/common/status_macros.h"
@@ -25,8 +26,11 @@ CheckpointWriter::~CheckpointWriter() {
 
 absl::Status CheckpointWriter::Start(CheckpointState state, CheckpointTensors tensors) {
   absl::MutexLock lock(&mutex_);
-  mutex_.Await(absl::Condition(this, &CheckpointWriter::IsIdle));
   D2G_RETURN_IF_ERROR(status_);
+  if (has_work_) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the checkpoint of step ", state.step, " came while another is under way"));
+  }
   state_ = std::move(state);
   tensors_ = std::move(tensors);
   has_work_ = true;
@@ -39,6 +43,11 @@ absl::Status CheckpointWriter::Wait(absl::Duration timeout) {
     return absl::DeadlineExceededError("the last checkpoint is not yet committed");
   }
   return status_;
+}
+
+bool CheckpointWriter::busy() const {
+  absl::MutexLock lock(&mutex_);
+  return has_work_;
 }
 
 absl::Status CheckpointWriter::status() const {

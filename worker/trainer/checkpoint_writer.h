@@ -31,11 +31,14 @@ class CheckpointWriter {
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
-  // Waits for the checkpoint before, then starts this one. Returns the failure of the one before.
+  // Starts a checkpoint. Returns the first failure of those before; FAILED_PRECONDITION when one is
+  // still under way.
   absl::Status Start(CheckpointState state, CheckpointTensors tensors);
   // Waits until nothing is under way, at most `timeout`; then the first failure, if any.
   // DEADLINE_EXCEEDED when a commit still waits for the coordinator.
   absl::Status Wait(absl::Duration timeout);
+  // Whether a checkpoint is being written or waits to be committed.
+  bool busy() const;
   // The first failure so far; does not wait.
   absl::Status status() const;
 

@@ -21,6 +21,8 @@ struct ControlMessage {
   int64_t skipped = 0;
   // Its numbers were not finite in the step before.
   bool not_finite = false;
+  // A checkpoint that it wrote is not yet committed.
+  bool commit_waits = false;
   // Hash of the parameters it holds; only at checkpoints.
   std::optional<uint64_t> parameter_hash;
   // Its part of the metrics of the step before: sums over ranks are means over the batch.
@@ -34,6 +36,7 @@ struct ControlResult {
   int64_t valid = 0;
   int64_t skipped = 0;
   bool not_finite = false;
+  bool commit_waits = false;
   // Every rank gave a hash, and all are equal.
   bool hashes_agree = false;
   // Sums over ranks; those that no rank gave are absent.

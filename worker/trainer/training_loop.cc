@@ -14,6 +14,10 @@
 namespace d2g::trainer {
 namespace {
 
+// Between two exchanges of ranks that wait for a commit: bounds how late one that is told to stop
+// is heard.
+constexpr absl::Duration kCommitWaitSlice = absl::Seconds(2);
+
 // How the step's own names are shown; regression terms and the rest keep theirs.
 const std::map<std::string, std::string>& ShownNames() {
   static const auto* const names = new std::map<std::string, std::string>{
@@ -77,8 +81,8 @@ absl::StatusOr<TrainingEnd> TrainingLoop::RunSteps() {
     const ControlResult agreed = Exchange(batch.ok() ? &*batch : nullptr);
     ReportStep(agreed);
     if (agreed.stop) {
-      D2G_RETURN_IF_ERROR(Checkpoint());
-      D2G_RETURN_IF_ERROR(WaitForCommit(options_.stop_commit_timeout));
+      D2G_RETURN_IF_ERROR(
+          LastCheckpoint(agreed.commit_waits, clock_->SteadyNow() + options_.stop_commit_timeout));
       return TrainingEnd::kStopped;
     }
     D2G_RETURN_IF_ERROR(CountSamples(agreed));
@@ -86,14 +90,16 @@ absl::StatusOr<TrainingEnd> TrainingLoop::RunSteps() {
     state_.step += 1;
     state_.cursor = batch->next;
     D2G_RETURN_IF_ERROR(parts_.audit->Append(state_.step, *batch));
-    if (state_.step % options_.checkpoint_every == 0 || state_.step == options_.steps) {
+    checkpoint_due_ |= state_.step % options_.checkpoint_every == 0;
+    if (state_.step == options_.steps) {
+      D2G_RETURN_IF_ERROR(LastCheckpoint(agreed.commit_waits, absl::InfiniteDuration()));
+    } else if (checkpoint_due_ && !agreed.commit_waits) {
       D2G_RETURN_IF_ERROR(Checkpoint());
     }
     const absl::Duration took = clock_->SteadyNow() - start;
     step_time_ += took;
     figures_["step_seconds"] = absl::ToDoubleSeconds(took);
   }
-  D2G_RETURN_IF_ERROR(WaitForCommit(absl::InfiniteDuration()));
   Report(agent::kPhaseDone);
   return TrainingEnd::kDone;
 }
@@ -113,6 +119,7 @@ ControlResult TrainingLoop::Exchange(const RankBatch* batch) {
     message.valid = static_cast<int64_t>(batch->samples.size()) - message.skipped;
   }
   message.not_finite = std::exchange(pending_not_finite_, false);
+  message.commit_waits = parts_.checkpoints != nullptr && parts_.checkpoints->busy();
   message.metrics = std::exchange(pending_metrics_, {});
   return control_.Exchange(message);
 }
@@ -214,30 +221,40 @@ absl::Status TrainingLoop::Checkpoint() {
     D2G_RETURN_IF_ERROR(parts_.checkpoints->Start(state_, parts_.step->State()));
   }
   last_checkpoint_step_ = state_.step;
+  checkpoint_due_ = false;
   figures_["checkpoint_seconds"] = absl::ToDoubleSeconds(clock_->SteadyNow() - start);
   ReportStep(agreed);
   return absl::OkStatus();
 }
 
-// Rank 0 waits for its writer, the others for rank 0: none is done before the checkpoint counts.
-absl::Status TrainingLoop::WaitForCommit(absl::Duration timeout) {
-  if (parts_.checkpoints != nullptr) {
-    while (true) {
-      const absl::Duration slice = std::min(timeout, absl::Seconds(10));
-      const absl::Status status = parts_.checkpoints->Wait(slice);
-      if (!absl::IsDeadlineExceeded(status)) {
-        D2G_RETURN_IF_ERROR(status);
-        break;
-      }
-      if (parts_.stop->load()) timeout = std::min(timeout, options_.stop_commit_timeout);
-      timeout -= slice;
-      if (timeout <= absl::ZeroDuration()) return status;
-      Report(agent::kPhaseCheckpoint);
+// Leaves nothing uncommitted. `deadline` is on the steady clock.
+absl::Status TrainingLoop::LastCheckpoint(bool commit_waits, absl::Duration deadline) {
+  if (commit_waits) D2G_RETURN_IF_ERROR(WaitForCommit(deadline));
+  D2G_RETURN_IF_ERROR(Checkpoint());
+  return WaitForCommit(deadline);
+}
+
+// Rank 0 waits for its writer, the others for rank 0, in short exchanges: a collective has a limit,
+// the coordinator's absence has none.
+absl::Status TrainingLoop::WaitForCommit(absl::Duration deadline) {
+  while (true) {
+    Report(agent::kPhaseCommitWait);
+    ControlMessage message;
+    message.stop = parts_.stop->load();
+    if (parts_.checkpoints != nullptr) {
+      const absl::Duration left = deadline - clock_->SteadyNow();
+      const absl::Status status = parts_.checkpoints->Wait(std::min(left, kCommitWaitSlice));
+      message.commit_waits = absl::IsDeadlineExceeded(status);
+      if (!message.commit_waits) D2G_RETURN_IF_ERROR(status);
+      // The others notice that rank 0 left.
+      if (clock_->SteadyNow() >= deadline && message.commit_waits) return status;
+    }
+    const ControlResult agreed = control_.Exchange(message);
+    if (!agreed.commit_waits) return absl::OkStatus();
+    if (agreed.stop) {
+      deadline = std::min(deadline, clock_->SteadyNow() + options_.stop_commit_timeout);
     }
   }
-  Report(agent::kPhaseDataWait);
-  parts_.group->Barrier();
-  return absl::OkStatus();
 }
 
 void TrainingLoop::Report(const char* phase, const std::map<std::string, double>& metrics) {

@@ -36,7 +36,7 @@ struct TrainingLoopOptions {
   // Where training starts or goes on: step, cursor and counts; the fields that do not change during
   // training are copied into every checkpoint.
   CheckpointState state;
-  // How long a rank that was told to stop waits for its checkpoint to be committed.
+  // How long ranks that were told to stop wait for their checkpoint to be committed.
   absl::Duration stop_commit_timeout = absl::Seconds(60);
 };
 
@@ -66,8 +66,9 @@ struct TrainingParts {
   const std::atomic<bool>* stop = nullptr;
 };
 
-// Not thread-safe. Losing the coordinator stops nothing: commits wait beside training, and only the
-// end of training waits for the last one.
+// Not thread-safe. Losing the coordinator stops nothing: commits wait beside training, a checkpoint
+// that is due meanwhile is taken once the one before is committed, and only the end of training
+// waits for the last one.
 class TrainingLoop {
  public:
   TrainingLoop(TrainingLoopOptions options, TrainingParts parts);
@@ -84,7 +85,8 @@ class TrainingLoop {
   absl::Status CountSamples(const ControlResult& agreed);
   absl::Status CheckFinite(const RankBatch& batch, bool skipped_update);
   absl::Status Checkpoint();
-  absl::Status WaitForCommit(absl::Duration timeout);
+  absl::Status LastCheckpoint(bool commit_waits, absl::Duration deadline);
+  absl::Status WaitForCommit(absl::Duration deadline);
   std::string ParameterHash() const;
   void Report(const char* phase, const std::map<std::string, double>& metrics = {});
   void ReportStep(const ControlResult& agreed);
@@ -99,6 +101,8 @@ class TrainingLoop {
 
   CheckpointState state_;
   int64_t last_checkpoint_step_;
+  // A checkpoint is to be taken as soon as one can.
+  bool checkpoint_due_ = false;
   int not_finite_in_a_row_ = 0;
   int64_t not_finite_steps_ = 0;
   // Of the step before, for the next exchange.

@@ -63,6 +63,8 @@ class FakeRankCoordinator final : public coordinator::v1::DatasetService::Servic
       : prompts_(std::move(prompts)), sealed_(sealed) {}
 
   void SetDown(bool down) { down_ = down; }
+  // Answers everything but CommitCheckpoint.
+  void SetCommitsDown(bool down) { commits_down_ = down; }
   void SetGeneration(int64_t generation) {
     absl::MutexLock lock(&mutex_);
     generation_ = generation;
@@ -103,7 +105,7 @@ class FakeRankCoordinator final : public coordinator::v1::DatasetService::Servic
   grpc::Status CommitCheckpoint(grpc::ServerContext*,
                                 const coordinator::v1::CommitCheckpointRequest* request,
                                 coordinator::v1::CommitCheckpointResponse* response) override {
-    if (down_) return Down();
+    if (down_ || commits_down_) return Down();
     absl::MutexLock lock(&mutex_);
     if (request->generation() != generation_ ||
         (!checkpoints_.empty() && request->step() <= checkpoints_.back().step())) {
@@ -128,6 +130,7 @@ class FakeRankCoordinator final : public coordinator::v1::DatasetService::Servic
   const std::string prompts_;
   const int64_t sealed_;
   std::atomic<bool> down_{false};
+  std::atomic<bool> commits_down_{false};
   coordinator::v1::Dataset dataset_;
   mutable absl::Mutex mutex_;
   int64_t generation_ ABSL_GUARDED_BY(mutex_) = 1;

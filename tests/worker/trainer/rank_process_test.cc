@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -25,6 +26,7 @@
 #include "tests/worker/trainer/fake_cluster.h"
 #include "worker/agent/child_process.h"
 #include "worker/agent/rank_channel.h"
+#include "worker/agent/rank_group.h"
 #include "worker/plan/epoch_plan.h"
 #include "worker/plan/prompt_order.h"
 #include "worker/trainer/checkpoint.h"
@@ -51,6 +53,8 @@ std::string Prompts() {
   return text;
 }
 
+std::string RankBinary() { return absl::StrCat(getenv("D2G_BIN_DIR"), "/d2g-rank"); }
+
 // A rank and what it reported.
 class RankProcess {
  public:
@@ -59,7 +63,7 @@ class RankProcess {
         absl::StrCat(dir, "/launch-", launch.assignment.generation(), "-", rank);
     EXPECT_TRUE(common::WriteFileAtomically(file, *agent::FormatRankLaunch(launch)).ok());
     agent::ChildOptions options;
-    options.argv = {absl::StrCat(getenv("D2G_BIN_DIR"), "/d2g-rank"),
+    options.argv = {RankBinary(),
                     "--assignment",
                     file,
                     "--rank",
@@ -166,8 +170,8 @@ class RankProcessTest : public ::testing::Test {
 
   void UseOutput(const std::string& name) { work_.mutable_spec()->set_output_dir(dir_.File(name)); }
 
-  // Starts a generation; it resumes from the last committed checkpoint.
-  std::vector<std::unique_ptr<RankProcess>> StartGang(int64_t generation, int world) {
+  // A generation that resumes from the last committed checkpoint.
+  agent::RankLaunch Launch(int64_t generation, int world) {
     cluster_->coordinator.SetGeneration(generation);
     agent::RankLaunch launch;
     launch.coordinator = cluster_->coordinator_address();
@@ -180,6 +184,11 @@ class RankProcessTest : public ::testing::Test {
     if (!checkpoints.empty()) {
       *launch.assignment.mutable_work()->mutable_resume() = checkpoints.back();
     }
+    return launch;
+  }
+
+  std::vector<std::unique_ptr<RankProcess>> StartGang(int64_t generation, int world) {
+    agent::RankLaunch launch = Launch(generation, world);
     std::vector<std::unique_ptr<RankProcess>> ranks;
     for (int rank = 0; rank < world; ++rank) {
       ranks.push_back(std::make_unique<RankProcess>(dir_.path(), launch, rank));
@@ -360,11 +369,37 @@ TEST_F(RankProcessTest, TrainingOutlivesTheCoordinator) {
   const auto ranks = StartGang(1, 2);
   ASSERT_TRUE(WaitFor([&] { return ranks[0]->step() >= 1; }, kLong));
   cluster_->coordinator.SetDown(true);
-  // The commit of step 8 waits; steps go on to the next checkpoint at least.
-  ASSERT_TRUE(WaitFor([&] { return ranks[0]->step() >= 15; }, kLong));
+  // The commit of step 8 waits; steps go on beyond the next checkpoint.
+  ASSERT_TRUE(WaitFor([&] { return ranks[0]->step() >= 20; }, kLong));
   cluster_->coordinator.SetDown(false);
   ExpectExit(ranks, 0);
-  EXPECT_EQ(cluster_->coordinator.checkpoints().back().step(), 30);
+  const auto checkpoints = cluster_->coordinator.checkpoints();
+  EXPECT_EQ(checkpoints.front().step(), 8);
+  EXPECT_EQ(checkpoints.back().step(), 30);
+}
+
+TEST_F(RankProcessTest, WaitingForTheCoordinatorAtTheEndIsNotAHang) {
+  train().set_steps(6);
+  train().set_checkpoint_every(4);
+  cluster_->coordinator.SetCommitsDown(true);
+  agent::RankGroupOptions options;
+  options.rank_command = {RankBinary()};
+  options.work_dir = dir_.path();
+  options.hang_timeout = absl::Seconds(2);
+  agent::RankGroup group(Launch(1, 2), options);
+  const auto all_wait = [&] {
+    const auto ranks = group.ranks();
+    return ranks.size() == 2 && std::all_of(ranks.begin(), ranks.end(), [](const auto& rank) {
+             return rank.step() == 6 && rank.phase() == agent::kPhaseCommitWait;
+           });
+  };
+  const auto ends = [&] { return group.Poll() != agent::RankGroup::State::kRunning; };
+  ASSERT_TRUE(WaitFor([&] { return ends() || all_wait(); }, kLong));
+  EXPECT_FALSE(WaitFor(ends, 2 * options.hang_timeout)) << group.error();
+  cluster_->coordinator.SetCommitsDown(false);
+  ASSERT_TRUE(WaitFor(ends, kLong));
+  EXPECT_EQ(group.state(), agent::RankGroup::State::kLeft) << group.error();
+  EXPECT_EQ(cluster_->coordinator.checkpoints().back().step(), 6);
 }
 
 TEST_F(RankProcessTest, SlowReadsCostLessThanOneInAHundred) {
