@@ -84,6 +84,7 @@ std::string FormatRankReport(const RankReport& report) {
   if (report.rendezvous) out["rendezvous"] = *report.rendezvous;
   if (report.phase) out["phase"] = *report.phase;
   if (report.step) out["step"] = *report.step;
+  if (report.progress) out["progress"] = *report.progress;
   // JSON has no NaN: nlohmann writes null, which the reader takes back as NaN.
   if (!report.metrics.empty()) out["metrics"] = report.metrics;
   return out.dump(-1, ' ', false, json::error_handler_t::replace);
@@ -104,6 +105,10 @@ absl::StatusOr<RankReport> ParseRankReport(std::string_view line) {
   if (const auto it = in.find("step"); it != in.end()) {
     if (!it->is_number_integer()) return BadLine("\"step\" is not an integer");
     report.step = it->get<int64_t>();
+  }
+  if (const auto it = in.find("progress"); it != in.end()) {
+    if (!it->is_number_integer()) return BadLine("\"progress\" is not an integer");
+    report.progress = it->get<int64_t>();
   }
   if (const auto it = in.find("metrics"); it != in.end()) {
     if (!it->is_object()) return BadLine("\"metrics\" is not an object");

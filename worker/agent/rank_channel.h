@@ -67,6 +67,8 @@ struct RankReport {
   std::optional<std::string> rendezvous;
   std::optional<std::string> phase;
   std::optional<int64_t> step;
+  // Counts pieces of work where phase and step stay the same for long: a change is a move.
+  std::optional<int64_t> progress;
   std::map<std::string, double> metrics;
 };
 

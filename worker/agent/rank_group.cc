@@ -143,9 +143,11 @@ void RankGroup::OnStatusLine(Rank& rank, std::string_view line) {
       wake = true;
     }
     if ((report->phase && *report->phase != rank.status.phase()) ||
-        (report->step && *report->step != rank.status.step())) {
+        (report->step && *report->step != rank.status.step()) ||
+        (report->progress && *report->progress != rank.progress)) {
       rank.moved_at = options_.clock->SteadyNow();
     }
+    if (report->progress) rank.progress = *report->progress;
     if (report->phase) rank.status.set_phase(*report->phase);
     if (report->step) rank.status.set_step(*report->step);
     for (const auto& [name, value] : report->metrics) {

@@ -23,8 +23,8 @@ struct RankGroupOptions {
   std::vector<std::string> rank_command;
   // Folder for the assignment files; made by the caller.
   std::string work_dir;
-  // A rank that reports neither a step nor a phase for this long is taken for hung and killed,
-  // unless its phase is one that may last (load, data_wait, commit_wait).
+  // A rank whose step, phase and progress stay for this long is taken for hung and killed, unless
+  // its phase is one that may last (load, data_wait, commit_wait).
   absl::Duration hang_timeout = absl::Minutes(5);
   // After SIGTERM, or once one rank has left by itself, the others have this long.
   absl::Duration leave_timeout = absl::Minutes(2);
@@ -96,7 +96,8 @@ class RankGroup {
     mutable absl::Mutex mutex;
     coordinator::v1::RankStatus status ABSL_GUARDED_BY(mutex);
     std::string rendezvous ABSL_GUARDED_BY(mutex);
-    // When its step or phase last changed.
+    int64_t progress ABSL_GUARDED_BY(mutex) = 0;
+    // When its step, phase or progress last changed.
     absl::Duration moved_at ABSL_GUARDED_BY(mutex);
     // Last: its monitor thread uses the members above.
     std::unique_ptr<ChildProcess> process;

@@ -5,6 +5,7 @@
 //   abort=R@S     rank R is killed by SIGABRT at step S
 //   hang=R@S      rank R stops reporting at step S
 //   wait=R@S      rank R reports data_wait at step S, then nothing for a while, then goes on
+//   busy=R@S      rank R reports progress within step S for a while, then goes on
 //   stubborn      ignores SIGTERM
 #include <signal.h>
 #include <unistd.h>
@@ -29,7 +30,7 @@ struct Behaviour {
   int64_t steps = 1 << 30;
   bool stubborn = false;
   // Steps at which this rank does it; -1 never.
-  int64_t die = -1, abort = -1, hang = -1, wait = -1;
+  int64_t die = -1, abort = -1, hang = -1, wait = -1, busy = -1;
 };
 
 Behaviour Parse(const std::string& words, int rank) {
@@ -46,6 +47,7 @@ Behaviour Parse(const std::string& words, int rank) {
     if (parts.first == "abort") result.abort = step;
     if (parts.first == "hang") result.hang = step;
     if (parts.first == "wait") result.wait = step;
+    if (parts.first == "busy") result.busy = step;
   }
   return result;
 }
@@ -90,6 +92,10 @@ int main(int argc, char** argv) {
     if (step == behaviour.wait) {
       (void)status.Write({.phase = d2g::agent::kPhaseDataWait});
       absl::SleepFor(absl::Milliseconds(700));
+    }
+    for (int64_t piece = 1; step == behaviour.busy && piece <= 20; ++piece) {
+      (void)status.Write({.progress = piece});
+      absl::SleepFor(absl::Milliseconds(50));
     }
     (void)status.Write({.phase = d2g::agent::kPhaseStep,
                         .step = step,

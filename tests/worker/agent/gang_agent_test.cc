@@ -206,6 +206,14 @@ TEST_F(GangAgentTest, WaitingForDataIsNotAHang) {
   EXPECT_EQ(last().ranks(1).step(), 200);
 }
 
+TEST_F(GangAgentTest, ProgressWithinAStepIsNotAHang) {
+  options_.ranks.hang_timeout = absl::Milliseconds(400);
+  coordinator_.training().SetAnswer(RunAnswer("busy=1@5,steps=200"));
+  StartAgent();
+  ASSERT_TRUE(WaitForState(Request::AGENT_STATE_LEFT));
+  EXPECT_EQ(last().ranks(1).step(), 200);
+}
+
 TEST_F(GangAgentTest, LeavesAfterACheckpointWhenTold) {
   coordinator_.training().SetAnswer(RunAnswer(""));
   StartAgent();

@@ -57,6 +57,7 @@ TEST(RankReportTest, RoundTripsWithNanAsNull) {
   RankReport report;
   report.phase = kPhaseStep;
   report.step = 12;
+  report.progress = 3;
   report.metrics = {{"loss", 0.5}, {"bad", std::numeric_limits<double>::quiet_NaN()}};
   const std::string line = FormatRankReport(report);
   EXPECT_EQ(line.find('\n'), std::string::npos);
@@ -65,6 +66,7 @@ TEST(RankReportTest, RoundTripsWithNanAsNull) {
   EXPECT_FALSE(back->rendezvous.has_value());
   EXPECT_EQ(back->phase, kPhaseStep);
   EXPECT_EQ(back->step, 12);
+  EXPECT_EQ(back->progress, 3);
   EXPECT_EQ(back->metrics.at("loss"), 0.5);
   EXPECT_TRUE(std::isnan(back->metrics.at("bad")));
 }
