@@ -109,7 +109,7 @@ struct UpdateResult {
 //   if (step.trains_discriminator()) {
 //     step.DiscriminatorBackward();
 //     AllReduceSum(step.discriminator().gradients());
-//     step.UpdateDiscriminator();
+//     if (step.UpdateDiscriminator().skipped) return;
 //   }
 //   step.GeneratorBackward();
 //   AllReduceSum(step.generator().gradients());
@@ -149,6 +149,12 @@ class TrainStep {
   // every rank that had a micro-batch. Reading waits for the device.
   std::map<std::string, double> Metrics() const;
 
+  // Terms that are not finite, in loss or gradient, for row `row` of `batch` alone, in the step
+  // that Begin opened: "prediction" (the student's picture or its backward; nothing else is looked
+  // at when the picture itself is not finite), "discriminator", the regression terms' names and
+  // "adversarial". Empty for a row of weight 0. Leaves all gradients as they are.
+  std::vector<std::string> FindNonFinite(const MicroBatch& batch, int64_t row);
+
   FlatParameters& generator() { return *generator_parameters_; }
   // Requires gan.weight > 0.
   FlatParameters& discriminator() { return *discriminator_parameters_; }
@@ -167,6 +173,7 @@ class TrainStep {
   };
 
   at::Tensor Generate(const MicroBatch& batch) const;
+  bool DiscriminatorIsFinite(const MicroBatch& one, const at::Tensor& picture);
   void AddMetric(const std::string& name, const at::Tensor& value);
   void GeneratorBackward(const Pending& pending);
   double LearningRate(double base, int64_t first_step) const;

@@ -93,7 +93,7 @@ absl::StatusOr<TrainingEnd> TrainingLoop::RunSteps() {
     checkpoint_due_ |= state_.step % options_.checkpoint_every == 0;
     if (state_.step == options_.steps) {
       D2G_RETURN_IF_ERROR(LastCheckpoint(agreed.commit_waits, absl::InfiniteDuration()));
-    } else if (checkpoint_due_ && !agreed.commit_waits) {
+    } else if (checkpoint_due_ && !agreed.commit_waits && not_finite_in_a_row_ == 0) {
       D2G_RETURN_IF_ERROR(Checkpoint());
     }
     const absl::Duration took = clock_->SteadyNow() - start;
@@ -152,22 +152,31 @@ absl::Status TrainingLoop::TrainOn(const RankBatch& batch, int64_t valid) {
 
   step.Begin(state_.step, static_cast<double>(valid), static_cast<int>(micro_batches.size()));
   for (const recipe::MicroBatch& micro_batch : micro_batches) step.GeneratorForward(micro_batch);
-  bool skipped_update = false;
   if (step.trains_discriminator()) {
     step.DiscriminatorBackward();
     AllReduce(discriminator_gradients_[0]);
     const recipe::UpdateResult updated = step.UpdateDiscriminator();
     figures_["grad_norm_d"] = updated.gradient_norm;
-    skipped_update |= updated.skipped;
+    if (updated.skipped) {
+      pending_metrics_ = step.Metrics();
+      return SkipNotFinite(batch, micro_batches,
+                           "D's gradient is not finite: the step changed nothing");
+    }
   }
   step.GeneratorBackward();
   AllReduce(generator_gradients_);
   const recipe::UpdateResult updated = step.UpdateGenerator();
   figures_["grad_norm_g"] = updated.gradient_norm;
   figures_["learning_rate"] = updated.learning_rate;
-  skipped_update |= updated.skipped;
   pending_metrics_ = step.Metrics();
-  return CheckFinite(batch, skipped_update);
+  if (updated.skipped) {
+    return SkipNotFinite(batch, micro_batches,
+                         step.trains_discriminator()
+                             ? "G's gradient is not finite: the step changed D alone"
+                             : "G's gradient is not finite: the step changed nothing");
+  }
+  not_finite_in_a_row_ = 0;
+  return absl::OkStatus();
 }
 
 void TrainingLoop::AllReduce(const collective::GradientBuckets& gradients) {
@@ -177,19 +186,39 @@ void TrainingLoop::AllReduce(const collective::GradientBuckets& gradients) {
 }
 
 // Every rank sees the same reduced gradient, so all skip and all fail in the same step.
-absl::Status TrainingLoop::CheckFinite(const RankBatch& batch, bool skipped_update) {
-  pending_not_finite_ = skipped_update;
-  if (!skipped_update) {
-    not_finite_in_a_row_ = 0;
-    return absl::OkStatus();
-  }
+absl::Status TrainingLoop::SkipNotFinite(const RankBatch& batch,
+                                         const std::vector<recipe::MicroBatch>& micro_batches,
+                                         const char* what) {
+  pending_not_finite_ = true;
   std::vector<int64_t> indices;
   for (const RankSample& sample : batch.samples) indices.push_back(sample.index);
-  common::LogError("a gradient is not finite: the step changed nothing",
-                   {{"step", state_.step + 1}, {"indices", absl::StrJoin(indices, ",")}});
-  if (++not_finite_in_a_row_ < kMaxNotFiniteInARow) return absl::OkStatus();
+  common::LogError(what, {{"step", state_.step + 1}, {"indices", absl::StrJoin(indices, ",")}});
+  if (++not_finite_in_a_row_ == 1) LogNotFinite(batch, micro_batches);
+  if (not_finite_in_a_row_ < kMaxNotFiniteInARow) return absl::OkStatus();
   return absl::InternalError(
       absl::StrCat("gradients were not finite in ", kMaxNotFiniteInARow, " steps in a row"));
+}
+
+// Looks at each triple of this rank by itself; the other ranks need not do the same.
+void TrainingLoop::LogNotFinite(const RankBatch& batch,
+                                const std::vector<recipe::MicroBatch>& micro_batches) {
+  const absl::Status searched = CatchTorch([&] {
+    size_t sample = 0;
+    for (const recipe::MicroBatch& micro_batch : micro_batches) {
+      for (int64_t row = 0; row < micro_batch.z.size(0); ++row, ++sample) {
+        for (const std::string& term : parts_.step->FindNonFinite(micro_batch, row)) {
+          common::LogError(
+              "a triple's numbers are not finite",
+              {{"step", state_.step + 1}, {"index", batch.samples[sample].index}, {"term", term}});
+        }
+        ++progress_;
+        Report(agent::kPhaseStep);
+      }
+    }
+  });
+  if (!searched.ok()) {
+    common::LogWarn("could not find the triples that are not finite", {{"error", searched}});
+  }
 }
 
 std::string TrainingLoop::ParameterHash() const {
@@ -261,6 +290,7 @@ void TrainingLoop::Report(const char* phase, const std::map<std::string, double>
   agent::RankReport report;
   report.phase = phase;
   report.step = state_.step;
+  report.progress = progress_;
   report.metrics = metrics;
   const absl::Status written = parts_.status->Write(report);
   if (!written.ok()) common::LogWarn("could not report to the agent", {{"error", written}});

@@ -44,7 +44,8 @@ struct TrainingLoopOptions {
 // read.
 inline constexpr double kMaxSkippedShare = 0.02;
 inline constexpr int64_t kMinSamplesForShare = 1000;
-// The run fails after this many steps in a row without finite gradients.
+// The run fails after this many steps in a row without finite gradients. No checkpoint is due
+// within such a row, so that the run that starts again meets it again.
 inline constexpr int kMaxNotFiniteInARow = 5;
 
 // How a run ended.
@@ -83,7 +84,10 @@ class TrainingLoop {
   absl::Status TrainOn(const RankBatch& batch, int64_t valid);
   void AllReduce(const collective::GradientBuckets& gradients);
   absl::Status CountSamples(const ControlResult& agreed);
-  absl::Status CheckFinite(const RankBatch& batch, bool skipped_update);
+  absl::Status SkipNotFinite(const RankBatch& batch,
+                             const std::vector<recipe::MicroBatch>& micro_batches,
+                             const char* what);
+  void LogNotFinite(const RankBatch& batch, const std::vector<recipe::MicroBatch>& micro_batches);
   absl::Status Checkpoint();
   absl::Status LastCheckpoint(bool commit_waits, absl::Duration deadline);
   absl::Status WaitForCommit(absl::Duration deadline);
@@ -108,6 +112,8 @@ class TrainingLoop {
   // Of the step before, for the next exchange.
   std::map<std::string, double> pending_metrics_;
   bool pending_not_finite_ = false;
+  // Of work that takes long within a step; see agent::RankReport.
+  int64_t progress_ = 0;
   // Latest figures by the name that they are shown under.
   std::map<std::string, double> figures_;
   absl::Duration allreduce_time_;

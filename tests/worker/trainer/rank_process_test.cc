@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -27,6 +28,7 @@
 #include "worker/agent/child_process.h"
 #include "worker/agent/rank_channel.h"
 #include "worker/agent/rank_group.h"
+#include "worker/model/safetensors.h"
 #include "worker/plan/epoch_plan.h"
 #include "worker/plan/prompt_order.h"
 #include "worker/trainer/checkpoint.h"
@@ -164,6 +166,18 @@ class RankProcessTest : public ::testing::Test {
     train.mutable_gan()->set_mismatch_weight(0.25);
     cluster_ = std::make_unique<FakeCluster>(recipe, Prompts(), kSealed);
     *work_.mutable_shards() = cluster_->coordinator.dataset().shards();
+  }
+
+  // Makes the teacher's embedding of a token NaN; a negative one: of all tokens.
+  void SpoilTeacher(int64_t token) {
+    const std::string file = dir_.File("teacher/text_encoder/model.safetensors");
+    model::TensorMap tensors = model::ReadSafetensors(file);
+    at::Tensor embedding = tensors.at("text_model.embeddings.token_embedding.weight").clone();
+    (token < 0 ? embedding : embedding[token]).fill_(std::numeric_limits<float>::quiet_NaN());
+    tensors["text_model.embeddings.token_embedding.weight"] = embedding;
+    model::WriteSafetensors(file, tensors);
+    work_.mutable_recipe()->set_teacher_digest(
+        common::InspectModelFolder(dir_.File("teacher"))->digest);
   }
 
   coordinator::v1::TrainSpec& train() { return *work_.mutable_spec()->mutable_train(); }
@@ -427,6 +441,58 @@ TEST_F(RankProcessTest, ShardOutageDelaysAndLosesNothing) {
   cluster_->shards[1]->SetDown(false);
   ExpectExit(ranks, 0);
   EXPECT_EQ(ranks[0]->metrics().at(14).at("skipped_total"), 0);
+}
+
+TEST_F(RankProcessTest, NamesTheTriplesThatAreNotFinite) {
+  const auto prompt_of = [](int64_t index) { return plan::PromptIndexOf(5, index, 12) % 10; };
+  const std::vector<int64_t> batch = Planned(0);
+  const int64_t bad = prompt_of(batch[0]);
+  // The tiny teacher's token of a digit that ends a word.
+  SpoilTeacher(256 + '0' + bad);
+  train().set_steps(1);
+  UseOutput("out");
+  const auto ranks = StartGang(1, 2);
+  ExpectExit(ranks, 0);
+  const std::string output = ranks[0]->Output() + ranks[1]->Output();
+  EXPECT_THAT(output, HasSubstr("G's gradient is not finite: the step changed nothing step=1"));
+  size_t named = 0;
+  for (const int64_t index : batch) {
+    const bool logged =
+        output.find(absl::StrCat("a triple's numbers are not finite step=1 index=", index,
+                                 " term=prediction")) != std::string::npos;
+    EXPECT_EQ(logged, prompt_of(index) == bad) << index << "\n" << output;
+    named += logged;
+  }
+  EXPECT_LT(named, batch.size());
+}
+
+TEST_F(RankProcessTest, ADiscriminatorThatIsNotFiniteSkipsTheWholeStep) {
+  SpoilTeacher(256 + '0' + plan::PromptIndexOf(5, Planned(0)[0], 12) % 10);
+  train().set_steps(1);
+  train().mutable_gan()->set_start_step(0);
+  train().mutable_gan()->set_discriminator_start_step(0);
+  UseOutput("out");
+  const auto ranks = StartGang(1, 2);
+  ExpectExit(ranks, 0);
+  for (const auto& rank : ranks) {
+    EXPECT_THAT(rank->Output(),
+                HasSubstr("D's gradient is not finite: the step changed nothing step=1"));
+    EXPECT_THAT(rank->Output(), ::testing::Not(HasSubstr("G's gradient")));
+  }
+}
+
+TEST_F(RankProcessTest, StepsThatAreNotFiniteFailTheRunBeforeACheckpoint) {
+  SpoilTeacher(-1);
+  train().set_checkpoint_every(2);
+  UseOutput("out");
+  const auto ranks = StartGang(1, 2);
+  for (const auto& rank : ranks) {
+    EXPECT_NE(rank->Wait(), 0);
+    EXPECT_THAT(rank->Output(), HasSubstr("gradients were not finite in 5 steps in a row"));
+  }
+  EXPECT_TRUE(cluster_->coordinator.checkpoints().empty());
+  EXPECT_TRUE(!fs::exists(dir_.File("out/checkpoints")) ||
+              fs::is_empty(dir_.File("out/checkpoints")));
 }
 
 TEST_F(RankProcessTest, RefusesAnotherTeacher) {
