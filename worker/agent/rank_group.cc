@@ -160,10 +160,26 @@ void RankGroup::OnStatusLine(Rank& rank, std::string_view line) {
 void RankGroup::RequestLeave() {
   if (leaving_ || state_ != State::kRunning) return;
   leaving_ = true;
+  if (running() > 0 && AllLoad()) {
+    common::LogInfo("killing ranks that still load", {{"ranks", running()}});
+    counts_.stopped += running();
+    state_ = State::kLeft;
+    KillAll();
+    return;
+  }
   leave_deadline_ = std::min(leave_deadline_, options_.clock->SteadyNow() + options_.leave_timeout);
   for (const auto& rank : ranks_) {
     if (rank->process != nullptr && !rank->ended) rank->process->Signal(SIGTERM);
   }
+}
+
+bool RankGroup::AllLoad() const {
+  return std::all_of(ranks_.begin(), ranks_.end(), [](const auto& rank) {
+    if (rank->process == nullptr) return true;
+    absl::MutexLock lock(&rank->mutex);
+    return !rank->ended &&
+           (rank->status.phase() == kPhaseStart || rank->status.phase() == kPhaseLoad);
+  });
 }
 
 void RankGroup::Kill(std::string_view reason) {

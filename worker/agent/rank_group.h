@@ -68,6 +68,7 @@ class RankGroup {
   // Tells the ranks that wait where rank 0 listens. Later calls change nothing.
   void SetRendezvous(const std::string& address);
   // SIGTERM to all ranks: checkpoint and leave. Idempotent. Ranks not started yet never start.
+  // Ranks that all still load have nothing to save: they are killed and count as left.
   void RequestLeave();
   // SIGKILL to all and wait; the state becomes kBroken with `reason` unless it was final.
   void Kill(std::string_view reason);
@@ -110,6 +111,8 @@ class RankGroup {
   void LookAtExit(Rank& rank);
   // Breaks the group when the rank has not moved for too long.
   void LookForHang(Rank& rank);
+  // Whether every rank that runs has not begun to train.
+  bool AllLoad() const;
   void Break(std::string error);
   void KillAll();
 

@@ -6,6 +6,7 @@
 //   hang=R@S      rank R stops reporting at step S
 //   wait=R@S      rank R reports data_wait at step S, then nothing for a while, then goes on
 //   busy=R@S      rank R reports progress within step S for a while, then goes on
+//   load          loads for ever, deaf to SIGTERM
 //   stubborn      ignores SIGTERM
 #include <signal.h>
 #include <unistd.h>
@@ -29,6 +30,7 @@ volatile sig_atomic_t g_stop = 0;
 struct Behaviour {
   int64_t steps = 1 << 30;
   bool stubborn = false;
+  bool load = false;
   // Steps at which this rank does it; -1 never.
   int64_t die = -1, abort = -1, hang = -1, wait = -1, busy = -1;
 };
@@ -38,6 +40,7 @@ Behaviour Parse(const std::string& words, int rank) {
   for (const absl::string_view word : absl::StrSplit(words, ',', absl::SkipEmpty())) {
     const std::pair<std::string, std::string> parts = absl::StrSplit(word, absl::MaxSplits('=', 1));
     if (parts.first == "stubborn") result.stubborn = true;
+    if (parts.first == "load") result.load = true;
     if (parts.first == "steps") result.steps = std::atoll(parts.second.c_str());
     const std::pair<std::string, std::string> at =
         absl::StrSplit(parts.second, absl::MaxSplits('@', 1));
@@ -75,6 +78,10 @@ int main(int argc, char** argv) {
   } else if (launch->assignment.rendezvous() != "127.0.0.1:4242") {
     std::fprintf(stderr, "rank %d has no rendezvous\n", rank);
     return 1;
+  }
+  if (behaviour.load) {
+    (void)status.Write({.phase = d2g::agent::kPhaseLoad});
+    while (true) pause();
   }
   for (int64_t step = 1; step <= behaviour.steps; ++step) {
     if (g_stop) {

@@ -226,6 +226,19 @@ TEST_F(GangAgentTest, LeavesAfterACheckpointWhenTold) {
   EXPECT_THAT(metrics_.Expose(), HasSubstr("d2g_gang_rank_exits_total{result=\"stopped\"} 2"));
 }
 
+TEST_F(GangAgentTest, RanksThatStillLoadLeaveAtOnce) {
+  coordinator_.training().SetAnswer(RunAnswer("load"));
+  StartAgent();
+  ASSERT_TRUE(WaitFor([&] {
+    const Request report = last();
+    return report.ranks_size() == 2 && report.ranks(0).phase() == kPhaseLoad &&
+           report.ranks(1).phase() == kPhaseLoad;
+  }));
+  coordinator_.training().SetAnswer(Answer(Response::ACTION_CHECKPOINT_AND_LEAVE));
+  ASSERT_TRUE(WaitForState(Request::AGENT_STATE_LEFT));
+  EXPECT_THAT(metrics_.Expose(), HasSubstr("d2g_gang_rank_exits_total{result=\"stopped\"} 2"));
+}
+
 TEST_F(GangAgentTest, RanksThatWillNotLeaveAreKilled) {
   options_.ranks.leave_timeout = absl::Milliseconds(300);
   coordinator_.training().SetAnswer(RunAnswer("stubborn"));
