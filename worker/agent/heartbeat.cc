@@ -21,34 +21,27 @@ TaskHeartbeat::TaskHeartbeat(const coordinator::v1::Task& task, absl::Duration r
       lease_id_(task.lease_id()),
       interval_(std::max(FromProto(task.heartbeat_interval()), kShortestInterval)),
       rpc_timeout_(rpc_timeout),
-      client_(client),
+      client_(client->address(), &stop_),
       context_(context),
       metrics_(metrics),
       thread_([this] { Run(); }) {}
 
 TaskHeartbeat::~TaskHeartbeat() {
-  {
-    absl::MutexLock lock(&mutex_);
-    stopping_ = true;
-  }
+  stop_.Notify();
   thread_.join();
-}
-
-bool TaskHeartbeat::SleepFor(absl::Duration duration) {
-  absl::MutexLock lock(&mutex_);
-  return !mutex_.AwaitWithTimeout(absl::Condition(&stopping_), duration);
 }
 
 void TaskHeartbeat::Run() {
   common::Backoff backoff({.initial = std::min(kFirstRetry, interval_), .max = interval_});
   absl::Duration wait = interval_;
-  while (SleepFor(wait)) {
+  while (!stop_.WaitForNotificationWithTimeout(wait)) {
     coordinator::v1::HeartbeatTaskRequest request;
     request.set_task(task_);
     request.set_lease_id(lease_id_);
     context_->FillHeartbeat(&request);
     metrics_->SetProgress(request);
-    const auto answer = client_->HeartbeatTask(request, absl::Now() + rpc_timeout_);
+    const auto answer = client_.HeartbeatTask(request, absl::Now() + rpc_timeout_);
+    if (absl::IsCancelled(answer.status())) return;
     const bool gone = answer.status().code() == absl::StatusCode::kNotFound;
     if (gone || (answer.ok() && answer->revoked())) {
       metrics_->CountHeartbeat("revoked");

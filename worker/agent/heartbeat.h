@@ -4,8 +4,7 @@
 #include <memory>
 #include <thread>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "coordinator/client.h"
 #include "d2g/coordinator/v1/task_service.pb.h"
@@ -16,10 +15,11 @@ namespace d2g::agent {
 
 // Reports the context's progress every heartbeat_interval on a thread of its own, however busy the
 // work is, and cancels the context when the lease was revoked. A coordinator that cannot be reached
-// is tried again, with jitter; it never stops the task. Ends with the destructor.
+// is tried again, with jitter; it never stops the task. Ends with the destructor, which waits for a
+// call under way but not for its retries.
 class TaskHeartbeat {
  public:
-  // Nothing is owned; all outlive this.
+  // Nothing is owned; all outlive this. Calls go to `client`'s address.
   TaskHeartbeat(const coordinator::v1::Task& task, absl::Duration rpc_timeout,
                 coordinator::CoordinatorClient* client, TaskContext* context,
                 LeaseMetrics* metrics);
@@ -28,19 +28,16 @@ class TaskHeartbeat {
   TaskHeartbeat& operator=(const TaskHeartbeat&) = delete;
 
  private:
-  void Run() ABSL_LOCKS_EXCLUDED(mutex_);
-  // False when it is time to end.
-  bool SleepFor(absl::Duration duration) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Run();
 
   const std::string task_;
   const int64_t lease_id_;
   const absl::Duration interval_;
   const absl::Duration rpc_timeout_;
-  coordinator::CoordinatorClient* const client_;
+  absl::Notification stop_;
+  coordinator::CoordinatorClient client_;
   TaskContext* const context_;
   LeaseMetrics* const metrics_;
-  absl::Mutex mutex_;
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
 

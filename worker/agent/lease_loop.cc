@@ -177,6 +177,7 @@ void LeaseLoop::RunTask(const Task& task) {
     running_task_ = nullptr;
   }
   metrics_.SetRunning(coordinator::v1::TASK_KIND_UNSPECIFIED);
+  metrics_.ClearProgress();
 
   if (status.ok()) {
     metrics_.CountTask(kind, "completed", took);

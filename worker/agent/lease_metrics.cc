@@ -58,12 +58,14 @@ TaskKind KindOf(const coordinator::v1::Task& task) {
 
 LeaseMetrics::LeaseMetrics(common::Metrics* metrics)
     : metrics_(metrics),
-      progress_(metrics->Gauge("d2g_worker_task_progress",
-                               "Progress counter of the running task, as last reported")),
-      done_(metrics->Gauge("d2g_worker_task_done_units",
-                           "Units of the running task that are done, as last reported")),
+      progress_(
+          metrics->Gauge("d2g_worker_task_progress",
+                         "Progress counter of the running task, as last reported; 0 without one")),
+      done_(metrics->Gauge(
+          "d2g_worker_task_done_units",
+          "Units of the running task that are done, as last reported; 0 without one")),
       total_(metrics->Gauge("d2g_worker_task_units",
-                            "Units of the running task in all, as last reported")) {
+                            "Units of the running task in all, as last reported; 0 without one")) {
   for (const char* result : {"task", "none", "error"}) {
     metrics_->Counter(kLeases, kLeasesHelp, {{"result", result}});
   }

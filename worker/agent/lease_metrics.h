@@ -28,7 +28,9 @@ class LeaseMetrics {
   void CountTask(coordinator::v1::TaskKind kind, const char* result, absl::Duration took);
   // What runs now; UNSPECIFIED: nothing.
   void SetRunning(coordinator::v1::TaskKind kind);
+  // The gauges of the running task; ClearProgress once it has ended.
   void SetProgress(const coordinator::v1::HeartbeatTaskRequest& heartbeat);
+  void ClearProgress() { SetProgress({}); }
 
  private:
   common::Metrics* const metrics_;

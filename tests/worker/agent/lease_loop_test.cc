@@ -8,6 +8,7 @@
 
 #include "tests/testing/fake_coordinator.h"
 #include "tests/testing/wait.h"
+#include "worker/agent/heartbeat.h"
 
 namespace d2g::agent {
 namespace {
@@ -95,9 +96,31 @@ TEST_F(LeaseLoopTest, RunsTasksAndReportsProgress) {
   EXPECT_EQ(completed[1].worker().id(), "worker-1");
   EXPECT_EQ(completed[1].simulate().dataset_sealed_count(), 2);
   EXPECT_TRUE(loop_->Stop(absl::Seconds(10)));
-  EXPECT_THAT(metrics_.Expose(),
-              AllOf(HasSubstr("d2g_worker_tasks_total{kind=\"simulate\",result=\"completed\"} 2"),
-                    HasSubstr("d2g_worker_lease_requests_total{result=\"task\"} 2")));
+  EXPECT_THAT(
+      metrics_.Expose(),
+      AllOf(HasSubstr("d2g_worker_tasks_total{kind=\"simulate\",result=\"completed\"} 2"),
+            HasSubstr("d2g_worker_lease_requests_total{result=\"task\"} 2"),
+            HasSubstr("d2g_worker_task_progress 0"), HasSubstr("d2g_worker_task_done_units 0"),
+            HasSubstr("d2g_worker_task_units 0")));
+}
+
+TEST(TaskHeartbeatTest, EndsAtOnceThoughTheCoordinatorIsAway) {
+  const std::string address = FakeCoordinator().address();
+  coordinator::CoordinatorClient link(address);
+  common::Metrics metrics("test");
+  LeaseMetrics lease_metrics(&metrics);
+  TaskContext context;
+  Task task;
+  task.mutable_heartbeat_interval()->set_nanos(1);
+  context.AddProgress(7);
+  auto heartbeat = std::make_unique<TaskHeartbeat>(task, /*rpc_timeout=*/absl::Seconds(60), &link,
+                                                   &context, &lease_metrics);
+  // Set just before the call.
+  ASSERT_TRUE(WaitFor(
+      [&] { return metrics.Expose().find("d2g_worker_task_progress 7") != std::string::npos; }));
+  const absl::Time start = absl::Now();
+  heartbeat.reset();
+  EXPECT_LT(absl::Now() - start, absl::Seconds(20));
 }
 
 TEST_F(LeaseLoopTest, FailuresCarryReasonAndMessage) {
