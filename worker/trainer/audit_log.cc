@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "services/common/file_io.h"
+#include "services/common/status_macros.h"
 
 namespace d2g::trainer {
 
@@ -22,7 +23,10 @@ absl::StatusOr<std::unique_ptr<AuditLog>> AuditLog::Open(const std::string& outp
   std::string path = absl::StrCat(folder, "/generation-", generation, "-rank-", rank, ".jsonl");
   const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (fd < 0) return common::ErrnoStatus(errno, path, "open");
-  return std::unique_ptr<AuditLog>(new AuditLog(fd, std::move(path)));
+  auto log = std::unique_ptr<AuditLog>(new AuditLog(fd, std::move(path)));
+  D2G_RETURN_IF_ERROR(common::SyncFolder(folder));
+  D2G_RETURN_IF_ERROR(common::SyncFolder(output_dir));
+  return log;
 }
 
 AuditLog::~AuditLog() { close(fd_); }

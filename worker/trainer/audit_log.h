@@ -21,7 +21,7 @@ namespace d2g::trainer {
 // generation's holds. Not thread-safe.
 class AuditLog {
  public:
-  // Makes the folder where it is missing.
+  // Makes folder and file where they are missing, durably.
   static absl::StatusOr<std::unique_ptr<AuditLog>> Open(const std::string& output_dir,
                                                         int64_t generation, int rank);
   ~AuditLog();

@@ -234,6 +234,8 @@ absl::Status TrainingLoop::Checkpoint() {
   if (state_.step == last_checkpoint_step_) return absl::OkStatus();
   const absl::Duration start = clock_->SteadyNow();
   Report(agent::kPhaseCheckpoint);
+  // Before the exchange: rank 0 commits once it knows that every rank came this far.
+  D2G_RETURN_IF_ERROR(parts_.audit->Sync());
   state_.parameter_hash = ParameterHash();
   ControlMessage message;
   message.parameter_hash = std::stoull(state_.parameter_hash, nullptr, 16);
@@ -245,7 +247,6 @@ absl::Status TrainingLoop::Checkpoint() {
                                             ": this rank's hash is ", state_.parameter_hash,
                                             "; no checkpoint was written"));
   }
-  D2G_RETURN_IF_ERROR(parts_.audit->Sync());
   if (parts_.checkpoints != nullptr) {
     D2G_RETURN_IF_ERROR(parts_.checkpoints->Start(state_, parts_.step->State()));
   }
