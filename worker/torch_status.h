@@ -15,12 +15,14 @@
 
 namespace d2g {
 
-// The status of the exception in flight; call from a catch block. model::Error (bad input) becomes
-// INVALID_ARGUMENT with its message, lack of memory RESOURCE_EXHAUSTED, and the rest INTERNAL with
-// LibTorch's first line (without its stack).
+// The status of the exception in flight; call from a catch block. model::IoError becomes
+// INTERNAL and any other model::Error (bad input) INVALID_ARGUMENT, each with its message, lack of
+// memory RESOURCE_EXHAUSTED, and the rest INTERNAL with LibTorch's first line (without its stack).
 inline absl::Status CurrentExceptionStatus() {
   try {
     throw;
+  } catch (const model::IoError& error) {
+    return absl::InternalError(error.what());
   } catch (const model::Error& error) {
     return absl::InvalidArgumentError(error.what());
   } catch (const c10::OutOfMemoryError& error) {

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "services/common/file_io.h"
 #include "xxhash.h"
@@ -37,7 +38,7 @@ void Digester::Update(absl::string_view bytes) {
   XXH3_128bits_update(state_->xxh, bytes.data(), bytes.size());
 }
 
-absl::StatusOr<int64_t> Digester::UpdateFromFile(const std::string& path) {
+absl::StatusOr<int64_t> Digester::UpdateFromFile(const std::string& path, const Tick& tick) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return ErrnoStatus(errno, path, "cannot open");
   std::vector<char> buffer(1 << 20);
@@ -53,6 +54,10 @@ absl::StatusOr<int64_t> Digester::UpdateFromFile(const std::string& path) {
     if (got == 0) break;
     Update(absl::string_view(buffer.data(), static_cast<size_t>(got)));
     size += got;
+    if (tick && !tick()) {
+      close(fd);
+      return absl::CancelledError(absl::StrCat("stopped while reading ", path));
+    }
   }
   close(fd);
   return size;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -17,6 +18,10 @@ uint64_t Xxh3(absl::string_view bytes);
 // prints).
 std::string Xxh3Hex128(absl::string_view bytes);
 
+// Called between the pieces of long work, so that its caller sees that it moves; false ends it with
+// CANCELLED.
+using Tick = std::function<bool()>;
+
 // XXH3-128 of a stream. Not thread-safe.
 class Digester {
  public:
@@ -26,8 +31,9 @@ class Digester {
   Digester& operator=(const Digester&) = delete;
 
   void Update(absl::string_view bytes);
-  // The content of a file, read in pieces; returns its size.
-  absl::StatusOr<int64_t> UpdateFromFile(const std::string& path);
+  // The content of a file, read in pieces; returns its size. CANCELLED when `tick`, called after
+  // each piece, says false.
+  absl::StatusOr<int64_t> UpdateFromFile(const std::string& path, const Tick& tick = nullptr);
   // 32 hex digits.
   std::string Hex() const;
   // "xxh3-128:" and Hex().

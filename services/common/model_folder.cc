@@ -164,12 +164,12 @@ bool ListsComponent(const json& index, const std::string& name) {
 
 // Name, size and content of each file, in order.
 absl::StatusOr<std::string> DigestOf(const std::string& root, const std::set<std::string>& files,
-                                     int64_t* total_bytes) {
+                                     const Tick& tick, int64_t* total_bytes) {
   Digester whole;
   *total_bytes = 0;
   for (const std::string& relative : files) {
     Digester one;
-    D2G_ASSIGN_OR_RETURN(const int64_t size, one.UpdateFromFile(root + "/" + relative));
+    D2G_ASSIGN_OR_RETURN(const int64_t size, one.UpdateFromFile(root + "/" + relative, tick));
     *total_bytes += size;
     whole.Update(absl::StrCat(relative, "\n", size, "\n", one.Hex(), "\n"));
   }
@@ -221,7 +221,7 @@ absl::Status CheckSafetensorsFile(const std::string& path) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<ModelFolder> InspectModelFolder(const std::string& path) {
+absl::StatusOr<ModelFolder> InspectModelFolder(const std::string& path, const Tick& tick) {
   std::error_code error;
   if (!fs::is_directory(path, error)) return Bad(path, "is not a folder");
   Inspector inspector(path);
@@ -265,11 +265,27 @@ absl::StatusOr<ModelFolder> InspectModelFolder(const std::string& path) {
                                        "num_train_timesteps", kMaxTrainTimesteps));
   }
   folder.files.assign(inspector.files().begin(), inspector.files().end());
-  D2G_ASSIGN_OR_RETURN(folder.digest, DigestOf(path, inspector.files(), &folder.total_bytes));
+  D2G_ASSIGN_OR_RETURN(folder.digest, DigestOf(path, inspector.files(), tick, &folder.total_bytes));
   return folder;
 }
 
-absl::StatusOr<std::string> FolderDigest(const std::string& path) {
+absl::StatusOr<ModelFolder> FindModelFolder(const std::string& path, const std::string& digest,
+                                            const Tick& tick) {
+  absl::StatusOr<ModelFolder> folder = InspectModelFolder(path, tick);
+  if (absl::IsCancelled(folder.status())) return folder;
+  if (!folder.ok()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the model folder cannot be used on this machine: ", folder.status().message()));
+  }
+  if (folder->digest != digest) {
+    return absl::FailedPreconditionError(absl::StrCat("teacher ", path, " has the digest ",
+                                                      folder->digest,
+                                                      ", the dataset was made with ", digest));
+  }
+  return folder;
+}
+
+absl::StatusOr<std::string> FolderDigest(const std::string& path, const Tick& tick) {
   std::error_code error;
   if (!fs::is_directory(path, error)) {
     return absl::NotFoundError(absl::StrCat(path, " is not a folder"));
@@ -289,7 +305,7 @@ absl::StatusOr<std::string> FolderDigest(const std::string& path) {
     return absl::InternalError(absl::StrCat(path, ": cannot list: ", error.message()));
   }
   int64_t total_bytes = 0;
-  return DigestOf(path, files, &total_bytes);
+  return DigestOf(path, files, tick, &total_bytes);
 }
 
 }  // namespace d2g::common

@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "services/common/digest.h"
 
 namespace d2g::common {
 
@@ -32,12 +33,18 @@ struct ModelFolder {
 // config.json and safetensors weights whose header, offsets and file size agree; tokenizer and
 // scheduler files. A second text encoder and tokenizer are checked where the index lists them;
 // other components (safety checker) are left out of checks and digest. INVALID_ARGUMENT names the
-// first bad file and, for a truncated one, expected and actual size.
-absl::StatusOr<ModelFolder> InspectModelFolder(const std::string& path);
+// first bad file and, for a truncated one, expected and actual size. `tick` is called between
+// pieces of the weights, which are all read.
+absl::StatusOr<ModelFolder> InspectModelFolder(const std::string& path, const Tick& tick = nullptr);
+
+// A folder that was inspected when the job was made, as this machine sees it: FAILED_PRECONDITION
+// when it is not usable here, or when its digest is not `digest`, with both.
+absl::StatusOr<ModelFolder> FindModelFolder(const std::string& path, const std::string& digest,
+                                            const Tick& tick = nullptr);
 
 // Digest of every regular file under `path`, in the same form; hidden files are left out. NOT_FOUND
 // when there is no such folder.
-absl::StatusOr<std::string> FolderDigest(const std::string& path);
+absl::StatusOr<std::string> FolderDigest(const std::string& path, const Tick& tick = nullptr);
 
 // OK when the file's safetensors header is well-formed and the file is exactly as long as it says.
 absl::Status CheckSafetensorsFile(const std::string& path);

@@ -82,8 +82,8 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, const std::
   };
 
   const at::Device torch_device(device);
-  const model::TextToImageModel teacher =
-      model::TextToImageModel::Load(work.spec().teacher().path(), {.device = torch_device});
+  const model::TextToImageModel teacher = model::TextToImageModel::Load(
+      work.spec().teacher().path(), {.device = torch_device, .progress = [&tick] { tick(0); }});
   Evaluator evaluator = Evaluator::Load(spec.evaluator_path());
   evaluator.network = evaluator.network.To(torch_device);
   const recipe::StudentCheckpoint checkpoint =
@@ -177,13 +177,11 @@ absl::StatusOr<EvaluationReport> RunEvaluate(const EvaluateWork& work,
                                              const ReadTriples& read, const std::string& device,
                                              agent::TaskContext* context) {
   context->SetPhase("load");
-  D2G_ASSIGN_OR_RETURN(const common::ModelFolder teacher,
-                       common::InspectModelFolder(work.spec().teacher().path()));
-  if (teacher.digest != work.recipe().teacher_digest()) {
-    return absl::InvalidArgumentError("teacher folder " + teacher.path + " has digest " +
-                                      teacher.digest + ", the dataset was made by " +
-                                      work.recipe().teacher_digest());
-  }
+  D2G_RETURN_IF_ERROR(
+      common::FindModelFolder(work.spec().teacher().path(), work.recipe().teacher_digest(), [&] {
+        context->AddProgress();
+        return !context->cancelled();
+      }).status());
   const std::string folder = work.spec().output_dir() + "/evaluation";
   std::error_code error;
   std::filesystem::create_directories(folder, error);

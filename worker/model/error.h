@@ -1,4 +1,4 @@
-// The one exception of the model library.
+// The exceptions of the model library.
 #pragma once
 
 #include <sstream>
@@ -13,6 +13,13 @@ namespace d2g::model {
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
+};
+
+// A file cannot be written or read: the fault of this machine or its disk, not of what was asked
+// for.
+class IoError : public Error {
+ public:
+  using Error::Error;
 };
 
 // Throws Error with the parts streamed into one message.

@@ -62,7 +62,7 @@ void FileWriter::Commit() {
 }
 
 void FileWriter::FailWith(const char* what, int error) {
-  Fail(path_, ": ", what, ": ", std::strerror(error));
+  throw IoError(path_ + ": " + what + ": " + std::strerror(error));
 }
 
 }  // namespace d2g::model

@@ -53,7 +53,7 @@ std::string ReadFileToString(const std::string& path) {
   if (!file) Fail(path, ": cannot be opened");
   std::ostringstream content;
   content << file.rdbuf();
-  if (file.bad()) Fail(path, ": cannot be read");
+  if (file.bad()) throw IoError(path + ": cannot be read");
   return content.str();
 }
 

@@ -57,7 +57,7 @@ class Mapping {
  public:
   explicit Mapping(const std::string& path) {
     const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) Fail(path, ": cannot be opened: ", std::strerror(errno));
+    if (fd < 0) throw IoError(path + ": cannot be opened: " + std::strerror(errno));
     struct stat info {};
     if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
       ::close(fd);
@@ -68,7 +68,9 @@ class Mapping {
       void* mapped = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
       const int error = errno;
       ::close(fd);
-      if (mapped == MAP_FAILED) Fail(path, ": cannot be mapped: ", std::strerror(error));
+      if (mapped == MAP_FAILED) {
+        throw IoError(path + ": cannot be mapped: " + std::strerror(error));
+      }
       data_ = static_cast<uint8_t*>(mapped);
     } else {
       ::close(fd);
@@ -269,7 +271,8 @@ TensorMap ReadSafetensorsFolder(const std::string& folder, const std::string& st
 }
 
 void WriteSafetensors(const std::string& path, const TensorMap& tensors,
-                      const std::map<std::string, std::string>& metadata) {
+                      const std::map<std::string, std::string>& metadata,
+                      const std::function<void()>& progress) {
   struct Item {
     const std::string* name;
     at::Tensor tensor;
@@ -301,7 +304,10 @@ void WriteSafetensors(const std::string& path, const TensorMap& tensors,
   FileWriter file(path);
   file.Append(length.data(), length.size());
   file.Append(header.data(), header.size());
-  for (const Item& item : items) file.Append(item.tensor.const_data_ptr(), item.tensor.nbytes());
+  for (const Item& item : items) {
+    file.Append(item.tensor.const_data_ptr(), item.tensor.nbytes());
+    if (progress) progress();
+  }
   file.Commit();
 }
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 
@@ -38,7 +39,9 @@ TensorMap ReadSafetensorsFolder(const std::string& folder, const std::string& st
 // Writes the tensors (any device, contiguous or not) to `path`: beside it first, fsynced, then
 // renamed, and the folder fsynced, so that `path` holds the old or the new bytes, never a part.
 // Same tensors and metadata give the same bytes (data ordered by element size, then name).
+// `progress`, called after each tensor, may throw to stop: nothing is left then.
 void WriteSafetensors(const std::string& path, const TensorMap& tensors,
-                      const std::map<std::string, std::string>& metadata = {});
+                      const std::map<std::string, std::string>& metadata = {},
+                      const std::function<void()>& progress = nullptr);
 
 }  // namespace d2g::model

@@ -39,8 +39,12 @@ TextToImageModel TextToImageModel::Load(const std::string& folder, const ModelOp
   }
 
   const auto tensor_options = at::TensorOptions().device(options.device).dtype(options.dtype);
+  const auto progress = [&options] {
+    if (options.progress) options.progress();
+  };
   TextToImageModel model;
   model.options_ = options;
+  model.options_.progress = nullptr;
   DdimConfig scheduler = DdimConfig::FromFile(folder + "/scheduler/scheduler_config.json");
   scheduler.steps_offset = 1;
   scheduler.clip_sample = false;
@@ -50,13 +54,16 @@ TextToImageModel TextToImageModel::Load(const std::string& folder, const ModelOp
       tokenizer_class == "CLIPTokenizerFast" ? TokenizerFlavour::kFast : TokenizerFlavour::kSlow));
   model.text_encoder_ = std::make_unique<ClipTextModel>(
       ClipTextModel::Load(folder + "/text_encoder", tensor_options));
+  progress();
   model.unet_ = std::make_unique<UNet2DConditionModel>(
       UNet2DConditionModel::Load(folder + "/unet", tensor_options));
+  progress();
   model.unet_->PrepareForInference();
   if (options.load_vae) {
     RequireClass(index, "vae", "AutoencoderKL");
     model.vae_ =
         std::make_unique<AutoencoderKL>(AutoencoderKL::Load(folder + "/vae", tensor_options));
+    progress();
     if (model.vae_->config().latent_channels != model.unet_->config().in_channels) {
       Fail(folder, ": the vae's latent_channels ", model.vae_->config().latent_channels,
            " differ from the unet's in_channels ", model.unet_->config().in_channels);

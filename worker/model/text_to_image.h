@@ -32,6 +32,8 @@ struct ModelOptions {
   at::Device device = at::kCPU;
   at::ScalarType dtype = at::kFloat;  // of the three networks; results are fp32
   bool load_vae = true;               // without it DecodeToImages throws
+  // Called after each network of a Load. It may throw to stop: the exception passes through.
+  std::function<void()> progress = nullptr;
 };
 
 // Const methods may be called from several threads at once; each runs without gradients unless it

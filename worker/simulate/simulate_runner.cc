@@ -82,10 +82,14 @@ SimulateRunner::SimulateRunner(SimulateRunnerOptions options,
       teachers_(options_.device, &metrics_.teacher_load_seconds),
       prompts_(client) {}
 
-absl::StatusOr<SimulateRunner::Inputs> SimulateRunner::Load(const SimulateWork& work) {
+absl::StatusOr<SimulateRunner::Inputs> SimulateRunner::Load(const SimulateWork& work,
+                                                            TaskContext* context) {
   Inputs inputs;
-  D2G_ASSIGN_OR_RETURN(inputs.teacher,
-                       teachers_.Get(work.teacher_path(), work.recipe().teacher_digest()));
+  D2G_ASSIGN_OR_RETURN(
+      inputs.teacher, teachers_.Get(work.teacher_path(), work.recipe().teacher_digest(), [context] {
+        context->AddProgress();
+        return !context->cancelled();
+      }));
   D2G_RETURN_IF_ERROR(CheckRecipe(work.recipe(), *inputs.teacher));
   D2G_ASSIGN_OR_RETURN(inputs.prompts,
                        prompts_.Get(work.recipe().prompts_digest(), work.recipe().prompt_count(),
@@ -98,7 +102,7 @@ absl::Status SimulateRunner::Run(const coordinator::v1::Task& task, TaskContext*
   const SimulateWork& work = task.simulate();
   D2G_RETURN_IF_ERROR(CheckWork(work));
   context->SetPhase("load");
-  D2G_ASSIGN_OR_RETURN(const Inputs inputs, Load(work));
+  D2G_ASSIGN_OR_RETURN(const Inputs inputs, Load(work, context));
   context->AddProgress();
 
   absl::Notification stop;

@@ -49,7 +49,8 @@ class SimulateRunner final : public agent::TaskRunner {
     std::shared_ptr<const common::PromptLines> prompts;
   };
 
-  absl::StatusOr<Inputs> Load(const coordinator::v1::SimulateWork& work);
+  absl::StatusOr<Inputs> Load(const coordinator::v1::SimulateWork& work,
+                              agent::TaskContext* context);
   // Solves and appends what is missing; returns once all of it is durable.
   absl::Status FillRange(const coordinator::v1::SimulateWork& work, const Inputs& inputs,
                          agent::TaskContext* context, store::AppendSession* session);

@@ -11,33 +11,39 @@
 namespace d2g::simulate {
 
 absl::StatusOr<std::shared_ptr<const Teacher>> TeacherCache::Get(const std::string& path,
-                                                                 const std::string& digest) {
+                                                                 const std::string& digest,
+                                                                 const common::Tick& tick) {
   absl::MutexLock lock(&mutex_);
   if (teacher_ == nullptr || teacher_->digest != digest) {
     // The old one goes first: two may not fit.
     teacher_ = nullptr;
     const absl::Duration start = common::RealClock::Get()->SteadyNow();
-    D2G_ASSIGN_OR_RETURN(teacher_, Load(path, digest));
+    D2G_ASSIGN_OR_RETURN(teacher_, Load(path, digest, tick));
     load_seconds_->Observe(absl::ToDoubleSeconds(common::RealClock::Get()->SteadyNow() - start));
   }
   return teacher_;
 }
 
 absl::StatusOr<std::shared_ptr<const Teacher>> TeacherCache::Load(const std::string& path,
-                                                                  const std::string& digest) const {
-  D2G_ASSIGN_OR_RETURN(const common::ModelFolder folder, common::InspectModelFolder(path));
-  if (folder.digest != digest) {
-    return absl::InvalidArgumentError(absl::StrCat("teacher folder ", path, " has digest ",
-                                                   folder.digest, ", the dataset wants ", digest));
-  }
-  return CatchTorch([&]() -> std::shared_ptr<const Teacher> {
+                                                                  const std::string& digest,
+                                                                  const common::Tick& tick) const {
+  D2G_RETURN_IF_ERROR(common::FindModelFolder(path, digest, tick).status());
+  bool cancelled = false;
+  const auto progress = [&] {
+    cancelled = tick && !tick();
+    if (cancelled) throw model::Error("stopped");
+  };
+  auto loaded = CatchTorch([&]() -> std::shared_ptr<const Teacher> {
     const c10::InferenceMode no_gradients;
-    auto model = model::TextToImageModel::Load(path, {.device = device_, .load_vae = false});
+    auto model = model::TextToImageModel::Load(
+        path, {.device = device_, .load_vae = false, .progress = progress});
     auto latent_shape = model.latent_shape();
     auto unconditional = model.EncodePrompts({""});
     return std::make_shared<const Teacher>(
         Teacher{digest, std::move(latent_shape), std::move(model), std::move(unconditional)});
   });
+  if (cancelled) return absl::CancelledError(absl::StrCat("stopped while loading ", path));
+  return loaded;
 }
 
 }  // namespace d2g::simulate

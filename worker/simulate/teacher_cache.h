@@ -11,6 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "services/common/digest.h"
 #include "services/common/metrics.h"
 #include "worker/model/text_to_image.h"
 
@@ -33,16 +34,19 @@ class TeacherCache {
   TeacherCache(at::Device device, prometheus::Histogram* load_seconds)
       : device_(device), load_seconds_(load_seconds) {}
 
-  // The teacher at `path`, which must have that digest: INVALID_ARGUMENT names both digests, or the
-  // file that is missing or damaged. A teacher that is loaded already is not looked at on disk
-  // again.
+  // The teacher at `path`, which must have that digest: FAILED_PRECONDITION names both digests, or
+  // the file that is missing or damaged on this machine; INVALID_ARGUMENT what is not supported. A
+  // teacher that is loaded already is not looked at on disk again. `tick` is called while a teacher
+  // is read; CANCELLED when it says false.
   absl::StatusOr<std::shared_ptr<const Teacher>> Get(const std::string& path,
-                                                     const std::string& digest)
+                                                     const std::string& digest,
+                                                     const common::Tick& tick = nullptr)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   absl::StatusOr<std::shared_ptr<const Teacher>> Load(const std::string& path,
-                                                      const std::string& digest) const;
+                                                      const std::string& digest,
+                                                      const common::Tick& tick) const;
 
   const at::Device device_;
   prometheus::Histogram* const load_seconds_;

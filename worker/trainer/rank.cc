@@ -91,12 +91,8 @@ absl::StatusOr<common::PromptLines> FetchPrompts(coordinator::CoordinatorClient*
 }
 
 absl::Status CheckTeacher(const TrainWork& work) {
-  D2G_ASSIGN_OR_RETURN(const common::ModelFolder teacher,
-                       common::InspectModelFolder(work.spec().teacher().path()));
-  if (teacher.digest == work.recipe().teacher_digest()) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat("teacher ", teacher.path, " has the digest ",
-                                                    teacher.digest, ", the dataset was made with ",
-                                                    work.recipe().teacher_digest()));
+  return common::FindModelFolder(work.spec().teacher().path(), work.recipe().teacher_digest())
+      .status();
 }
 
 absl::StatusOr<std::optional<LoadedCheckpoint>> LoadResume(const TrainWork& work) {

@@ -171,6 +171,28 @@ TEST_F(ModelFolderTest, DigestFollowsContentOfComponentsOnly) {
   EXPECT_NE(after.digest, before.digest);
 }
 
+TEST_F(ModelFolderTest, TicksWhileItReadsAndStops) {
+  int ticks = 0;
+  ASSERT_OK_AND_ASSIGN(const ModelFolder folder,
+                       InspectModelFolder(dir_.path(), [&] { return ++ticks > 0; }));
+  EXPECT_EQ(ticks, static_cast<int>(folder.files.size()));
+  const auto never = [] { return false; };
+  EXPECT_THAT(InspectModelFolder(dir_.path(), never), StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_THAT(FolderDigest(dir_.path(), never), StatusIs(absl::StatusCode::kCancelled));
+  EXPECT_THAT(FindModelFolder(dir_.path(), folder.digest, never),
+              StatusIs(absl::StatusCode::kCancelled));
+}
+
+TEST_F(ModelFolderTest, AFolderThatWasInspectedElsewhereMayNotBeUsableHere) {
+  ASSERT_OK_AND_ASSIGN(const ModelFolder folder, InspectModelFolder(dir_.path()));
+  ASSERT_OK_AND_ASSIGN(const ModelFolder found, FindModelFolder(dir_.path(), folder.digest));
+  EXPECT_EQ(found.digest, folder.digest);
+  EXPECT_THAT(FindModelFolder(dir_.path(), "xxh3-128:00"),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("xxh3-128:00")));
+  EXPECT_THAT(FindModelFolder(dir_.File("nowhere"), folder.digest),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("nowhere")));
+}
+
 TEST_F(ModelFolderTest, MissingFilesAreNamed) {
   for (const char* file :
        {"model_index.json", "unet/config.json", "vae/diffusion_pytorch_model.safetensors",

@@ -185,12 +185,12 @@ TEST_F(EvaluateTest, GivesTheSameQualityEachTime) {
 
 TEST_F(EvaluateTest, RefusesAnotherTeacher) {
   work_.mutable_recipe()->set_teacher_digest("xxh3-128:00");
-  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("xxh3-128:00")));
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("xxh3-128:00")));
 }
 
 TEST_F(EvaluateTest, NamesAMissingEvaluator) {
   work_.mutable_spec()->mutable_evaluate()->set_evaluator_path(dir_.File("nowhere"));
-  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("nowhere")));
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kInternal, HasSubstr("nowhere")));
   EXPECT_FALSE(std::filesystem::exists(dir_.File("evaluation/report.json")));
 }
 

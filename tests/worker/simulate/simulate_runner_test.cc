@@ -24,6 +24,8 @@
 #include "worker/model/safetensors.h"
 #include "worker/plan/noise.h"
 #include "worker/plan/prompt_order.h"
+#include "worker/simulate/simulate_metrics.h"
+#include "worker/simulate/teacher_cache.h"
 
 namespace d2g::simulate {
 namespace {
@@ -246,16 +248,39 @@ TEST_F(SimulateRunnerTest, ARevokedTaskEndsThoughTheShardIsAway) {
   EXPECT_FALSE(status.ok());
 }
 
-TEST_F(SimulateRunnerTest, RefusesWhatCannotWorkAnywhere) {
+TEST_F(SimulateRunnerTest, ATeacherTicksWhileItLoads) {
+  common::Metrics metrics("test");
+  SimulateMetrics simulate(&metrics);
+  const std::string path = dir_.File("teacher");
+  const std::string digest = recipe().teacher_digest();
+  int ticks = 0;
+  {
+    TeacherCache teachers(at::kCPU, &simulate.teacher_load_seconds);
+    ASSERT_THAT(teachers.Get(path, digest, [&] { return ++ticks > 0; }), IsOk());
+  }
+  // Each of the folder's files, and two networks.
+  EXPECT_GE(ticks, 10);
+  for (int last = 1; last <= ticks; ++last) {
+    int count = 0;
+    TeacherCache teachers(at::kCPU, &simulate.teacher_load_seconds);
+    EXPECT_THAT(teachers.Get(path, digest, [&] { return ++count < last; }),
+                StatusIs(absl::StatusCode::kCancelled, HasSubstr("teacher")));
+    EXPECT_EQ(count, last);
+  }
+}
+
+TEST_F(SimulateRunnerTest, RefusesWhatCannotWorkHereOrAnywhere) {
   const coordinator::v1::Task good = task_;
   constexpr auto kBadInput = absl::StatusCode::kInvalidArgument;
 
   recipe().set_teacher_digest("xxh3-128:00000000000000000000000000000000");
-  EXPECT_THAT(Run(), StatusIs(kBadInput, AllOf(HasSubstr(dir_.File("teacher")),
-                                               HasSubstr("xxh3-128:00000000"))));
+  // Another machine may have the right teacher.
+  constexpr auto kNotHere = absl::StatusCode::kFailedPrecondition;
+  EXPECT_THAT(Run(), StatusIs(kNotHere, AllOf(HasSubstr(dir_.File("teacher")),
+                                              HasSubstr("xxh3-128:00000000"))));
   task_ = good;
   work().set_teacher_path(dir_.File("nowhere"));
-  EXPECT_THAT(Run(), StatusIs(kBadInput, HasSubstr("nowhere")));
+  EXPECT_THAT(Run(), StatusIs(kNotHere, HasSubstr("nowhere")));
   task_ = good;
   recipe().mutable_solver()->set_kind("euler");
   EXPECT_THAT(Run(), StatusIs(kBadInput, HasSubstr("\"euler\" is not supported")));

@@ -15,6 +15,7 @@
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 #include "tests/testing/wait.h"
+#include "worker/torch_status.h"
 #include "worker/trainer/checkpoint_writer.h"
 
 namespace d2g::trainer {
@@ -130,6 +131,13 @@ TEST(Checkpoint, UnwritableFolderLeavesNothing) {
   ASSERT_THAT(common::WriteFileAtomically(file, "x"), IsOk());
   EXPECT_THAT(WriteCheckpoint(file, State(), Tensors()).status().message(), HasSubstr(file));
   EXPECT_EQ(Entries(dir.path()), (std::set<std::string>{"file"}));
+}
+
+TEST(TorchStatus, AFileThatCannotBeWrittenIsNoBadInput) {
+  EXPECT_THAT(CatchTorch([] { model::WriteSafetensors("/no/such/folder/file", {}); }),
+              StatusIs(absl::StatusCode::kInternal, HasSubstr("/no/such/folder/file")));
+  EXPECT_THAT(CatchTorch([] { model::Fail("steps is ", -1); }),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("steps is -1")));
 }
 
 TEST(Checkpoint, OnlyCheckpointsAreDeleted) {
