@@ -5,19 +5,24 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <random>
 #include <string>
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "services/common/digest.h"
 #include "services/common/file_io.h"
 #include "services/common/model_folder.h"
 #include "services/common/status_macros.h"
 #include "services/common/version.h"
 #include "worker/export/student_folder.h"
+#include "worker/model/error.h"
 #include "worker/torch_status.h"
 
 namespace d2g::exporter {
@@ -29,8 +34,11 @@ using coordinator::v1::ExportWork;
 using nlohmann::json;
 
 constexpr char kLineage[] = "d2g.json";
-// Beside the export while it is made.
-constexpr char kPartSuffix[] = ".part";
+// Beside the export while it is made, followed by a nonce: attempts do not meet.
+constexpr char kPartSuffix[] = ".part-";
+// A part that was begun this long ago belongs to nobody any more.
+constexpr auto kStaleAge = std::chrono::hours(24);
+constexpr size_t kCopyBytes = 1 << 20;
 
 absl::Status FromErrorCode(const std::error_code& error, const std::string& path,
                            const std::string& what) {
@@ -66,11 +74,44 @@ absl::Status SyncFile(const std::string& path) {
   return failed ? common::ErrnoStatus(failed, path, "fsync") : absl::OkStatus();
 }
 
-absl::Status CopyFile(const std::string& from, const std::string& to) {
-  D2G_RETURN_IF_ERROR(MakeFolders(fs::path(to).parent_path()));
+std::string NewPart(const std::string& export_path) {
+  std::random_device random;
+  return absl::StrCat(export_path, kPartSuffix, absl::Hex(random(), absl::kZeroPad8),
+                      absl::Hex(random(), absl::kZeroPad8));
+}
+
+// Removes what attempts that died long ago have left.
+void RemoveStaleParts(const std::string& export_path) {
+  const fs::path path(export_path);
+  const std::string prefix = path.filename().string() + kPartSuffix;
   std::error_code error;
-  fs::copy_file(from, to, fs::copy_options::overwrite_existing, error);
-  if (error) return FromErrorCode(error, to, "copy from " + from);
+  for (const fs::directory_entry& entry : fs::directory_iterator(path.parent_path(), error)) {
+    if (!entry.path().filename().string().starts_with(prefix)) continue;
+    const auto begun = fs::last_write_time(entry.path(), error);
+    if (error || fs::file_time_type::clock::now() - begun < kStaleAge) continue;
+    fs::remove_all(entry.path(), error);
+  }
+}
+
+absl::Status CopyBytes(const std::string& from, const std::string& to, const common::Tick& tick) {
+  std::ifstream in(from, std::ios::binary);
+  std::ofstream out(to, std::ios::binary | std::ios::trunc);
+  std::string buffer(kCopyBytes, '\0');
+  while (in && out) {
+    in.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
+    out.write(buffer.data(), in.gcount());
+    if (!tick()) return absl::CancelledError("stopped while copying " + from);
+  }
+  out.close();
+  if (!in.eof()) return common::ErrnoStatus(errno, from, "read");
+  if (!out) return common::ErrnoStatus(errno, to, "write");
+  return absl::OkStatus();
+}
+
+absl::Status CopyFile(const std::string& from, const std::string& to, const common::Tick& tick) {
+  D2G_RETURN_IF_ERROR(MakeFolders(fs::path(to).parent_path()));
+  D2G_RETURN_IF_ERROR(CopyBytes(from, to, tick));
+  std::error_code error;
   // Exported folders are for all to read, whatever the teacher's mode bits say.
   fs::permissions(to,
                   fs::perms::owner_read | fs::perms::owner_write | fs::perms::group_read |
@@ -121,10 +162,14 @@ absl::StatusOr<std::string> Lineage(const ExportWork& work, const StudentFolder&
 // Puts `part` in the place of `path`.
 absl::Status Replace(const std::string& part, const std::string& path) {
   std::error_code error;
-  if (!fs::exists(path, error)) {
+  bool exists = fs::exists(path, error);
+  if (!exists) {
     fs::rename(part, path, error);
-    if (error) return FromErrorCode(error, path, "rename");
-  } else {
+    // Another attempt was faster.
+    exists = error == std::errc::directory_not_empty || error == std::errc::file_exists;
+    if (error && !exists) return FromErrorCode(error, path, "rename");
+  }
+  if (exists) {
     // One step, so that the path never holds nothing.
     if (renameat2(AT_FDCWD, part.c_str(), AT_FDCWD, path.c_str(), RENAME_EXCHANGE) != 0) {
       return common::ErrnoStatus(errno, path, "exchange with the new export");
@@ -138,15 +183,21 @@ absl::Status Replace(const std::string& part, const std::string& path) {
 }  // namespace
 
 absl::StatusOr<ExportRecord> RunExport(const ExportWork& work, agent::TaskContext* context) {
+  const common::Tick tick = [context] {
+    context->AddProgress();
+    return !context->cancelled();
+  };
+  const auto progress = [&tick] {
+    if (!tick()) throw model::Error("stopped");
+  };
+  const auto unless_cancelled = [context](const absl::Status& status) {
+    const absl::Status cancelled = context->CheckCancelled();
+    return cancelled.ok() ? status : cancelled;
+  };
   context->SetPhase("load");
-  D2G_ASSIGN_OR_RETURN(common::ModelFolder teacher,
-                       common::InspectModelFolder(work.spec().teacher().path()));
-  if (teacher.digest != work.recipe().teacher_digest()) {
-    return absl::InvalidArgumentError("teacher folder " + teacher.path + " has digest " +
-                                      teacher.digest + ", the dataset was made by " +
-                                      work.recipe().teacher_digest());
-  }
-  context->AddProgress();
+  D2G_ASSIGN_OR_RETURN(
+      common::ModelFolder teacher,
+      common::FindModelFolder(work.spec().teacher().path(), work.recipe().teacher_digest(), tick));
   StudentFolder folder{.teacher_path = teacher.path, .teacher_files = teacher.files, .student = {}};
   std::map<std::string, std::string> texts;
   D2G_RETURN_IF_ERROR(CatchTorch([&] {
@@ -162,9 +213,8 @@ absl::StatusOr<ExportRecord> RunExport(const ExportWork& work, agent::TaskContex
   D2G_ASSIGN_OR_RETURN(texts[kLineage],
                        Lineage(work, folder, scheduler.at("prediction_type").get<std::string>()));
 
-  const std::string part = work.export_path() + kPartSuffix;
-  std::error_code error;
-  fs::remove_all(part, error);
+  RemoveStaleParts(work.export_path());
+  const std::string part = NewPart(work.export_path());
   const ScopedFolder cleanup(part);
   D2G_RETURN_IF_ERROR(MakeFolders(part + "/unet"));
   context->SetPhase("write");
@@ -177,7 +227,7 @@ absl::StatusOr<ExportRecord> RunExport(const ExportWork& work, agent::TaskContex
     return context->CheckCancelled();
   };
   for (const std::string& file : copies) {
-    D2G_RETURN_IF_ERROR(CopyFile(teacher.path + "/" + file, part + "/" + file));
+    D2G_RETURN_IF_ERROR(CopyFile(teacher.path + "/" + file, part + "/" + file, tick));
     D2G_RETURN_IF_ERROR(count_file());
   }
   for (const auto& [file, text] : texts) {
@@ -185,16 +235,17 @@ absl::StatusOr<ExportRecord> RunExport(const ExportWork& work, agent::TaskContex
     D2G_RETURN_IF_ERROR(common::WriteFileAtomically(part + "/" + file, text));
     D2G_RETURN_IF_ERROR(count_file());
   }
-  D2G_RETURN_IF_ERROR(CatchTorch([&] { WriteUNet(folder, part + "/unet"); }));
+  D2G_RETURN_IF_ERROR(
+      unless_cancelled(CatchTorch([&] { WriteUNet(folder, part + "/unet", progress); })));
   D2G_RETURN_IF_ERROR(count_file());
 
   context->SetPhase("verify");
-  D2G_RETURN_IF_ERROR(common::InspectModelFolder(part).status());
-  D2G_RETURN_IF_ERROR(CatchTorch([&] { VerifyExport(folder, part); }));
+  D2G_RETURN_IF_ERROR(common::InspectModelFolder(part, tick).status());
+  D2G_RETURN_IF_ERROR(unless_cancelled(CatchTorch([&] { VerifyExport(folder, part, progress); })));
   context->AddProgress();
   D2G_RETURN_IF_ERROR(SyncFolders(part));
   ExportRecord record;
-  D2G_ASSIGN_OR_RETURN(*record.mutable_digest(), common::FolderDigest(part));
+  D2G_ASSIGN_OR_RETURN(*record.mutable_digest(), common::FolderDigest(part, tick));
   record.set_path(work.export_path());
   record.set_checkpoint_step(work.checkpoint_step());
   D2G_RETURN_IF_ERROR(context->CheckCancelled());

@@ -12,11 +12,13 @@ namespace d2g::exporter {
 
 // Makes work.export_path(): the teacher's folder with the student's averaged U-Net (in the
 // teacher's storage dtype), the one-step scheduler and d2g.json (where it came from; no times, so
-// that a repeat gives the same bytes). Written and fsynced beside the path, loaded again and
-// compared with the student, then renamed over it: the path holds no folder or a whole one. An
-// earlier export of another checkpoint is replaced.
+// that a repeat gives the same bytes). Written and fsynced beside the path in a folder of this
+// attempt's own, loaded again and compared with the student, then renamed over it: the path holds
+// no folder or a whole one, however many workers try. An earlier export of another checkpoint is
+// replaced; what attempts that died a day ago have left beside the path is removed.
 //
-// INVALID_ARGUMENT: the teacher's folder is not the dataset's, or the checkpoint does not fit.
+// FAILED_PRECONDITION: the teacher's folder here is not the dataset's. INVALID_ARGUMENT: the
+// checkpoint does not fit.
 // CANCELLED when the context is; nothing is left behind then or on other failures.
 absl::StatusOr<coordinator::v1::ExportRecord> RunExport(const coordinator::v1::ExportWork& work,
                                                         agent::TaskContext* context);

@@ -114,17 +114,21 @@ std::map<std::string, std::string> MakeConfigs(const StudentFolder& folder) {
   return {{kPipeline, Text(pipeline)}, {kScheduler, Text(scheduler)}};
 }
 
-void WriteUNet(const StudentFolder& folder, const std::string& unet_folder) {
+void WriteUNet(const StudentFolder& folder, const std::string& unet_folder,
+               const std::function<void()>& progress) {
   model::WriteSafetensors(unet_folder + "/diffusion_pytorch_model.safetensors", StoredUNet(folder),
-                          {{"format", "pt"}});
+                          {{"format", "pt"}}, progress);
 }
 
-void VerifyExport(const StudentFolder& folder, const std::string& exported) {
+void VerifyExport(const StudentFolder& folder, const std::string& exported,
+                  const std::function<void()>& progress) {
   const at::NoGradGuard no_grad;
-  const model::TextToImageModel pipeline = model::TextToImageModel::Load(exported);
+  const model::TextToImageModel pipeline =
+      model::TextToImageModel::Load(exported, {.progress = progress});
   model::TensorMap weights = StoredUNet(folder);
   for (auto& [name, tensor] : weights) tensor = tensor.to(at::kFloat);
   const model::UNet2DConditionModel student(pipeline.unet().config(), weights);
+  progress();
 
   std::vector<int64_t> shape = pipeline.latent_shape();
   shape.insert(shape.begin(), 1);

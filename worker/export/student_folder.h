@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -30,11 +31,15 @@ std::vector<std::string> FilesToCopy(const StudentFolder& folder);
 std::map<std::string, std::string> MakeConfigs(const StudentFolder& folder);
 
 // Writes the averaged U-Net to `unet_folder` in the dtypes that the teacher's weights are stored
-// in. Throws model::Error naming a tensor that is not finite in that dtype.
-void WriteUNet(const StudentFolder& folder, const std::string& unet_folder);
+// in. Throws model::Error naming a tensor that is not finite in that dtype. `progress` is called
+// after each tensor and may throw to stop.
+void WriteUNet(const StudentFolder& folder, const std::string& unet_folder,
+               const std::function<void()>& progress);
 
 // Loads `exported` as a pipeline and compares its one step with the student's, from one noise and
-// prompt. Throws model::Error when they differ by more than the storage dtype explains.
-void VerifyExport(const StudentFolder& folder, const std::string& exported);
+// prompt. Throws model::Error when they differ by more than the storage dtype explains. `progress`
+// is called after each network and may throw to stop.
+void VerifyExport(const StudentFolder& folder, const std::string& exported,
+                  const std::function<void()>& progress);
 
 }  // namespace d2g::exporter

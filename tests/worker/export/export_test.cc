@@ -4,10 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <thread>
+#include <vector>
 
 #include "services/common/digest.h"
 #include "services/common/file_io.h"
@@ -28,7 +31,9 @@ using d2g::testing::StatusIs;
 using d2g::testing::TempDir;
 using nlohmann::json;
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 namespace fs = std::filesystem;
 
@@ -76,7 +81,15 @@ class ExportTest : public ::testing::Test {
 
   void ExpectNothingLeft() {
     EXPECT_FALSE(fs::exists(dir_.File("export")));
-    EXPECT_FALSE(fs::exists(dir_.File("export.part")));
+    EXPECT_THAT(Parts(), IsEmpty());
+  }
+  std::vector<std::string> Parts() {
+    std::vector<std::string> parts;
+    for (const auto& entry : fs::directory_iterator(dir_.path())) {
+      const std::string name = entry.path().filename().string();
+      if (name.starts_with("export.part")) parts.push_back(name);
+    }
+    return parts;
   }
 
   TempDir dir_;
@@ -88,7 +101,7 @@ TEST_F(ExportTest, WritesThePipelineAndWhereItCameFrom) {
   ASSERT_OK_AND_ASSIGN(const ExportRecord record, RunExport(work_, &context_));
   EXPECT_EQ(record.path(), dir_.File("export"));
   EXPECT_EQ(record.checkpoint_step(), 7);
-  EXPECT_FALSE(fs::exists(dir_.File("export.part")));
+  EXPECT_THAT(Parts(), IsEmpty());
   ASSERT_OK_AND_ASSIGN(const std::string digest, common::FolderDigest(record.path()));
   EXPECT_EQ(record.digest(), digest);
   EXPECT_THAT(common::InspectModelFolder(record.path()), IsOk());
@@ -137,7 +150,34 @@ TEST_F(ExportTest, ReplacesTheExportOfAnotherCheckpoint) {
   ASSERT_OK_AND_ASSIGN(const ExportRecord second, RunExport(work_, &context_));
   EXPECT_NE(first.digest(), second.digest());
   EXPECT_EQ(ReadJson(dir_.File("export/d2g.json"))["checkpoint"]["step"], 8);
-  EXPECT_FALSE(fs::exists(dir_.File("export.part")));
+  EXPECT_THAT(Parts(), IsEmpty());
+}
+
+TEST_F(ExportTest, LeavesTheTreesOfOtherAttemptsAlone) {
+  fs::create_directories(dir_.File("export.part-another/unet"));
+  fs::create_directories(dir_.File("export.part-dead/unet"));
+  fs::last_write_time(dir_.File("export.part-dead"),
+                      fs::file_time_type::clock::now() - std::chrono::hours(25));
+  ASSERT_THAT(RunExport(work_, &context_), IsOk());
+  EXPECT_THAT(Parts(), ElementsAre("export.part-another"));
+}
+
+TEST_F(ExportTest, AttemptsAtTheSameTimeAllSucceed) {
+  std::vector<absl::StatusOr<ExportRecord>> records(3, absl::UnknownError(""));
+  std::vector<std::thread> attempts;
+  for (auto& record : records) {
+    attempts.emplace_back([this, &record] {
+      agent::TaskContext context;
+      record = RunExport(work_, &context);
+    });
+  }
+  for (std::thread& attempt : attempts) attempt.join();
+  ASSERT_OK_AND_ASSIGN(const std::string digest, common::FolderDigest(dir_.File("export")));
+  for (const auto& record : records) {
+    ASSERT_THAT(record, IsOk());
+    EXPECT_EQ(record->digest(), digest);
+  }
+  EXPECT_THAT(Parts(), IsEmpty());
 }
 
 TEST_F(ExportTest, CutsTheScheduleAtAnEarlierT0) {
@@ -151,7 +191,7 @@ TEST_F(ExportTest, CutsTheScheduleAtAnEarlierT0) {
 TEST_F(ExportTest, RefusesAnotherTeacher) {
   work_.mutable_recipe()->set_teacher_digest("xxh3-128:00");
   EXPECT_THAT(RunExport(work_, &context_),
-              StatusIs(absl::StatusCode::kInvalidArgument,
+              StatusIs(absl::StatusCode::kFailedPrecondition,
                        AllOf(HasSubstr(Teacher()), HasSubstr("xxh3-128:00"))));
   ExpectNothingLeft();
 }
