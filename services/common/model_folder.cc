@@ -146,6 +146,7 @@ class Inspector {
     D2G_RETURN_IF_ERROR(File(folder + "/merges.txt"));
     OptionalFile(folder + "/tokenizer_config.json");
     OptionalFile(folder + "/special_tokens_map.json");
+    OptionalFile(folder + "/added_tokens.json");
     return absl::OkStatus();
   }
 

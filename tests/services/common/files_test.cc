@@ -169,6 +169,10 @@ TEST_F(ModelFolderTest, DigestFollowsContentOfComponentsOnly) {
   Write("unet/diffusion_pytorch_model.safetensors", changed);
   ASSERT_OK_AND_ASSIGN(const ModelFolder after, InspectModelFolder(dir_.path()));
   EXPECT_NE(after.digest, before.digest);
+  Write("tokenizer/added_tokens.json", R"({"<new>": 7})");
+  ASSERT_OK_AND_ASSIGN(const ModelFolder with_token, InspectModelFolder(dir_.path()));
+  EXPECT_NE(with_token.digest, after.digest);
+  EXPECT_THAT(with_token.files, ::testing::Contains("tokenizer/added_tokens.json"));
 }
 
 TEST_F(ModelFolderTest, TicksWhileItReadsAndStops) {
