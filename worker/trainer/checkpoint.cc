@@ -31,6 +31,7 @@ constexpr char kFolderPrefix[] = "step-";
 
 std::string StateToJson(const CheckpointState& state) {
   const json out = {{"version", kVersion},
+                    {"job", state.job},
                     {"step", state.step},
                     {"generation", state.generation},
                     {"world_size", state.world_size},
@@ -56,6 +57,7 @@ absl::StatusOr<CheckpointState> StateFromJson(const std::string& path, const std
           path, ": version is ", in.at("version").dump(), ", this build reads ", kVersion));
     }
     CheckpointState state;
+    state.job = in.value("job", "");
     in.at("step").get_to(state.step);
     in.at("generation").get_to(state.generation);
     in.at("world_size").get_to(state.world_size);
@@ -138,6 +140,21 @@ absl::StatusOr<WrittenCheckpoint> WriteFolder(const std::string& folder,
   return WrittenCheckpoint{folder, common::Xxh3Hex128(text)};
 }
 
+// Folders that generations before `generation` wrote.
+std::vector<fs::path> FoldersBefore(const std::string& checkpoints_dir, int64_t generation) {
+  std::vector<fs::path> folders;
+  std::error_code error;
+  for (const fs::directory_entry& entry : fs::directory_iterator(checkpoints_dir, error)) {
+    const std::vector<std::string> parts = absl::StrSplit(entry.path().filename().string(), '-');
+    int64_t writer = 0;
+    if (parts.size() == 4 && parts[0] == "step" && absl::StartsWith(parts[2], "g") &&
+        absl::SimpleAtoi(parts[2].substr(1), &writer) && writer < generation) {
+      folders.push_back(entry.path());
+    }
+  }
+  return folders;
+}
+
 absl::Status CheckFile(const std::string& path, const ManifestEntry& expected) {
   D2G_ASSIGN_OR_RETURN(const ManifestEntry actual, Describe(path));
   if (actual.size != expected.size) {
@@ -211,19 +228,28 @@ absl::Status DeleteCheckpoint(const std::string& checkpoints_dir, const std::str
 }
 
 void RemoveUnfinishedCheckpoints(const std::string& checkpoints_dir, int64_t generation) {
-  std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(checkpoints_dir, error)) {
-    const std::string name = entry.path().filename().string();
-    const std::vector<std::string> parts = absl::StrSplit(name, '-');
-    int64_t writer = 0;
-    if (parts.size() != 4 || parts[0] != "step" || !absl::StartsWith(parts[2], "g") ||
-        !absl::SimpleAtoi(parts[2].substr(1), &writer) || writer >= generation ||
-        fs::exists(entry.path() / kManifestFile)) {
-      continue;
-    }
+  for (const fs::path& folder : FoldersBefore(checkpoints_dir, generation)) {
+    if (fs::exists(folder / kManifestFile)) continue;
     std::error_code ignored;
-    fs::remove_all(entry.path(), ignored);
-    common::LogInfo("removed an unfinished checkpoint", {{"path", entry.path().string()}});
+    fs::remove_all(folder, ignored);
+    common::LogInfo("removed an unfinished checkpoint", {{"path", folder.string()}});
+  }
+}
+
+void RemoveLostCheckpoints(const std::string& checkpoints_dir, const std::string& job,
+                           int64_t generation, const std::set<std::string>& listed) {
+  std::set<fs::path> kept;
+  for (const std::string& path : listed) kept.insert(fs::path(path).lexically_normal());
+  for (const fs::path& folder : FoldersBefore(checkpoints_dir, generation)) {
+    if (kept.count(folder.lexically_normal()) > 0) continue;
+    const std::string file = (folder / kStateFile).string();
+    const absl::StatusOr<std::string> text = common::ReadFile(file);
+    if (!text.ok()) continue;
+    const absl::StatusOr<CheckpointState> state = StateFromJson(file, *text);
+    if (!state.ok() || state->job != job) continue;
+    std::error_code ignored;
+    fs::remove_all(folder, ignored);
+    common::LogInfo("removed a checkpoint that was never committed", {{"path", folder.string()}});
   }
 }
 

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 
 #include "absl/status/status.h"
@@ -22,6 +23,8 @@ namespace d2g::trainer {
 
 // What is not a tensor. Random numbers have no state: all are keyed by seed and position.
 struct CheckpointState {
+  // "jobs/{id}"; empty in folders written before it was kept.
+  std::string job;
   // Optimiser steps done.
   int64_t step = 0;
   int64_t generation = 0;
@@ -77,5 +80,11 @@ absl::Status DeleteCheckpoint(const std::string& checkpoints_dir, const std::str
 // Removes folders of generations before `generation` that have no manifest: left by writers that
 // died, and of no use to anyone.
 void RemoveUnfinishedCheckpoints(const std::string& checkpoints_dir, int64_t generation);
+
+// Removes complete folders of `job` by generations before `generation` that are not among `listed`,
+// the paths that the coordinator lists: written by ranks whose commit did not come through. Folders
+// of other jobs, and those that do not name theirs, stay.
+void RemoveLostCheckpoints(const std::string& checkpoints_dir, const std::string& job,
+                           int64_t generation, const std::set<std::string>& listed);
 
 }  // namespace d2g::trainer

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -132,6 +133,7 @@ CheckpointState StartState(const GangAssignment& assignment,
                            const std::optional<LoadedCheckpoint>& resume) {
   const TrainWork& work = assignment.work();
   CheckpointState state = resume ? resume->state : CheckpointState();
+  state.job = assignment.job();
   state.generation = assignment.generation();
   state.world_size = assignment.world_size();
   state.t0 = student.t0();
@@ -143,6 +145,26 @@ CheckpointState StartState(const GangAssignment& assignment,
   state.spec_json.clear();
   (void)google::protobuf::util::MessageToJsonString(work.spec(), &state.spec_json);
   return state;
+}
+
+// What earlier generations wrote and the coordinator does not know. It is asked once: what stays is
+// for the next generation.
+void RemoveOldCheckpoints(coordinator::CoordinatorClient* coordinator,
+                          const GangAssignment& assignment, const std::string& checkpoints_dir) {
+  RemoveUnfinishedCheckpoints(checkpoints_dir, assignment.generation());
+  std::set<std::string> listed = {assignment.work().resume().path()};
+  coordinator::v1::ListCheckpointsRequest request;
+  request.set_parent(assignment.job());
+  do {
+    const auto page = coordinator->ListCheckpoints(request, absl::Now() + kCommitTimeout);
+    if (!page.ok()) {
+      common::LogWarn("cannot list the checkpoints: old ones stay", {{"error", page.status()}});
+      return;
+    }
+    for (const auto& checkpoint : page->checkpoints()) listed.insert(checkpoint.path());
+    request.set_page_token(page->next_page_token());
+  } while (!request.page_token().empty());
+  RemoveLostCheckpoints(checkpoints_dir, assignment.job(), assignment.generation(), listed);
 }
 
 class Rank {
@@ -240,7 +262,7 @@ absl::StatusOr<TrainingEnd> Rank::Train(const std::vector<std::string>& prompts,
                        AuditLog::Open(output_dir, assignment_.generation(), rank_));
   std::optional<CheckpointWriter> checkpoints;
   if (rank_ == 0) {
-    RemoveUnfinishedCheckpoints(checkpoints_dir, assignment_.generation());
+    RemoveOldCheckpoints(coordinator, assignment_, checkpoints_dir);
     checkpoints.emplace(assignment_.job(), checkpoints_dir, [coordinator](const auto& request) {
       return coordinator->CommitCheckpoint(request, absl::Now() + kCommitTimeout);
     });

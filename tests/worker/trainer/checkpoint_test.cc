@@ -166,6 +166,23 @@ TEST(Checkpoint, UnfinishedFoldersOfOldGenerationsGo) {
                                                         "step-41-g3-bbbbbbbb", "notes", "step-x"}));
 }
 
+TEST(Checkpoint, FoldersThatNobodyCommittedGo) {
+  const TempDir dir;
+  const auto write = [&](const std::string& job, int64_t generation) {
+    CheckpointState state = State(40, generation);
+    state.job = job;
+    return WriteCheckpoint(dir.path(), state, Tensors())->path;
+  };
+  const std::string lost = write("jobs/j", 2), listed = write("jobs/j", 2);
+  const std::string current = write("jobs/j", 3), of_another = write("jobs/k", 2);
+  const std::string nameless = write("", 2);
+  RemoveLostCheckpoints(dir.path(), "jobs/j", /*generation=*/3, {listed});
+  EXPECT_FALSE(fs::exists(lost));
+  for (const std::string& path : {listed, current, of_another, nameless}) {
+    EXPECT_TRUE(fs::exists(path)) << path;
+  }
+}
+
 using coordinator::v1::CommitCheckpointRequest;
 using coordinator::v1::CommitCheckpointResponse;
 

@@ -102,6 +102,17 @@ class FakeRankCoordinator final : public coordinator::v1::DatasetService::Servic
     writer->Write(chunk);
     return grpc::Status::OK;
   }
+  // The two that the coordinator keeps.
+  grpc::Status ListCheckpoints(grpc::ServerContext*, const coordinator::v1::ListCheckpointsRequest*,
+                               coordinator::v1::ListCheckpointsResponse* response) override {
+    if (down_) return Down();
+    absl::MutexLock lock(&mutex_);
+    for (size_t i = checkpoints_.size() < 2 ? 0 : checkpoints_.size() - 2; i < checkpoints_.size();
+         ++i) {
+      *response->add_checkpoints() = checkpoints_[i];
+    }
+    return grpc::Status::OK;
+  }
   grpc::Status CommitCheckpoint(grpc::ServerContext*,
                                 const coordinator::v1::CommitCheckpointRequest* request,
                                 coordinator::v1::CommitCheckpointResponse* response) override {

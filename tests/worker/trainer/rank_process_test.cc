@@ -336,9 +336,14 @@ TEST_F(RankProcessTest, KilledGangResumesToTheSameBits) {
   }
   const int64_t resumed_at = cluster_->coordinator.checkpoints().back().step();
   ASSERT_LT(resumed_at, 14);
+  // Complete, but the coordinator never heard of it.
+  const std::string lost = dir_.File("killed/checkpoints/step-13-g1-aaaaaaaa");
+  fs::copy(cluster_->coordinator.checkpoints().back().path(), lost, fs::copy_options::recursive);
   ExpectExit(StartGang(2, 2), 0);
   EXPECT_EQ(FinalDigests(), expected);
   EXPECT_EQ(Audit(2, 0).begin()->first, resumed_at + 1);
+  EXPECT_FALSE(fs::exists(lost));
+  EXPECT_TRUE(fs::exists(cluster_->coordinator.checkpoints().back().path()));
 }
 
 TEST_F(RankProcessTest, StopLeavesAfterACheckpointAndResumesToTheSameBits) {
