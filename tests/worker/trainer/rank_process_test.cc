@@ -25,7 +25,7 @@
 #include "tests/testing/tiny_teacher.h"
 #include "tests/testing/wait.h"
 #include "tests/worker/trainer/fake_cluster.h"
-#include "worker/agent/child_process.h"
+#include "tests/worker/trainer/rank_process.h"
 #include "worker/agent/rank_channel.h"
 #include "worker/agent/rank_group.h"
 #include "worker/model/safetensors.h"
@@ -47,84 +47,12 @@ using ::testing::Key;
 
 constexpr int64_t kSealed = 512;
 constexpr int64_t kBatch = 8;
-constexpr absl::Duration kLong = absl::Seconds(100);
 
 std::string Prompts() {
   std::string text;
   for (int i = 0; i < 12; ++i) text += absl::StrCat("shape ", i % 10, "\n");
   return text;
 }
-
-std::string RankBinary() { return absl::StrCat(getenv("D2G_BIN_DIR"), "/d2g-rank"); }
-
-// A rank and what it reported.
-class RankProcess {
- public:
-  RankProcess(const std::string& dir, const agent::RankLaunch& launch, int rank) {
-    const std::string file =
-        absl::StrCat(dir, "/launch-", launch.assignment.generation(), "-", rank);
-    EXPECT_TRUE(common::WriteFileAtomically(file, *agent::FormatRankLaunch(launch)).ok());
-    agent::ChildOptions options;
-    options.argv = {RankBinary(),
-                    "--assignment",
-                    file,
-                    "--rank",
-                    absl::StrCat(rank),
-                    "--status-fd",
-                    absl::StrCat(agent::kStatusFd)};
-    options.status_pipe = true;
-    options.on_status_line = [this](std::string_view line) { Take(line); };
-    child_ = *agent::ChildProcess::Start(std::move(options));
-  }
-
-  void Signal(int signal) { child_->Signal(signal); }
-  // Exit code, or -signal.
-  int Wait() {
-    if (!child_->WaitForExit(kLong)) return 1000;
-    const agent::ExitStatus status = *child_->exit_status();
-    return status.signalled ? -status.value : status.value;
-  }
-  std::string Output() const {
-    std::string text;
-    for (const std::string& line : child_->LastOutputLines()) text += line + "\n";
-    return text;
-  }
-  std::string rendezvous() const {
-    absl::MutexLock lock(&mutex_);
-    return rendezvous_;
-  }
-  int64_t step() const {
-    absl::MutexLock lock(&mutex_);
-    return step_;
-  }
-  std::set<std::string> phases() const {
-    absl::MutexLock lock(&mutex_);
-    return phases_;
-  }
-  // By step: the latest figures reported at it.
-  std::map<int64_t, std::map<std::string, double>> metrics() const {
-    absl::MutexLock lock(&mutex_);
-    return metrics_;
-  }
-
- private:
-  void Take(std::string_view line) {
-    const auto report = agent::ParseRankReport(line);
-    ASSERT_TRUE(report.ok()) << line;
-    absl::MutexLock lock(&mutex_);
-    if (report->rendezvous) rendezvous_ = *report->rendezvous;
-    if (report->phase) phases_.insert(*report->phase);
-    if (report->step) step_ = *report->step;
-    if (!report->metrics.empty()) metrics_[step_] = report->metrics;
-  }
-
-  mutable absl::Mutex mutex_;
-  std::string rendezvous_ ABSL_GUARDED_BY(mutex_);
-  int64_t step_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::set<std::string> phases_ ABSL_GUARDED_BY(mutex_);
-  std::map<int64_t, std::map<std::string, double>> metrics_ ABSL_GUARDED_BY(mutex_);
-  std::unique_ptr<agent::ChildProcess> child_;
-};
 
 class RankProcessTest : public ::testing::Test {
  protected:
