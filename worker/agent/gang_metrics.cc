@@ -10,8 +10,8 @@
 namespace d2g::agent {
 namespace {
 
-constexpr std::array kPhases = {kPhaseStart, kPhaseLoad,       kPhaseDataWait,
-                                kPhaseStep,  kPhaseCheckpoint, kPhaseDone};
+constexpr std::array kPhases = {kPhaseStart,      kPhaseLoad,       kPhaseDataWait, kPhaseStep,
+                                kPhaseCheckpoint, kPhaseCommitWait, kPhaseDone};
 
 constexpr char kFigureHelp[] = "A rank's latest figure of that name";
 constexpr char kPhaseHelp[] = "1 for the phase that the rank is in, else 0";
