@@ -4,6 +4,7 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/str_cat.h"
+#include "services/common/address.h"
 #include "services/common/version.h"
 
 namespace d2g::common {
@@ -48,8 +49,8 @@ void AddServerFlags(CLI::App* app, ServerFlags* flags, bool serves_grpc) {
   if (serves_grpc) {
     app->add_option("--listen", flags->listen, "host:port for gRPC; port 0 takes a free one")
         ->capture_default_str();
-    app->add_option("--advertise-address", flags->advertise_address,
-                    "host:port that others connect to (default: the address bound)");
+    AddPeerFlag(app, "--advertise-address", &flags->advertise_address,
+                "host:port that others connect to (default: the address bound)");
   }
   app->add_option("--admin-address", flags->admin_address,
                   "host:port for /metrics, /healthz and /readyz")
@@ -59,6 +60,26 @@ void AddServerFlags(CLI::App* app, ServerFlags* flags, bool serves_grpc) {
   app->add_flag("--insecure", flags->insecure,
                 "listen beyond loopback without TLS (only on a network that you trust)");
   AddLogFlags(app, &flags->log);
+}
+
+CLI::Option* AddPeerFlag(CLI::App* app, const std::string& name, std::string* value,
+                         const std::string& help) {
+  return app
+      ->add_option_function<std::string>(
+          name,
+          [name, value](const std::string& text) {
+            const absl::StatusOr<HostPort> address = ParseAddress(text);
+            if (!address.ok()) {
+              throw CLI::ValidationError(name, std::string(address.status().message()));
+            }
+            if (address->port == 0) {
+              throw CLI::ValidationError(
+                  name, absl::StrCat("'", text, "' has port 0, which nobody can connect to"));
+            }
+            *value = text;
+          },
+          help)
+      ->type_name("HOST:PORT");
 }
 
 void AddDurationFlag(CLI::App* app, const std::string& name, absl::Duration* value,

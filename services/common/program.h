@@ -10,7 +10,8 @@
 
 namespace CLI {
 class App;
-}
+class Option;
+}  // namespace CLI
 
 namespace d2g::common {
 
@@ -52,6 +53,10 @@ void AddLogFlags(CLI::App* app, LogOptions* options);
 // --listen, --advertise-address (both only when `serves_grpc`), --admin-address, --port-file,
 // --insecure and the log flags.
 void AddServerFlags(CLI::App* app, ServerFlags* flags, bool serves_grpc = true);
+
+// The "host:port" of a peer; a bad command line names the flag, the value and what is wrong.
+CLI::Option* AddPeerFlag(CLI::App* app, const std::string& name, std::string* value,
+                         const std::string& help);
 
 // A duration in Go style ("90s", "1m30s"), positive.
 void AddDurationFlag(CLI::App* app, const std::string& name, absl::Duration* value,

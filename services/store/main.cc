@@ -19,8 +19,8 @@ void AddFlags(CLI::App* app, d2g::store::StoreAppOptions* options) {
   app->add_option("--shard", options->store.shard, "number of this shard, from 0")
       ->required()
       ->check(CLI::Range(0, 65535));
-  app->add_option("--coordinator", options->coordinator,
-                  "host:port of the coordinator to report to (default: none)");
+  d2g::common::AddPeerFlag(app, "--coordinator", &options->coordinator,
+                           "the coordinator to report to (default: none)");
   app->add_option("--min-free-bytes", options->store.min_free_bytes,
                   "refuse appends below this much free space")
       ->check(CLI::NonNegativeNumber)

@@ -128,7 +128,7 @@ int Main(int argc, char** argv) {
   Flags flags;
   CLI::App app("Runs a node's part of the training gang", kProgram);
   common::AddServerFlags(&app, &flags.server, /*serves_grpc=*/false);
-  app.add_option("--coordinator", flags.coordinator, "host:port of the coordinator")->required();
+  common::AddPeerFlag(&app, "--coordinator", &flags.coordinator, "the coordinator")->required();
   app.add_option("--node", flags.node, "name of this node, as failures are counted")
       ->capture_default_str();
   app.add_option("--slots", flags.slots, "ranks that run here at most: one per GPU or CPU share")

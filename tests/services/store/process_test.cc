@@ -331,6 +331,18 @@ TEST(StoreProcessTest, BadFlags) {
   EXPECT_FALSE(std::filesystem::exists(dir.File("data")));
 }
 
+TEST(StoreProcessTest, AddressThatNobodyCanConnectTo) {
+  TempDir dir;
+  for (const char* flag : {"--advertise-address", "--coordinator"}) {
+    for (const char* address : {"store-0", "store-0:", "store-0:99999", "store-0:0", ":7000"}) {
+      const ExitResult result = StartOn(dir.File("data"), {"--shard", "0", flag, address});
+      EXPECT_EQ(result.code, 2) << flag << " " << address;
+      EXPECT_THAT(result.output, AllOf(HasSubstr(flag), HasSubstr(address)));
+      EXPECT_FALSE(std::filesystem::exists(dir.File("data")));
+    }
+  }
+}
+
 TEST(StoreProcessTest, ReadOnlyDisk) {
   Tmpfs volume("48m");
   if (!volume.mounted()) GTEST_SKIP() << "mounting needs root";
