@@ -59,11 +59,12 @@ void AddRow(const std::string& model, const HeldOut& held_out,
   }
 }
 
-double Value(const std::vector<NamedInterval>& measures, const std::string& name) {
+// Nothing where the measure was left out.
+std::optional<double> Value(const std::vector<NamedInterval>& measures, const std::string& name) {
   for (const NamedInterval& measured : measures) {
     if (measured.name == name) return measured.interval.value;
   }
-  return 0;
+  return std::nullopt;
 }
 
 // The numeric part; throws what LibTorch and the model library throw, and Stopped.
@@ -100,6 +101,8 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, const std::
   if (!solver.timestep_spacing().empty()) full.spacing = solver.timestep_spacing();
   model::SolverOptions single = full;
   single.steps = 1;
+  // With leading spacing the one step would run at t = 1, on pure noise: nobody's baseline.
+  single.spacing = "trailing";
 
   context->SetPhase("pictures");
   const ModelPictures solutions = TeacherSolutions(teacher, held_out, tick);
@@ -137,8 +140,10 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, const std::
   AddRow("student_1", held_out, student_quality,
          TimeStudent(teacher, student, conversion, held_out, text, repeats, tick), &report);
   for (const char* name : kQualityMeasures) {
-    (*report.mutable_gap_closed())[name] = recipe::GapClosed(
-        Value(teacher_quality, name), Value(solution_quality, name), Value(student_quality, name));
+    const auto from = Value(teacher_quality, name), to = Value(solution_quality, name),
+               reached = Value(student_quality, name);
+    if (!from || !to || !reached) continue;
+    (*report.mutable_gap_closed())[name] = recipe::GapClosed(*from, *to, *reached);
   }
   report.set_grid_path(folder + "/grid.png");
   model::WritePng(report.grid_path(),

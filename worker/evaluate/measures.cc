@@ -106,10 +106,16 @@ std::vector<NamedInterval> MeasureQuality(const Evaluator& evaluator, const Held
                                           const std::vector<int64_t>& label_of,
                                           const ModelPictures& made, uint64_t seed) {
   const recipe::JudgedPictures judged = recipe::Judge(evaluator.network, made.pictures);
-  return {{"frechet_distance", recipe::FrechetInterval(judged.features, evaluator.reference, seed)},
-          {"class_agreement", recipe::ClassAgreement(judged.labels, label_of)},
-          {"paired_distance", recipe::PairedDistance(made.latents, held_out.x, seed)},
-          {"diversity", recipe::Diversity(judged.features, held_out.prompt_of, seed)}};
+  std::vector<NamedInterval> measures = {
+      {"frechet_distance", recipe::FrechetInterval(judged.features, evaluator.reference, seed)}};
+  if (std::any_of(label_of.begin(), label_of.end(), [](int64_t label) { return label >= 0; })) {
+    measures.push_back({"class_agreement", recipe::ClassAgreement(judged.labels, label_of)});
+  }
+  measures.push_back({"paired_distance", recipe::PairedDistance(made.latents, held_out.x, seed)});
+  if (recipe::PromptsWithSeveral(held_out.prompt_of) >= recipe::kMinDiversityPrompts) {
+    measures.push_back({"diversity", recipe::Diversity(judged.features, held_out.prompt_of, seed)});
+  }
+  return measures;
 }
 
 std::vector<NamedInterval> TimeTeacher(const model::TextToImageModel& teacher,

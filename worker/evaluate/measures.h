@@ -33,7 +33,9 @@ struct Evaluator {
   recipe::FeatureMoments reference;
 };
 
-// "frechet_distance", "class_agreement", "paired_distance", "diversity", in that order.
+// "frechet_distance", "class_agreement", "paired_distance", "diversity", in that order. Class
+// agreement is left out where no prompt names a class, diversity where too few prompts have several
+// pictures: a long list of prompts has no two alike.
 std::vector<NamedInterval> MeasureQuality(const Evaluator& evaluator, const HeldOut& held_out,
                                           const std::vector<int64_t>& label_of,
                                           const ModelPictures& made, uint64_t seed);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <iterator>
 #include <map>
 
 #include "worker/model/error.h"
@@ -90,6 +91,13 @@ Interval PairedDistance(const at::Tensor& a, const at::Tensor& b, uint64_t seed)
                       seed);
 }
 
+int64_t PromptsWithSeveral(const std::vector<int64_t>& prompt_of) {
+  std::map<int64_t, int64_t> pictures_of;
+  for (const int64_t prompt : prompt_of) ++pictures_of[prompt];
+  return std::count_if(pictures_of.begin(), pictures_of.end(),
+                       [](const auto& entry) { return entry.second > 1; });
+}
+
 Interval Diversity(const at::Tensor& features, const std::vector<int64_t>& prompt_of,
                    uint64_t seed) {
   if (features.size(0) != static_cast<int64_t>(prompt_of.size())) {
@@ -106,8 +114,9 @@ Interval Diversity(const at::Tensor& features, const std::vector<int64_t>& promp
       spread.push_back(at::pdist(wide.index_select(0, Rows(pictures))).mean().item<double>());
     }
   }
-  if (spread.size() < 2) {
-    model::Fail("diversity needs 2 prompts with 2 pictures each, got ", spread.size());
+  if (std::ssize(spread) < kMinDiversityPrompts) {
+    model::Fail("diversity needs ", kMinDiversityPrompts, " prompts with 2 pictures each, got ",
+                spread.size());
   }
   return MeanInterval(spread, seed);
 }

@@ -39,9 +39,14 @@ Interval ClassAgreement(const at::Tensor& labels, const std::vector<int64_t>& as
 // a, b [N,C,H,W].
 Interval PairedDistance(const at::Tensor& a, const at::Tensor& b, uint64_t seed);
 
+// Prompts with several pictures that a diversity needs.
+inline constexpr int64_t kMinDiversityPrompts = 2;
+// How many there are.
+int64_t PromptsWithSeveral(const std::vector<int64_t>& prompt_of);
+
 // Mean over prompts of the mean distance between the features of pictures of the same prompt, with
 // a bootstrap interval over the prompts. Prompts with one picture are left out; throws model::Error
-// when fewer than 2 prompts have more.
+// when fewer than kMinDiversityPrompts have more.
 Interval Diversity(const at::Tensor& features, const std::vector<int64_t>& prompt_of,
                    uint64_t seed);
 

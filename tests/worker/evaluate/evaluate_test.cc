@@ -9,6 +9,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/str_cat.h"
 #include "services/common/file_io.h"
 #include "services/common/model_folder.h"
 #include "services/common/prompts.h"
@@ -28,6 +29,7 @@ using d2g::testing::IsOk;
 using d2g::testing::SourcePath;
 using d2g::testing::StatusIs;
 using d2g::testing::TempDir;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 // 24 held-out triples of the demo teacher (four steps, so that they are quick to make) and a
@@ -181,6 +183,31 @@ TEST_F(EvaluateTest, GivesTheSameQualityEachTime) {
   for (const char* name : {"frechet_distance", "class_agreement", "paired_distance", "diversity"}) {
     EXPECT_EQ(Find(a.rows(2), name).SerializeAsString(), Find(b.rows(2), name).SerializeAsString());
   }
+}
+
+TEST_F(EvaluateTest, LeavesOutWhatThePromptsCannotShow) {
+  // As many prompts as triples, none of which names a class.
+  prompts_.clear();
+  for (int64_t i = 0; i < kPictures * kEvery; ++i) prompts_.push_back(absl::StrCat("thing ", i));
+  work_.mutable_recipe()->set_prompt_count(static_cast<int64_t>(prompts_.size()));
+  triples_ = std::make_unique<SimulatedTriples>(work_.recipe());
+  Simulate(model::TextToImageModel::Load(work_.spec().teacher().path()));
+  ASSERT_OK_AND_ASSIGN(const EvaluationReport report, Run());
+  for (const auto& row : report.rows()) {
+    std::vector<std::string> names;
+    for (const auto& measure : row.measures()) names.push_back(measure.name());
+    EXPECT_THAT(names, ElementsAre("frechet_distance", "paired_distance", "seconds_per_picture",
+                                   "unet_seconds", "decode_seconds"));
+  }
+  EXPECT_EQ(report.gap_closed().size(), 2);
+}
+
+TEST_F(EvaluateTest, TheTeachersSingleStepStartsFromNoiseWhateverTheSpacing) {
+  ASSERT_OK_AND_ASSIGN(const EvaluationReport trailing, Run());
+  work_.mutable_recipe()->mutable_solver()->set_timestep_spacing("leading");
+  ASSERT_OK_AND_ASSIGN(const EvaluationReport leading, Run());
+  EXPECT_EQ(Find(trailing.rows(1), "paired_distance").value(),
+            Find(leading.rows(1), "paired_distance").value());
 }
 
 TEST_F(EvaluateTest, RefusesAnotherTeacher) {
