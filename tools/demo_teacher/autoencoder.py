@@ -4,7 +4,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 
 from . import pictures, training_features
-from .workspace import Log, cosine, save_atomically, start, work_path
+from .workspace import Log, cosine, save_atomically, share_of, start, work_path
 
 SEED = 3003
 CONFIG = dict(in_channels=1, out_channels=1, latent_channels=4, sample_size=32, layers_per_block=1,
@@ -30,11 +30,12 @@ def psnr(a, b):
     return 10 * torch.log10(4 / (a - b).square().mean((1, 2, 3))).mean().item()
 
 
-def train(steps=STEPS):
+def train():
     """Encoder and decoder: L1 + MSE + perceptual + KL."""
     if work_path("vae.pt").exists():
         return
     start(SEED)
+    steps = share_of(STEPS)
     log, checkpoint = Log("autoencoder"), work_path("vae.ckpt")
     images, _ = pictures.load_train()
     watched = pictures.to_float(images[-VALIDATION:][:500])

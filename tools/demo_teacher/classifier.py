@@ -2,7 +2,7 @@
 import torch
 from torch.nn import functional as F
 
-from .workspace import Log
+from .workspace import Log, share_of
 
 
 def accuracy(net, inputs, labels, batch=250):
@@ -16,7 +16,7 @@ def train_classifier(net, batch_of, count, labels, epochs, name, lr=4e-3, batch=
     """batch_of(indices) gives the network's input. One-cycle AdamW; returns the net in eval mode."""
     log = Log(name)
     optimiser = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=0.02)
-    per_epoch = count // batch
+    per_epoch = share_of(count // batch)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=epochs * per_epoch, pct_start=0.2)
     for epoch in range(epochs):
         order, running = torch.randperm(count), 0.0

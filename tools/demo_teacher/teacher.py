@@ -1,19 +1,17 @@
 """The teacher: a UNet2DConditionModel and its text encoder, trained together on v-prediction."""
-import os
-
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import nn
 
 from . import captions, latents, text
-from .workspace import Log, cosine, save_atomically, start, work_path
+from .workspace import Log, cosine, save_atomically, share_of, start, work_path
 
 SEED = 5005
 CONFIG = dict(sample_size=8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(48, 96),
               down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
               up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=text.WIDTH,
               attention_head_dim=4, norm_num_groups=8, flip_sin_to_cos=True, freq_shift=0)
-STEPS = int(os.environ.get("TEACHER_STEPS", "6000"))
+STEPS = 6000
 BATCH, RATE, DROPOUT, EMA, SAVE_EVERY = 64, 1.2e-3, 0.1, 0.9995, 200
 EMPTY = 480  # the place of the empty prompt, after the 480 prompts
 
@@ -59,6 +57,7 @@ def train():
     if work_path("teacher.pt").exists():
         return
     start(SEED)
+    steps = share_of(STEPS)
     log, checkpoint = Log("teacher"), work_path("teacher.ckpt")
     data, tok = latents.load(), text.tokenizer()
     token_ids = text.encode(tok, captions.prompts() + [""])
@@ -73,10 +72,10 @@ def train():
         average.values, average.count, step = state["average"], state["count"], state["step"]
         log(f"resumed at {step}")
     running = 0.0
-    while step < STEPS:
+    while step < steps:
         torch.manual_seed(SEED * 100000 + step)
         for group in optimiser.param_groups:
-            group["lr"] = RATE * cosine(step, STEPS, 200, 0.02)
+            group["lr"] = RATE * cosine(step, steps, 200, 0.02)
         i = torch.randint(len(data["latents"]), (BATCH,))
         prompt = captions.random_caption_indices(data["brightness"][i], data["size"][i], data["labels"][i])
         prompt = torch.where(torch.rand(BATCH) < DROPOUT, EMPTY, prompt)
@@ -93,7 +92,7 @@ def train():
         step += 1
         running += 0.01 * (loss.item() - running) if running else loss.item()
         if step % 100 == 0:
-            log(f"step {step}/{STEPS} loss {running:.4f}")
+            log(f"step {step}/{steps} loss {running:.4f}")
         if step % SAVE_EVERY == 0:
             save_atomically({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step,
                              "average": average.values, "count": average.count}, checkpoint)
