@@ -51,8 +51,8 @@ void FileWriter::Commit() {
   if (::close(fd) != 0) FailWith("cannot be closed", errno);
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) FailWith("cannot be renamed to", errno);
   temporary_.clear();
-  std::string folder = std::filesystem::path(path_).parent_path().string();
-  if (folder.empty()) folder = ".";
+  const std::filesystem::path parent = std::filesystem::path(path_).parent_path();
+  const std::string folder = parent.empty() ? std::string(1, '.') : parent.string();
   const int folder_fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (folder_fd < 0) FailWith("its folder cannot be opened", errno);
   const bool synced = ::fsync(folder_fd) == 0 || errno == EINVAL;
