@@ -95,15 +95,17 @@ void RemoveStaleParts(const std::string& export_path) {
 
 absl::Status CopyBytes(const std::string& from, const std::string& to, const common::Tick& tick) {
   std::ifstream in(from, std::ios::binary);
+  if (!in) return common::ErrnoStatus(errno, from, "read");
   std::ofstream out(to, std::ios::binary | std::ios::trunc);
+  if (!out) return common::ErrnoStatus(errno, to, "write");
   std::string buffer(kCopyBytes, '\0');
-  while (in && out) {
+  while (in) {
     in.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
-    out.write(buffer.data(), in.gcount());
+    if (in.bad()) return common::ErrnoStatus(errno, from, "read");
+    if (!out.write(buffer.data(), in.gcount())) return common::ErrnoStatus(errno, to, "write");
     if (!tick()) return absl::CancelledError("stopped while copying " + from);
   }
   out.close();
-  if (!in.eof()) return common::ErrnoStatus(errno, from, "read");
   if (!out) return common::ErrnoStatus(errno, to, "write");
   return absl::OkStatus();
 }

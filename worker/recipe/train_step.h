@@ -52,8 +52,7 @@ struct TrainStepOptions {
   double learning_rate = 5e-4;
   // Steps of linear warm-up, for G and, from its own first step, for D.
   int64_t warmup_steps = 0;
-  // Of G; D's rate stays where the warm-up ends, since it has to follow G to the last step: when
-  // both decayed, G learned to fool the slower D.
+  // Of G; D's rate stays where the warm-up ends, since it has to follow G to the last step.
   Schedule schedule = Schedule::kConstant;
   double weight_decay = 0;
   // Limit of the 2-norm of G's and of D's gradient; 0: none.

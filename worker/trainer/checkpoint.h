@@ -23,7 +23,7 @@ namespace d2g::trainer {
 
 // What is not a tensor. Random numbers have no state: all are keyed by seed and position.
 struct CheckpointState {
-  // "jobs/{id}"; empty in folders written before it was kept.
+  // "jobs/{id}"; empty where state.json does not name it.
   std::string job;
   // Optimiser steps done.
   int64_t step = 0;

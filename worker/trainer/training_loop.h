@@ -44,8 +44,8 @@ struct TrainingLoopOptions {
 // read.
 inline constexpr double kMaxSkippedShare = 0.02;
 inline constexpr int64_t kMinSamplesForShare = 1000;
-// The run fails after this many steps in a row without finite gradients. No checkpoint is due
-// within such a row, so that the run that starts again meets it again.
+// The run fails after this many steps in a row without finite gradients. No periodic
+// checkpoint is taken within such a row, so that the run that starts again meets it again.
 inline constexpr int kMaxNotFiniteInARow = 5;
 
 // How a run ended.

@@ -98,9 +98,9 @@ int main(int argc, char** argv) {
     }
     if (step == behaviour.wait) {
       (void)status.Write({.phase = d2g::agent::kPhaseDataWait});
-      absl::SleepFor(absl::Milliseconds(700));
+      absl::SleepFor(absl::Milliseconds(3500));
     }
-    for (int64_t piece = 1; step == behaviour.busy && piece <= 20; ++piece) {
+    for (int64_t piece = 1; step == behaviour.busy && piece <= 70; ++piece) {
       (void)status.Write({.progress = piece});
       absl::SleepFor(absl::Milliseconds(50));
     }

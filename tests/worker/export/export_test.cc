@@ -18,6 +18,7 @@
 #include "tests/testing/process.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
+#include "tests/testing/tmpfs.h"
 #include "worker/model/safetensors.h"
 #include "worker/model/unet_2d_condition.h"
 
@@ -34,6 +35,7 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 
 namespace fs = std::filesystem;
 
@@ -216,6 +218,17 @@ TEST_F(ExportTest, RefusesACheckpointOfAnotherStepOrShape) {
   EXPECT_THAT(RunExport(work_, &context_),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("conv_in.bias")));
   ExpectNothingLeft();
+}
+
+TEST_F(ExportTest, NamesTheFileThatAFullDiskDoesNotTake) {
+  const d2g::testing::Tmpfs volume("1m");
+  if (!volume.mounted()) GTEST_SKIP() << "mounting needs root";
+  work_.set_export_path(volume.path() + "/export");
+  const auto record = RunExport(work_, &context_);
+  EXPECT_THAT(record.status().message(),
+              AllOf(HasSubstr(volume.path()), HasSubstr("No space left on device")));
+  EXPECT_THAT(record.status().message(), Not(HasSubstr(Teacher())));
+  EXPECT_TRUE(fs::is_empty(volume.path()));
 }
 
 TEST_F(ExportTest, LeavesNothingWhenCancelled) {
