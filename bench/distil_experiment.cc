@@ -284,6 +284,7 @@ int main(int argc, char** argv) {
   app.add_option("--d-start", options.step.gan.discriminator_start_step);
   app.add_option("--d-lr", options.step.gan.learning_rate);
   app.add_option("--d-backbone-lr", options.step.gan.backbone_learning_rate);
+  app.add_option("--d-decay", options.step.gan.decay_steps);
   app.add_option("--scales", options.step.gan.output_scales);
   app.add_option("--mismatch", options.step.gan.mismatch_weight);
   CLI11_PARSE(app, argc, argv);

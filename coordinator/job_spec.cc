@@ -192,6 +192,7 @@ void CheckTrain(JobSpec* spec, Checker* check) {
   check->Real("train.gan.learning_rate", gan->learning_rate(), 0, kMaxLearningRate, false);
   check->Real("train.gan.backbone_learning_rate", gan->backbone_learning_rate(), 0,
               kMaxLearningRate, false);
+  check->InRange<int64_t>("train.gan.decay_steps", gan->decay_steps(), 0, steps_limit);
   check->InRange<int32_t>("train.gan.output_scales", gan->output_scales(), 0, kMaxOutputScales);
   check->Real("train.gan.mismatch_weight", gan->mismatch_weight(), 0, kMaxMismatchWeight);
 }

@@ -223,6 +223,8 @@ INSTANTIATE_TEST_SUITE_P(
          "spec.train.gan.weight", "-0.5"},
         {"GanStart", [](JobSpec* s) { s->mutable_train()->mutable_gan()->set_start_step(101); },
          "spec.train.gan.start_step", "101"},
+        {"GanDecay", [](JobSpec* s) { s->mutable_train()->mutable_gan()->set_decay_steps(101); },
+         "spec.train.gan.decay_steps", "101 is not from 0 to 100"},
         {"GanScales", [](JobSpec* s) { s->mutable_train()->mutable_gan()->set_output_scales(17); },
          "spec.train.gan.output_scales", "17 is not from 0 to 16"},
         {"Mismatch", [](JobSpec* s) { s->mutable_train()->mutable_gan()->set_mismatch_weight(-1); },

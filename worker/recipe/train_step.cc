@@ -233,8 +233,13 @@ UpdateResult TrainStep::Update(FlatParameters& parameters, AdamW& optimizer, dou
 }
 
 UpdateResult TrainStep::UpdateDiscriminator() {
-  return Update(*discriminator_parameters_, *discriminator_optimizer_,
-                LearningRate(options_.gan.learning_rate, options_.gan.discriminator_start_step));
+  const AdversarialOptions& gan = options_.gan;
+  double rate = LearningRate(gan.learning_rate, gan.discriminator_start_step);
+  const int64_t left = options_.steps - step_;
+  if (left < gan.decay_steps) {
+    rate *= static_cast<double>(left) / static_cast<double>(gan.decay_steps);
+  }
+  return Update(*discriminator_parameters_, *discriminator_optimizer_, rate);
 }
 
 UpdateResult TrainStep::UpdateGenerator() {

@@ -39,6 +39,9 @@ struct AdversarialOptions {
   // D adds to it, which start at zero and must move much faster: at one common rate the U-Net's
   // features are gone before the heads can read them.
   double backbone_learning_rate = 5e-5;
+  // Last steps of the run, over which both rates fall linearly to 0; 0: they stay constant. At full
+  // rate D follows G, but its threshold, logit 0, swings from step to step.
+  int64_t decay_steps = 0;
   // Decoder scales with a readout head, counted from the finest; 0: all.
   int output_scales = 0;
   // Share of the triples whose negative is the solution with another prompt, and as large a share
@@ -47,12 +50,12 @@ struct AdversarialOptions {
 };
 
 struct TrainStepOptions {
-  // Steps in all: where the cosine ends.
+  // Steps in all: where the cosine and D's decay end.
   int64_t steps = 1;
   double learning_rate = 5e-4;
   // Steps of linear warm-up, for G and, from its own first step, for D.
   int64_t warmup_steps = 0;
-  // Of G; D's rate stays where the warm-up ends, since it has to follow G to the last step.
+  // Of G; D's rates stay where the warm-up ends until gan.decay_steps begin.
   Schedule schedule = Schedule::kConstant;
   double weight_decay = 0;
   // Limit of the 2-norm of G's and of D's gradient; 0: none.

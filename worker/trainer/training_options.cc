@@ -29,6 +29,7 @@ recipe::TrainStepOptions StepOptions(const coordinator::v1::TrainSpec& spec) {
                                              : spec.gan().start_step();
   options.gan.learning_rate = spec.gan().learning_rate();
   options.gan.backbone_learning_rate = spec.gan().backbone_learning_rate();
+  options.gan.decay_steps = spec.gan().decay_steps();
   options.gan.output_scales = spec.gan().output_scales();
   options.gan.mismatch_weight = spec.gan().mismatch_weight();
   return options;

@@ -103,6 +103,7 @@ TEST(Discriminator, TellsHeldOutSolutionsFromTheStudentsPictures) {
                  .discriminator_start_step = 0,
                  .learning_rate = 1e-3,
                  .backbone_learning_rate = 1e-4,
+                 .decay_steps = kDiscriminatorSteps / 5,
                  .mismatch_weight = kMismatchWeight};
   recipe::TrainStep step(options, teacher.unet(), conversion, regression, at::kCPU);
   auto state = step.State();
@@ -128,8 +129,7 @@ TEST(Discriminator, TellsHeldOutSolutionsFromTheStudentsPictures) {
       MeasureDiscriminator(discriminator, held_out, held_text,
                            conversion.Generate(student, held_out.z, held_text), [](int64_t) {});
   for (const auto& [name, share] : shares) std::cout << name << " " << share << std::endl;
-  // Logit 0 swings a little from step to step, the order within a pair does not.
-  EXPECT_GT(shares.at("accuracy"), 0.55);
+  EXPECT_GT(shares.at("accuracy"), 0.6);
   EXPECT_GT(shares.at("pair_accuracy"), 0.85);
   EXPECT_LT(shares.at("pair_accuracy_noise_shuffled"), shares.at("pair_accuracy"));
   EXPECT_LT(shares.at("pair_accuracy_text_shuffled"), shares.at("pair_accuracy"));

@@ -280,6 +280,22 @@ TEST(TrainStep, LearningRateWarmsUpAndFollowsTheCosine) {
   // Its warm-up starts with its own first step.
   EXPECT_NEAR(discriminator_rate(1), 1e-4, 1e-9);
   EXPECT_NEAR(discriminator_rate(50), 1e-3, 1e-9);
+  EXPECT_NEAR(discriminator_rate(99), 1e-3, 1e-9);
+}
+
+TEST(TrainStep, TheDiscriminatorsLearningRateFallsToZeroOverItsDecaySteps) {
+  TrainStepOptions options = Options();
+  options.steps = 100;
+  options.gan.decay_steps = 20;
+  auto step = MakeStep(options);
+  auto rate = [&](int64_t k) {
+    step->Begin(k, kRows, 0);
+    return step->UpdateDiscriminator().learning_rate;
+  };
+  EXPECT_NEAR(rate(79), 1e-3, 1e-9);
+  EXPECT_NEAR(rate(80), 1e-3, 1e-9);
+  EXPECT_NEAR(rate(90), 0.5e-3, 1e-9);
+  EXPECT_NEAR(rate(99), 0.05e-3, 1e-9);
 }
 
 TEST(TrainStep, TheTeachersPartOfTheDiscriminatorMovesAtItsOwnRate) {
