@@ -70,6 +70,17 @@ JobInputs CheckJobInputs(const d2g::coordinator::v1::JobSpec& spec) {
            absl::StrCat(spec.train().t0(), " is not from 0 to ", teacher->train_timesteps - 1,
                         ", the last timestep of the teacher's scheduler"));
     }
+    if (spec.train().gan().output_scales() > teacher->decoder_scales) {
+      note("spec.train.gan.output_scales",
+           absl::StrCat(spec.train().gan().output_scales(), " is not from 0 to ",
+                        teacher->decoder_scales, ", the scales of the teacher's decoder"));
+    }
+    const bool last = !spec.train().has_t0() || spec.train().t0() == teacher->train_timesteps - 1;
+    if (spec.train().parametrization() == "x0" && last && teacher->last_timestep_has_no_x) {
+      note("spec.train.parametrization",
+           "x0 needs a t0 before the last timestep: the teacher predicts epsilon and its scheduler "
+           "rescales to zero terminal SNR; choose sample, or set train.t0");
+    }
     if (!spec.teacher().digest().empty() && spec.teacher().digest() != teacher->digest) {
       note("spec.teacher.digest", absl::StrCat(spec.teacher().digest(), " was asked for; ",
                                                spec.teacher().path(), " has ", teacher->digest));

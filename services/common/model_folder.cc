@@ -28,6 +28,7 @@ constexpr int64_t kMaxLatentSide = 4096;
 // What worker/model takes, and what diffusers has where the file does not say.
 constexpr int64_t kMaxTrainTimesteps = 1'000'000;
 constexpr int32_t kDefaultTrainTimesteps = 1000;
+constexpr int32_t kDefaultDecoderScales = 4;
 
 absl::Status Bad(const std::string& file, const std::string& why) {
   return absl::InvalidArgumentError(absl::StrCat(file, " ", why));
@@ -246,6 +247,10 @@ absl::StatusOr<ModelFolder> InspectModelFolder(const std::string& path, const Ti
     D2G_ASSIGN_OR_RETURN(folder.latent_height, PositiveField(unet_config, unet, "sample_size"));
     folder.latent_width = folder.latent_height;
   }
+  folder.decoder_scales = kDefaultDecoderScales;
+  if (unet.contains("up_block_types") && unet["up_block_types"].is_array()) {
+    folder.decoder_scales = static_cast<int32_t>(unet["up_block_types"].size());
+  }
   D2G_RETURN_IF_ERROR(inspector.Weights("unet", "diffusion_pytorch_model"));
   D2G_RETURN_IF_ERROR(inspector.Json("vae/config.json").status());
   D2G_RETURN_IF_ERROR(inspector.Weights("vae", "diffusion_pytorch_model"));
@@ -265,6 +270,8 @@ absl::StatusOr<ModelFolder> InspectModelFolder(const std::string& path, const Ti
                          PositiveField(inspector.Path(scheduler_config), scheduler,
                                        "num_train_timesteps", kMaxTrainTimesteps));
   }
+  folder.last_timestep_has_no_x = scheduler.value("rescale_betas_zero_snr", json(false)) == true &&
+                                  scheduler.value("prediction_type", json("epsilon")) == "epsilon";
   folder.files.assign(inspector.files().begin(), inspector.files().end());
   D2G_ASSIGN_OR_RETURN(folder.digest, DigestOf(path, inspector.files(), tick, &folder.total_bytes));
   return folder;

@@ -21,8 +21,12 @@ struct ModelFolder {
   int32_t latent_channels = 0;
   int32_t latent_height = 0;
   int32_t latent_width = 0;
+  // Blocks of the U-Net's decoder: entries of up_block_types; 4, as diffusers has it, when absent.
+  int32_t decoder_scales = 0;
   // num_train_timesteps of scheduler/scheduler_config.json; 1000, as diffusers has it, when absent.
   int32_t train_timesteps = 0;
+  // The scheduler predicts epsilon and has alpha 0 at its last timestep, where epsilon gives no x.
+  bool last_timestep_has_no_x = false;
   // The files that make up the model, relative, sorted.
   std::vector<std::string> files;
   // Their bytes in all.
