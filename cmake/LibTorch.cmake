@@ -3,7 +3,11 @@
 #
 #   d2g::torch          tensors, autograd and c10d (with CUDA's parts when D2G_CUDA)
 #   d2g_torch_pch       holds the precompiled header that every TORCH target reuses
-set(D2G_TORCH_VERSION 2.11.0)
+# The version is the one that tools/requirements.txt pins.
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS
+             ${PROJECT_SOURCE_DIR}/tools/requirements.txt)
+file(STRINGS ${PROJECT_SOURCE_DIR}/tools/requirements.txt D2G_TORCH_VERSION REGEX "^torch==")
+string(REPLACE "torch==" "" D2G_TORCH_VERSION "${D2G_TORCH_VERSION}")
 if(DEFINED ENV{D2G_CACHE})
   set(_cache $ENV{D2G_CACHE})
 else()

@@ -3,6 +3,7 @@
 #   tools/bootstrap.sh            what ./run build, demo need
 #   tools/bootstrap.sh lint       also clang-format, clang-tidy and clang
 #   tools/bootstrap.sh venv       also the Python environment that the interop tests use
+#   tools/bootstrap.sh dataset    also the pictures that the demo teacher is trained on
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${D2G_CACHE:-$HOME/.cache/d2g}
@@ -14,6 +15,7 @@ packages=(build-essential cmake ninja-build ccache pkg-config git ca-certificate
   nlohmann-json3-dev libyaml-cpp-dev libxxhash-dev libpng-dev libgtest-dev libgmock-dev libbenchmark-dev procps)
 for extra in "$@"; do
   if [ "$extra" = lint ]; then packages+=(clang clang-format clang-tidy); fi
+  if [ "$extra" = dataset ]; then packages+=(dataset-fashion-mnist); fi
 done
 
 missing=()
