@@ -2,11 +2,11 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "worker/model/error.h"
+#include "worker/model/json_config.h"
 #include "worker/model/safetensors.h"
 #include "worker/model/text_to_image.h"
 
@@ -26,8 +26,7 @@ constexpr char kDiffusersVersion[] = "0.35.2";
 constexpr double kVerifyTolerance = 1e-4;
 
 json ReadJson(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  json value = json::parse(file, nullptr, /*allow_exceptions=*/false);
+  json value = json::parse(model::ReadFileToString(path), nullptr, /*allow_exceptions=*/false);
   if (!value.is_object()) model::Fail(path, " is not a JSON object");
   return value;
 }

@@ -15,8 +15,9 @@ class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// A file cannot be written or read: the fault of this machine or its disk, not of what was asked
-// for.
+// A file cannot be opened, read or written: the fault of this machine or its disk, not of what was
+// asked for. That holds for one that is not there, too: paths are checked when a job is submitted,
+// so a machine that misses one has lost a mount.
 class IoError : public Error {
  public:
   using Error::Error;

@@ -1,6 +1,8 @@
 #include "worker/model/json_config.h"
 
+#include <cerrno>
 #include <cmath>
+#include <cstring>
 #include <fstream>
 #include <sstream>
 #include <utility>
@@ -50,7 +52,7 @@ std::string ReplaceNonFinite(const std::string& text) {
 
 std::string ReadFileToString(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
-  if (!file) Fail(path, ": cannot be opened");
+  if (!file) throw IoError(path + ": cannot be opened: " + std::strerror(errno));
   std::ostringstream content;
   content << file.rdbuf();
   if (file.bad()) throw IoError(path + ": cannot be read");

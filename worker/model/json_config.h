@@ -10,11 +10,12 @@
 namespace d2g::model {
 
 // Reads and parses a JSON file. The words NaN, Infinity and -Infinity, which Python writes and JSON
-// does not have, are read as null. Throws Error naming the file.
+// does not have, are read as null. Throws IoError when the file cannot be read and Error when it is
+// not JSON, both naming it.
 nlohmann::json ReadJsonFile(const std::string& path);
 nlohmann::json ParseJson(const std::string& text, const std::string& source);
 
-// Reads a whole file. Throws Error naming it.
+// Reads a whole file. Throws IoError naming it.
 std::string ReadFileToString(const std::string& path);
 
 // The options of one file. A missing key gives the default; null does too.

@@ -59,7 +59,12 @@ class Mapping {
     const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (fd < 0) throw IoError(path + ": cannot be opened: " + std::strerror(errno));
     struct stat info {};
-    if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+    if (::fstat(fd, &info) != 0) {
+      const int error = errno;
+      ::close(fd);
+      throw IoError(path + ": cannot be read: " + std::strerror(error));
+    }
+    if (!S_ISREG(info.st_mode)) {
       ::close(fd);
       Fail(path, ": not a regular file");
     }
@@ -242,7 +247,7 @@ TensorMap ReadSafetensorsFolder(const std::string& folder, const std::string& st
   if (std::filesystem::exists(single)) return ReadSafetensors(single);
   const std::string index_path = single + ".index.json";
   if (!std::filesystem::exists(index_path)) {
-    Fail(single, ": no such file (and no ", stem, ".safetensors.index.json beside it)");
+    throw IoError(single + ": no such file (and no " + stem + ".safetensors.index.json beside it)");
   }
   const json index = ReadJsonFile(index_path);
   const auto weight_map = index.find("weight_map");

@@ -2,7 +2,8 @@
 //
 // A file is: 8 bytes little-endian header length, a JSON header (name -> dtype, shape,
 // data_offsets; "__metadata__" -> string map), then the tensors' bytes, contiguous and without
-// holes. Both functions throw Error; thread-safe (no shared state).
+// holes. The functions throw IoError for a file that cannot be opened, read or written and Error
+// for one that is not as it should be; thread-safe (no shared state).
 #pragma once
 
 #include <cstdint>
@@ -33,7 +34,7 @@ TensorMap ReadSafetensors(const std::string& path);
 std::map<std::string, std::string> ReadSafetensorsMetadata(const std::string& path);
 
 // Reads folder/stem.safetensors, or every shard that folder/stem.safetensors.index.json names.
-// Throws Error if neither is there, or if a shard lacks a tensor that the index promises.
+// Throws IoError if neither is there, and Error if a shard lacks a tensor that the index promises.
 TensorMap ReadSafetensorsFolder(const std::string& folder, const std::string& stem);
 
 // Writes the tensors (any device, contiguous or not) to `path`: beside it first, fsynced, then

@@ -1,25 +1,16 @@
 #include "worker/recipe/sequential_net.h"
 
 #include <algorithm>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <sstream>
 
 #include "worker/model/error.h"
+#include "worker/model/json_config.h"
 
 namespace d2g::recipe {
 namespace {
 
 using nlohmann::json;
-
-std::string ReadText(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  if (!file) throw model::Error(path + " cannot be read");
-  return text.str();
-}
 
 int64_t Positive(const json& layer, const char* key, size_t index) {
   const auto found = layer.find(key);
@@ -33,7 +24,7 @@ int64_t Positive(const json& layer, const char* key, size_t index) {
 }  // namespace
 
 SequentialNet SequentialNet::Load(const std::string& folder) {
-  const std::string config = ReadText(folder + "/config.json");
+  const std::string config = model::ReadFileToString(folder + "/config.json");
   const model::TensorMap weights = model::ReadSafetensors(folder + "/model.safetensors");
   try {
     return SequentialNet(config, weights);

@@ -24,7 +24,8 @@ class SequentialNet {
   };
 
   // Throws model::Error naming the file and what is wrong: class or version unknown, layer type
-  // unknown, tensor missing, unknown or of another shape, tap outside the layers.
+  // unknown, tensor missing, unknown or of another shape, tap outside the layers; model::IoError
+  // when a file cannot be read.
   static SequentialNet Load(const std::string& folder);
   // The same from parts: config.json's text and the weights.
   SequentialNet(const std::string& config_json, const model::TensorMap& weights);

@@ -1,19 +1,18 @@
 #include "worker/recipe/student.h"
 
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "worker/model/error.h"
+#include "worker/model/json_config.h"
 
 namespace d2g::recipe {
 
 StudentCheckpoint StudentCheckpoint::Load(const std::string& folder) {
   const std::string path = folder + "/state.json";
-  std::ifstream file(path, std::ios::binary);
-  if (!file) model::Fail(path, " cannot be read");
+  const std::string text = model::ReadFileToString(path);
   StudentCheckpoint checkpoint;
   try {
-    const nlohmann::json state = nlohmann::json::parse(file);
+    const nlohmann::json state = nlohmann::json::parse(text);
     checkpoint.step = state.at("step").get<int64_t>();
     checkpoint.t0 = state.at("t0").get<int64_t>();
     checkpoint.parametrization = state.at("parametrization").get<std::string>();

@@ -12,7 +12,7 @@ namespace d2g::recipe {
 
 // What evaluation and export read of a checkpoint: ema.safetensors and state.json.
 struct StudentCheckpoint {
-  // Throws model::Error naming the file and what is wrong with it.
+  // Throws model::IoError naming a file that cannot be read, model::Error one that is malformed.
   static StudentCheckpoint Load(const std::string& folder);
 
   // The student as a generator on the teacher's schedule.

@@ -207,6 +207,17 @@ TEST_F(ExportTest, RefusesAStudentThatIsNotFinite) {
   ExpectNothingLeft();
 }
 
+TEST_F(ExportTest, ACheckpointThatCannotBeOpenedIsNoBadInput) {
+  for (const char* file : {"ema.safetensors", "state.json"}) {
+    const std::string path = dir_.File("checkpoint/") + file;
+    fs::rename(path, dir_.File("away"));
+    EXPECT_THAT(RunExport(work_, &context_),
+                StatusIs(absl::StatusCode::kInternal, HasSubstr(path + ": cannot be opened")));
+    fs::rename(dir_.File("away"), path);
+  }
+  ExpectNothingLeft();
+}
+
 TEST_F(ExportTest, RefusesACheckpointOfAnotherStepOrShape) {
   work_.set_checkpoint_step(9);
   EXPECT_THAT(RunExport(work_, &context_),

@@ -15,6 +15,10 @@
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 #include "tests/testing/wait.h"
+#include "worker/model/json_config.h"
+#include "worker/model/text_to_image.h"
+#include "worker/recipe/sequential_net.h"
+#include "worker/recipe/student.h"
 #include "worker/torch_status.h"
 #include "worker/trainer/checkpoint_writer.h"
 
@@ -138,6 +142,26 @@ TEST(TorchStatus, AFileThatCannotBeWrittenIsNoBadInput) {
               StatusIs(absl::StatusCode::kInternal, HasSubstr("/no/such/folder/file")));
   EXPECT_THAT(CatchTorch([] { model::Fail("steps is ", -1); }),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("steps is -1")));
+}
+
+TEST(TorchStatus, AFileThatCannotBeOpenedIsNoBadInput) {
+  const TempDir dir;
+  const auto expect_internal = [](const absl::Status& status, const std::string& file) {
+    EXPECT_THAT(status, StatusIs(absl::StatusCode::kInternal, HasSubstr(file)));
+  };
+  const std::string& folder = dir.path();
+  expect_internal(CatchTorch([&] { model::ReadJsonFile(folder + "/config.json"); }), "config.json");
+  expect_internal(CatchTorch([&] { model::ReadSafetensors(folder + "/a.safetensors"); }),
+                  "a.safetensors");
+  expect_internal(CatchTorch([&] { model::ReadSafetensorsFolder(folder, "weights"); }),
+                  "weights.safetensors");
+  expect_internal(CatchTorch([&] { recipe::StudentCheckpoint::Load(folder); }), "state.json");
+  expect_internal(CatchTorch([&] { recipe::SequentialNet::Load(folder); }), "config.json");
+  expect_internal(CatchTorch([&] { model::TextToImageModel::Load(folder); }), "model_index.json");
+  // What can be read and is wrong stays bad input.
+  ASSERT_THAT(common::WriteFileAtomically(dir.File("state.json"), "{"), IsOk());
+  EXPECT_THAT(CatchTorch([&] { recipe::StudentCheckpoint::Load(folder); }),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("state.json")));
 }
 
 TEST(Checkpoint, OnlyCheckpointsAreDeleted) {
