@@ -85,11 +85,14 @@ void RemoveStaleParts(const std::string& export_path) {
   const fs::path path(export_path);
   const std::string prefix = path.filename().string() + kPartSuffix;
   std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(path.parent_path(), error)) {
-    if (!entry.path().filename().string().starts_with(prefix)) continue;
-    const auto begun = fs::last_write_time(entry.path(), error);
-    if (error || fs::file_time_type::clock::now() - begun < kStaleAge) continue;
-    fs::remove_all(entry.path(), error);
+  // Not a range-for, whose ++ throws.
+  fs::directory_iterator entry(path.parent_path(), error);
+  for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
+    if (!entry->path().filename().string().starts_with(prefix)) continue;
+    std::error_code ignored;
+    const auto begun = fs::last_write_time(entry->path(), ignored);
+    if (ignored || fs::file_time_type::clock::now() - begun < kStaleAge) continue;
+    fs::remove_all(entry->path(), ignored);
   }
 }
 
@@ -125,8 +128,11 @@ absl::Status CopyFile(const std::string& from, const std::string& to, const comm
 // Every folder below and at `root`, deepest last to root.
 absl::Status SyncFolders(const std::string& root) {
   std::error_code error;
-  for (const auto& entry : fs::recursive_directory_iterator(root, error)) {
-    if (entry.is_directory()) D2G_RETURN_IF_ERROR(common::SyncFolder(entry.path()));
+  fs::recursive_directory_iterator entry(root, error);
+  for (; !error && entry != fs::recursive_directory_iterator(); entry.increment(error)) {
+    const bool is_folder = entry->is_directory(error);
+    if (error) break;
+    if (is_folder) D2G_RETURN_IF_ERROR(common::SyncFolder(entry->path()));
   }
   if (error) return FromErrorCode(error, root, "list");
   return common::SyncFolder(root);
@@ -242,7 +248,11 @@ absl::StatusOr<ExportRecord> RunExport(const ExportWork& work, agent::TaskContex
   D2G_RETURN_IF_ERROR(count_file());
 
   context->SetPhase("verify");
-  D2G_RETURN_IF_ERROR(common::InspectModelFolder(part, tick).status());
+  // The teacher's folder passed the same check: what fails here is this machine's writing.
+  if (const auto found = common::InspectModelFolder(part, tick); !found.ok()) {
+    D2G_RETURN_IF_ERROR(context->CheckCancelled());
+    return absl::InternalError(found.status().message());
+  }
   D2G_RETURN_IF_ERROR(unless_cancelled(CatchTorch([&] { VerifyExport(folder, part, progress); })));
   context->AddProgress();
   D2G_RETURN_IF_ERROR(SyncFolders(part));
@@ -259,7 +269,9 @@ coordinator::v1::TaskKind ExportRunner::kind() const { return coordinator::v1::T
 
 absl::Status ExportRunner::Run(const coordinator::v1::Task& task, agent::TaskContext* context,
                                coordinator::v1::CompleteTaskRequest* result) {
-  D2G_ASSIGN_OR_RETURN(*result->mutable_export_(), RunExport(task.export_(), context));
+  // An exception that left here would end the worker.
+  D2G_ASSIGN_OR_RETURN(*result->mutable_export_(),
+                       CatchTorch([&] { return RunExport(task.export_(), context); }));
   return absl::OkStatus();
 }
 

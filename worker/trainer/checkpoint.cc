@@ -144,12 +144,14 @@ absl::StatusOr<WrittenCheckpoint> WriteFolder(const std::string& folder,
 std::vector<fs::path> FoldersBefore(const std::string& checkpoints_dir, int64_t generation) {
   std::vector<fs::path> folders;
   std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(checkpoints_dir, error)) {
-    const std::vector<std::string> parts = absl::StrSplit(entry.path().filename().string(), '-');
+  // Not a range-for, whose ++ throws.
+  fs::directory_iterator entry(checkpoints_dir, error);
+  for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
+    const std::vector<std::string> parts = absl::StrSplit(entry->path().filename().string(), '-');
     int64_t writer = 0;
     if (parts.size() == 4 && parts[0] == "step" && absl::StartsWith(parts[2], "g") &&
         absl::SimpleAtoi(parts[2].substr(1), &writer) && writer < generation) {
-      folders.push_back(entry.path());
+      folders.push_back(entry->path());
     }
   }
   return folders;
@@ -229,8 +231,8 @@ absl::Status DeleteCheckpoint(const std::string& checkpoints_dir, const std::str
 
 void RemoveUnfinishedCheckpoints(const std::string& checkpoints_dir, int64_t generation) {
   for (const fs::path& folder : FoldersBefore(checkpoints_dir, generation)) {
-    if (fs::exists(folder / kManifestFile)) continue;
-    std::error_code ignored;
+    std::error_code error, ignored;
+    if (fs::exists(folder / kManifestFile, error) || error) continue;
     fs::remove_all(folder, ignored);
     common::LogInfo("removed an unfinished checkpoint", {{"path", folder.string()}});
   }
