@@ -84,6 +84,10 @@ TrainStep::TrainStep(const TrainStepOptions& options,
   if (!(gan.learning_rate > 0)) {
     model::Fail("the discriminator's learning_rate is ", gan.learning_rate, ", must be above 0");
   }
+  if (!(gan.backbone_learning_rate > 0)) {
+    model::Fail("the discriminator's backbone_learning_rate is ", gan.backbone_learning_rate,
+                ", must be above 0: at 0 its U-Net stands still");
+  }
   if (gan.discriminator_start_step > gan.start_step) {
     throw model::Error("discriminator_start_step is " +
                        std::to_string(gan.discriminator_start_step) +

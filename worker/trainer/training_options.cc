@@ -7,6 +7,12 @@
 #include "worker/recipe/sequential_net.h"
 
 namespace d2g::trainer {
+namespace {
+
+// Of gan.learning_rate, where the spec names no rate of the backbone; as the coordinator's default.
+constexpr double kBackboneRateShare = 0.1;
+
+}  // namespace
 
 recipe::TrainStepOptions StepOptions(const coordinator::v1::TrainSpec& spec) {
   recipe::TrainStepOptions options;
@@ -28,7 +34,10 @@ recipe::TrainStepOptions StepOptions(const coordinator::v1::TrainSpec& spec) {
                                              ? spec.gan().discriminator_start_step()
                                              : spec.gan().start_step();
   options.gan.learning_rate = spec.gan().learning_rate();
-  options.gan.backbone_learning_rate = spec.gan().backbone_learning_rate();
+  // A spec that was stored before the field was known has 0.
+  options.gan.backbone_learning_rate = spec.gan().backbone_learning_rate() > 0
+                                           ? spec.gan().backbone_learning_rate()
+                                           : kBackboneRateShare * spec.gan().learning_rate();
   options.gan.decay_steps = spec.gan().decay_steps();
   options.gan.output_scales = spec.gan().output_scales();
   options.gan.mismatch_weight = spec.gan().mismatch_weight();

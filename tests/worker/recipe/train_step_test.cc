@@ -328,6 +328,10 @@ TEST(TrainStep, RefusesBadOptions) {
   options.gan.learning_rate = 0;
   EXPECT_THAT([&] { MakeStep(options); },
               ThrowsMessage<model::Error>(HasSubstr("learning_rate is 0, must be above 0")));
+  options = Options();
+  options.gan.backbone_learning_rate = 0;
+  EXPECT_THAT([&] { MakeStep(options); },
+              ThrowsMessage<model::Error>(HasSubstr("backbone_learning_rate is 0, must be above")));
   auto step = MakeStep(Options());
   EXPECT_THAT([&] { step->Begin(0, 0, 1); }, ThrowsMessage<model::Error>(HasSubstr("valid_count")));
 }

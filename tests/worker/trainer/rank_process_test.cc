@@ -92,6 +92,8 @@ class RankProcessTest : public ::testing::Test {
     train.mutable_gan()->set_start_step(9);
     train.mutable_gan()->set_discriminator_start_step(7);
     train.mutable_gan()->set_learning_rate(1e-3);
+    train.mutable_gan()->set_backbone_learning_rate(2e-4);
+    train.mutable_gan()->set_decay_steps(4);
     train.mutable_gan()->set_mismatch_weight(0.25);
     cluster_ = std::make_unique<FakeCluster>(recipe, Prompts(), kSealed);
     *work_.mutable_shards() = cluster_->coordinator.dataset().shards();
