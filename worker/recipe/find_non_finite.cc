@@ -1,3 +1,4 @@
+// TrainStep::FindNonFinite (train_step.h): which term of one triple is not finite.
 #include <algorithm>
 
 #include <ATen/ATen.h>
