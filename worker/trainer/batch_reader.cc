@@ -83,11 +83,18 @@ absl::Duration BatchReader::wait_time() const {
   return wait_time_;
 }
 
-absl::StatusOr<RankBatch> BatchReader::Next() {
+bool BatchReader::WaitUntilReady(absl::Duration timeout) {
   const absl::Duration start = common::RealClock::Get()->SteadyNow();
   absl::MutexLock lock(&mutex_);
-  mutex_.Await(absl::Condition(this, &BatchReader::HasOutcome));
+  const bool ready =
+      mutex_.AwaitWithTimeout(absl::Condition(this, &BatchReader::HasOutcome), timeout);
   wait_time_ += common::RealClock::Get()->SteadyNow() - start;
+  return ready;
+}
+
+absl::StatusOr<RankBatch> BatchReader::Next() {
+  WaitUntilReady(absl::InfiniteDuration());
+  absl::MutexLock lock(&mutex_);
   if (stopping_) return absl::CancelledError("reading was stopped");
   if (!pending_.empty() && pending_.front()->reads_left == 0) {
     RankBatch batch = std::move(pending_.front()->batch);

@@ -67,10 +67,12 @@ class BatchReader {
   absl::StatusOr<RankBatch> Next();
   // Whether Next would return at once.
   bool IsReady() const;
+  // Waits until IsReady, at most `timeout`.
+  bool WaitUntilReady(absl::Duration timeout);
   // Makes waiting calls return CANCELLED soon.
   void Stop();
 
-  // Time that Next has waited, in all.
+  // Time that Next and WaitUntilReady have waited, in all.
   absl::Duration wait_time() const;
 
   static constexpr int64_t kSnapshotLead = 4;

@@ -84,10 +84,11 @@ struct ManifestEntry {
 };
 using Manifest = std::map<std::string, ManifestEntry>;
 
-absl::StatusOr<ManifestEntry> Describe(const std::string& path) {
+absl::StatusOr<ManifestEntry> Describe(const std::string& path,
+                                       const common::Tick& tick = nullptr) {
   common::Digester digester;
   ManifestEntry entry;
-  D2G_ASSIGN_OR_RETURN(entry.size, digester.UpdateFromFile(path));
+  D2G_ASSIGN_OR_RETURN(entry.size, digester.UpdateFromFile(path, tick));
   entry.digest = digester.Hex();
   return entry;
 }
@@ -122,18 +123,23 @@ std::string NewFolderName(const CheckpointState& state) {
 
 absl::StatusOr<WrittenCheckpoint> WriteFolder(const std::string& folder,
                                               const CheckpointState& state,
-                                              const CheckpointTensors& tensors) {
+                                              const CheckpointTensors& tensors,
+                                              const std::function<void()>& progress) {
+  const common::Tick tick = [&progress] {
+    if (progress) progress();
+    return true;
+  };
   std::vector<std::string> names = {kStateFile};
   for (const auto& [stem, map] : tensors) {
     names.push_back(stem + kTensorSuffix);
     const std::string path = absl::StrCat(folder, "/", names.back());
-    D2G_RETURN_IF_ERROR(CatchTorch([&] { model::WriteSafetensors(path, map); }));
+    D2G_RETURN_IF_ERROR(CatchTorch([&] { model::WriteSafetensors(path, map, {}, progress); }));
   }
   D2G_RETURN_IF_ERROR(
       common::WriteFileAtomically(absl::StrCat(folder, "/", kStateFile), StateToJson(state)));
   Manifest manifest;
   for (const std::string& name : names) {
-    D2G_ASSIGN_OR_RETURN(manifest[name], Describe(absl::StrCat(folder, "/", name)));
+    D2G_ASSIGN_OR_RETURN(manifest[name], Describe(absl::StrCat(folder, "/", name), tick));
   }
   const std::string text = ManifestToJson(manifest);
   D2G_RETURN_IF_ERROR(common::WriteFileAtomically(absl::StrCat(folder, "/", kManifestFile), text));
@@ -174,12 +180,13 @@ absl::Status CheckFile(const std::string& path, const ManifestEntry& expected) {
 
 absl::StatusOr<WrittenCheckpoint> WriteCheckpoint(const std::string& checkpoints_dir,
                                                   const CheckpointState& state,
-                                                  const CheckpointTensors& tensors) {
+                                                  const CheckpointTensors& tensors,
+                                                  const std::function<void()>& progress) {
   const std::string folder = absl::StrCat(checkpoints_dir, "/", NewFolderName(state));
   std::error_code error;
   fs::create_directories(folder, error);
   if (error) return common::ErrnoStatus(error.value(), folder, "create folder");
-  absl::StatusOr<WrittenCheckpoint> written = WriteFolder(folder, state, tensors);
+  absl::StatusOr<WrittenCheckpoint> written = WriteFolder(folder, state, tensors, progress);
   absl::Status durable = written.status();
   if (durable.ok()) durable = common::SyncFolder(folder);
   if (durable.ok()) durable = common::SyncFolder(checkpoints_dir);

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -63,10 +64,11 @@ struct LoadedCheckpoint {
 };
 
 // Writes a new folder under `checkpoints_dir` and makes it durable: each file, then the manifest,
-// then both folders. On failure the folder is removed.
+// then both folders. On failure the folder is removed. `progress` is called after each piece.
 absl::StatusOr<WrittenCheckpoint> WriteCheckpoint(const std::string& checkpoints_dir,
                                                   const CheckpointState& state,
-                                                  const CheckpointTensors& tensors);
+                                                  const CheckpointTensors& tensors,
+                                                  const std::function<void()>& progress = nullptr);
 
 // Reads a folder after comparing manifest and every file with their digests. DATA_LOSS names the
 // file that does not match, with expected and actual value; NOT_FOUND one that is missing.

@@ -9,10 +9,12 @@
 
 namespace d2g::trainer {
 
-CheckpointWriter::CheckpointWriter(std::string job, std::string checkpoints_dir, Commit commit)
+CheckpointWriter::CheckpointWriter(std::string job, std::string checkpoints_dir, Commit commit,
+                                   Write write)
     : job_(std::move(job)),
       checkpoints_dir_(std::move(checkpoints_dir)),
       commit_(std::move(commit)),
+      write_(std::move(write)),
       thread_([this] { Run(); }) {}
 
 CheckpointWriter::~CheckpointWriter() {
@@ -27,27 +29,35 @@ CheckpointWriter::~CheckpointWriter() {
 absl::Status CheckpointWriter::Start(CheckpointState state, CheckpointTensors tensors) {
   absl::MutexLock lock(&mutex_);
   D2G_RETURN_IF_ERROR(status_);
-  if (has_work_) {
+  if (!IsIdle()) {
     return absl::FailedPreconditionError(
         absl::StrCat("the checkpoint of step ", state.step, " came while another is under way"));
   }
   state_ = std::move(state);
   tensors_ = std::move(tensors);
-  has_work_ = true;
+  stage_ = Stage::kWriting;
   return absl::OkStatus();
 }
 
 absl::Status CheckpointWriter::Wait(absl::Duration timeout) {
   absl::MutexLock lock(&mutex_);
   if (!mutex_.AwaitWithTimeout(absl::Condition(this, &CheckpointWriter::IsIdle), timeout)) {
-    return absl::DeadlineExceededError("the last checkpoint is not yet committed");
+    return absl::DeadlineExceededError(
+        stage_ == Stage::kWriting
+            ? "the last checkpoint is still being written"
+            : "the last checkpoint is written, but the coordinator has not committed it");
   }
   return status_;
 }
 
-bool CheckpointWriter::busy() const {
+CheckpointWriter::Stage CheckpointWriter::stage() const {
   absl::MutexLock lock(&mutex_);
-  return has_work_;
+  return stage_;
+}
+
+std::optional<int64_t> CheckpointWriter::committed_step() const {
+  absl::MutexLock lock(&mutex_);
+  return committed_step_;
 }
 
 absl::Status CheckpointWriter::status() const {
@@ -62,21 +72,26 @@ void CheckpointWriter::Run() {
     {
       absl::MutexLock lock(&mutex_);
       mutex_.Await(absl::Condition(this, &CheckpointWriter::HasWorkOrStop));
-      if (stopping_) return;
+      if (IsIdle()) return;
       state = std::move(state_);
       tensors = std::move(tensors_);
     }
     const absl::Status status = WriteAndCommit(state, tensors);
     absl::MutexLock lock(&mutex_);
     status_.Update(status);
-    has_work_ = false;
+    if (status.ok()) committed_step_ = state.step;
+    stage_ = Stage::kIdle;
   }
 }
 
 absl::Status CheckpointWriter::WriteAndCommit(const CheckpointState& state,
                                               const CheckpointTensors& tensors) {
   D2G_ASSIGN_OR_RETURN(const WrittenCheckpoint written,
-                       WriteCheckpoint(checkpoints_dir_, state, tensors));
+                       write_(checkpoints_dir_, state, tensors, [this] { ++progress_; }));
+  {
+    absl::MutexLock lock(&mutex_);
+    stage_ = Stage::kCommitting;
+  }
   coordinator::v1::CommitCheckpointRequest request;
   request.set_job(job_);
   request.set_generation(state.generation);
@@ -85,22 +100,25 @@ absl::Status CheckpointWriter::WriteAndCommit(const CheckpointState& state,
   request.set_manifest_digest(written.manifest_digest);
   coordinator::v1::CommitCheckpointResponse response;
   bool failed_before = false;
-  common::RetryOptions retry;
-  retry.stop = &stop_;
-  const absl::Status committed = common::RetryUntil(
-      absl::InfiniteFuture(),
-      [&]() -> absl::Status {
-        const absl::StatusOr<coordinator::v1::CommitCheckpointResponse> answer = commit_(request);
-        if (answer.ok()) {
-          response = *answer;
-        } else if (common::IsRetryable(answer.status()) && !failed_before) {
-          failed_before = true;
-          common::LogWarn("the coordinator does not answer; the checkpoint waits to be committed",
-                          {{"step", state.step}, {"error", answer.status()}});
-        }
-        return answer.status();
-      },
-      retry);
+  const auto attempt = [&]() -> absl::Status {
+    const absl::StatusOr<coordinator::v1::CommitCheckpointResponse> answer = commit_(request);
+    if (answer.ok()) {
+      response = *answer;
+    } else if (common::IsRetryable(answer.status()) && !failed_before) {
+      failed_before = true;
+      common::LogWarn("the coordinator does not answer; the checkpoint waits to be committed",
+                      {{"step", state.step}, {"error", answer.status()}});
+    }
+    return answer.status();
+  };
+  // The first attempt is made even when stopping: the folder is whole, and all that it lacks is one
+  // call.
+  absl::Status committed = attempt();
+  if (common::IsRetryable(committed)) {
+    common::RetryOptions retry;
+    retry.stop = &stop_;
+    committed = common::RetryUntil(absl::InfiniteFuture(), attempt, retry);
+  }
   if (!committed.ok()) {
     return common::Annotate(committed,
                             absl::StrCat("committing the checkpoint of step ", state.step));

@@ -8,7 +8,16 @@ namespace d2g::trainer {
 namespace {
 
 // Fields of the vector of doubles that is summed.
-enum Field : int64_t { kStop, kValid, kSkipped, kNotFinite, kCommitWaits, kHashes, kFixedFields };
+enum Field : int64_t {
+  kStop,
+  kValid,
+  kSkipped,
+  kNotFinite,
+  kDataWaits,
+  kCommitWaits,
+  kHashes,
+  kFixedFields
+};
 
 // A hash travels as pieces h and their squares: all of n ranks hold the same h exactly when
 // n * sum(h^2) = sum(h)^2 (Cauchy-Schwarz). With 16 bits a piece every sum is exact in a double.
@@ -30,6 +39,7 @@ ControlResult ControlChannel::Exchange(const ControlMessage& message) {
   out[kValid] = static_cast<double>(message.valid);
   out[kSkipped] = static_cast<double>(message.skipped);
   out[kNotFinite] = message.not_finite;
+  out[kDataWaits] = message.data_waits;
   out[kCommitWaits] = message.commit_waits;
   out[kHashes] = message.parameter_hash.has_value();
   for (int64_t piece = 0; piece < kHashPieces; ++piece) {
@@ -54,6 +64,7 @@ ControlResult ControlChannel::Exchange(const ControlMessage& message) {
   result.valid = static_cast<int64_t>(in[kValid]);
   result.skipped = static_cast<int64_t>(in[kSkipped]);
   result.not_finite = in[kNotFinite] > 0;
+  result.data_waits = in[kDataWaits] > 0;
   result.commit_waits = in[kCommitWaits] > 0;
   const double ranks = group_->size();
   result.hashes_agree = in[kHashes] == ranks;

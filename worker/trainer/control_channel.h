@@ -21,7 +21,9 @@ struct ControlMessage {
   int64_t skipped = 0;
   // Its numbers were not finite in the step before.
   bool not_finite = false;
-  // A checkpoint that it wrote is not yet committed.
+  // It waits for its part of the batch.
+  bool data_waits = false;
+  // A checkpoint of its is being written or is not yet committed.
   bool commit_waits = false;
   // Hash of the parameters it holds; only at checkpoints.
   std::optional<uint64_t> parameter_hash;
@@ -36,6 +38,7 @@ struct ControlResult {
   int64_t valid = 0;
   int64_t skipped = 0;
   bool not_finite = false;
+  bool data_waits = false;
   bool commit_waits = false;
   // Every rank gave a hash, and all are equal.
   bool hashes_agree = false;

@@ -14,10 +14,6 @@
 namespace d2g::trainer {
 namespace {
 
-// Between two exchanges of ranks that wait for a commit: bounds how late one that is told to stop
-// is heard.
-constexpr absl::Duration kCommitWaitSlice = absl::Seconds(2);
-
 // How the step's own names are shown; regression terms and the rest keep theirs.
 const std::map<std::string, std::string>& ShownNames() {
   static const auto* const names = new std::map<std::string, std::string>{
@@ -49,10 +45,13 @@ uint64_t HashOf(const at::Tensor& flat) {
 TrainingLoop::TrainingLoop(TrainingLoopOptions options, TrainingParts parts)
     : options_(std::move(options)),
       parts_(parts),
+      clock_(options_.clock),
       control_(parts.group, ReducedMetrics(options_)),
       generator_gradients_(parts.step->generator().gradients()),
       state_(options_.state),
-      last_checkpoint_step_(options_.state.step) {
+      last_checkpoint_step_(options_.state.step),
+      committed_step_(options_.state.step),
+      committed_at_(clock_->SteadyNow()) {
   if (parts_.step->has_discriminator()) {
     discriminator_gradients_.emplace_back(parts_.step->discriminator().gradients());
   }
@@ -74,15 +73,11 @@ absl::StatusOr<TrainingEnd> TrainingLoop::Run() {
 absl::StatusOr<TrainingEnd> TrainingLoop::RunSteps() {
   while (state_.step < options_.steps) {
     const absl::Duration start = clock_->SteadyNow();
-    const absl::StatusOr<RankBatch> batch = NextBatch();
-    if (!batch.ok() && !absl::IsCancelled(batch.status())) return batch.status();
-
-    if (parts_.checkpoints != nullptr) D2G_RETURN_IF_ERROR(parts_.checkpoints->status());
-    const ControlResult agreed = Exchange(batch.ok() ? &*batch : nullptr);
-    ReportStep(agreed);
+    std::optional<RankBatch> batch;
+    D2G_ASSIGN_OR_RETURN(const ControlResult agreed, NextBatch(&batch));
+    ReportStep();
     if (agreed.stop) {
-      D2G_RETURN_IF_ERROR(
-          LastCheckpoint(agreed.commit_waits, clock_->SteadyNow() + options_.stop_commit_timeout));
+      D2G_RETURN_IF_ERROR(LastCheckpoint(agreed.commit_waits, /*stopping=*/true));
       return TrainingEnd::kStopped;
     }
     D2G_RETURN_IF_ERROR(CountSamples(agreed));
@@ -90,9 +85,12 @@ absl::StatusOr<TrainingEnd> TrainingLoop::RunSteps() {
     state_.step += 1;
     state_.cursor = batch->next;
     D2G_RETURN_IF_ERROR(parts_.audit->Append(state_.step, *batch));
-    checkpoint_due_ |= state_.step % options_.checkpoint_every == 0;
+    if (state_.step % options_.checkpoint_every == 0) {
+      checkpoint_due_ = true;
+      WarnOfLateCheckpoint();
+    }
     if (state_.step == options_.steps) {
-      D2G_RETURN_IF_ERROR(LastCheckpoint(agreed.commit_waits, absl::InfiniteDuration()));
+      D2G_RETURN_IF_ERROR(LastCheckpoint(agreed.commit_waits, /*stopping=*/false));
     } else if (checkpoint_due_ && !agreed.commit_waits && not_finite_in_a_row_ == 0) {
       D2G_RETURN_IF_ERROR(Checkpoint());
     }
@@ -104,22 +102,35 @@ absl::StatusOr<TrainingEnd> TrainingLoop::RunSteps() {
   return TrainingEnd::kDone;
 }
 
-absl::StatusOr<RankBatch> TrainingLoop::NextBatch() {
-  if (parts_.stop->load()) return absl::CancelledError("told to stop");
-  // Waiting for data, and then for the ranks that wait for theirs, is no hang of this rank.
-  Report(agent::kPhaseDataWait);
-  return parts_.reader->Next();
+// Every rank's part of the next batch, or word that some rank was told to stop. Ranks exchange
+// while any of them waits: one that is told to stop is then heard by those that still wait for
+// triples.
+absl::StatusOr<ControlResult> TrainingLoop::NextBatch(std::optional<RankBatch>* batch) {
+  while (true) {
+    // Waiting for data, and then for the ranks that wait for theirs, is no hang of this rank.
+    Report(agent::kPhaseDataWait);
+    if (!batch->has_value() && !parts_.stop->load() &&
+        parts_.reader->WaitUntilReady(options_.wait_slice)) {
+      D2G_ASSIGN_OR_RETURN(*batch, parts_.reader->Next());
+    }
+    if (parts_.checkpoints != nullptr) D2G_RETURN_IF_ERROR(parts_.checkpoints->status());
+    const ControlResult agreed = Exchange(batch->has_value() ? &**batch : nullptr);
+    Take(agreed);
+    if (agreed.stop || !agreed.data_waits) return agreed;
+  }
 }
 
 ControlResult TrainingLoop::Exchange(const RankBatch* batch) {
   ControlMessage message;
-  message.stop = batch == nullptr || parts_.stop->load();
+  message.stop = parts_.stop->load();
+  message.data_waits = batch == nullptr;
   if (batch != nullptr) {
     message.skipped = static_cast<int64_t>(batch->skipped.size());
     message.valid = static_cast<int64_t>(batch->samples.size()) - message.skipped;
   }
   message.not_finite = std::exchange(pending_not_finite_, false);
-  message.commit_waits = parts_.checkpoints != nullptr && parts_.checkpoints->busy();
+  message.commit_waits = parts_.checkpoints != nullptr &&
+                         parts_.checkpoints->stage() != CheckpointWriter::Stage::kIdle;
   message.metrics = std::exchange(pending_metrics_, {});
   return control_.Exchange(message);
 }
@@ -253,27 +264,50 @@ absl::Status TrainingLoop::Checkpoint() {
   last_checkpoint_step_ = state_.step;
   checkpoint_due_ = false;
   figures_["checkpoint_seconds"] = absl::ToDoubleSeconds(clock_->SteadyNow() - start);
-  ReportStep(agreed);
+  Take(agreed);
+  ReportStep();
   return absl::OkStatus();
 }
 
-// Leaves nothing uncommitted. `deadline` is on the steady clock.
-absl::Status TrainingLoop::LastCheckpoint(bool commit_waits, absl::Duration deadline) {
-  if (commit_waits) D2G_RETURN_IF_ERROR(WaitForCommit(deadline));
+// Said once a period for as long as it lasts.
+void TrainingLoop::WarnOfLateCheckpoint() {
+  if (parts_.checkpoints == nullptr) return;
+  const CheckpointWriter::Stage stage = parts_.checkpoints->stage();
+  if (stage == CheckpointWriter::Stage::kIdle) return;
+  common::LogWarn(stage == CheckpointWriter::Stage::kWriting
+                      ? "a checkpoint is due while the one before is still being written"
+                      : "a checkpoint is due while the one before waits to be committed",
+                  {{"step", state_.step},
+                   {"last_committed_step", committed_step_},
+                   {"seconds_since", absl::ToInt64Seconds(clock_->SteadyNow() - committed_at_)}});
+}
+
+// Leaves nothing uncommitted.
+absl::Status TrainingLoop::LastCheckpoint(bool commit_waits, bool stopping) {
+  if (commit_waits) D2G_RETURN_IF_ERROR(WaitForCommit(stopping));
   D2G_RETURN_IF_ERROR(Checkpoint());
-  return WaitForCommit(deadline);
+  return WaitForCommit(stopping);
 }
 
 // Rank 0 waits for its writer, the others for rank 0, in short exchanges: a collective has a limit,
-// the coordinator's absence has none.
-absl::Status TrainingLoop::WaitForCommit(absl::Duration deadline) {
+// the coordinator's absence has none unless the ranks are told to stop.
+absl::Status TrainingLoop::WaitForCommit(bool stopping) {
+  // Rank 0's, once the coordinator alone is waited for.
+  absl::Duration deadline = absl::InfiniteDuration();
   while (true) {
-    Report(agent::kPhaseCommitWait);
     ControlMessage message;
     message.stop = parts_.stop->load();
-    if (parts_.checkpoints != nullptr) {
+    if (parts_.checkpoints == nullptr) {
+      Report(agent::kPhaseCommitWait);
+    } else {
+      const bool writing = parts_.checkpoints->stage() == CheckpointWriter::Stage::kWriting;
+      // A write that makes no progress is a hang, as the coordinator's absence is not.
+      Report(writing ? agent::kPhaseCheckpoint : agent::kPhaseCommitWait);
+      if (stopping && !writing) {
+        deadline = std::min(deadline, clock_->SteadyNow() + options_.stop_commit_timeout);
+      }
       const absl::Duration left = deadline - clock_->SteadyNow();
-      const absl::Status status = parts_.checkpoints->Wait(std::min(left, kCommitWaitSlice));
+      const absl::Status status = parts_.checkpoints->Wait(std::min(left, options_.wait_slice));
       message.commit_waits = absl::IsDeadlineExceeded(status);
       if (!message.commit_waits) D2G_RETURN_IF_ERROR(status);
       // The others notice that rank 0 left.
@@ -281,9 +315,7 @@ absl::Status TrainingLoop::WaitForCommit(absl::Duration deadline) {
     }
     const ControlResult agreed = control_.Exchange(message);
     if (!agreed.commit_waits) return absl::OkStatus();
-    if (agreed.stop) {
-      deadline = std::min(deadline, clock_->SteadyNow() + options_.stop_commit_timeout);
-    }
+    stopping |= agreed.stop;
   }
 }
 
@@ -291,19 +323,29 @@ void TrainingLoop::Report(const char* phase, const std::map<std::string, double>
   agent::RankReport report;
   report.phase = phase;
   report.step = state_.step;
-  report.progress = progress_;
+  report.progress =
+      progress_ + (parts_.checkpoints == nullptr ? 0 : parts_.checkpoints->progress());
   report.metrics = metrics;
   const absl::Status written = parts_.status->Write(report);
   if (!written.ok()) common::LogWarn("could not report to the agent", {{"error", written}});
 }
 
-void TrainingLoop::ReportStep(const ControlResult& agreed) {
+void TrainingLoop::Take(const ControlResult& agreed) {
   for (const auto& [name, value] : agreed.metrics) {
     const auto shown = ShownNames().find(name);
     figures_[shown == ShownNames().end() ? "loss_" + name : shown->second] = value;
   }
-  std::map<std::string, double> metrics = figures_;
   not_finite_steps_ += agreed.not_finite;
+}
+
+void TrainingLoop::ReportStep() {
+  std::map<std::string, double> metrics = figures_;
+  if (parts_.checkpoints != nullptr) {
+    const int64_t committed = parts_.checkpoints->committed_step().value_or(committed_step_);
+    if (committed != committed_step_) committed_at_ = clock_->SteadyNow();
+    committed_step_ = committed;
+    metrics["uncommitted_steps"] = static_cast<double>(state_.step - committed_step_);
+  }
   metrics["not_finite_total"] = static_cast<double>(not_finite_steps_);
   metrics["epoch"] = static_cast<double>(state_.cursor.epoch);
   metrics["samples_total"] = static_cast<double>(state_.samples);

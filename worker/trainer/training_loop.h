@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -36,8 +37,13 @@ struct TrainingLoopOptions {
   // Where training starts or goes on: step, cursor and counts; the fields that do not change during
   // training are copied into every checkpoint.
   CheckpointState state;
-  // How long ranks that were told to stop wait for their checkpoint to be committed.
+  // How long ranks that were told to stop wait for the coordinator to commit a checkpoint, from the
+  // end of its write on. A write has no limit here: the agent has one for the whole farewell.
   absl::Duration stop_commit_timeout = absl::Seconds(60);
+  // Between two exchanges of ranks that wait, for triples or for a commit: bounds how late one that
+  // is told to stop is heard.
+  absl::Duration wait_slice = absl::Seconds(2);
+  const common::Clock* clock = common::RealClock::Get();
 };
 
 // The run fails when more than this share of samples is skipped, once kMinSamplesForShare were
@@ -79,7 +85,7 @@ class TrainingLoop {
 
  private:
   absl::StatusOr<TrainingEnd> RunSteps();
-  absl::StatusOr<RankBatch> NextBatch();
+  absl::StatusOr<ControlResult> NextBatch(std::optional<RankBatch>* batch);
   ControlResult Exchange(const RankBatch* batch);
   absl::Status TrainOn(const RankBatch& batch, int64_t valid);
   void AllReduce(const collective::GradientBuckets& gradients);
@@ -89,15 +95,17 @@ class TrainingLoop {
                              const char* what);
   void LogNotFinite(const RankBatch& batch, const std::vector<recipe::MicroBatch>& micro_batches);
   absl::Status Checkpoint();
-  absl::Status LastCheckpoint(bool commit_waits, absl::Duration deadline);
-  absl::Status WaitForCommit(absl::Duration deadline);
+  void WarnOfLateCheckpoint();
+  absl::Status LastCheckpoint(bool commit_waits, bool stopping);
+  absl::Status WaitForCommit(bool stopping);
   std::string ParameterHash() const;
   void Report(const char* phase, const std::map<std::string, double>& metrics = {});
-  void ReportStep(const ControlResult& agreed);
+  void Take(const ControlResult& agreed);
+  void ReportStep();
 
   const TrainingLoopOptions options_;
   const TrainingParts parts_;
-  const common::Clock* const clock_ = common::RealClock::Get();
+  const common::Clock* const clock_;
   ControlChannel control_;
   collective::GradientBuckets generator_gradients_;
   // Empty without D.
@@ -107,12 +115,15 @@ class TrainingLoop {
   int64_t last_checkpoint_step_;
   // A checkpoint is to be taken as soon as one can.
   bool checkpoint_due_ = false;
+  // Step of the last committed checkpoint that this rank knows of, and when it came to be.
+  int64_t committed_step_;
+  absl::Duration committed_at_;
   int not_finite_in_a_row_ = 0;
   int64_t not_finite_steps_ = 0;
   // Of the step before, for the next exchange.
   std::map<std::string, double> pending_metrics_;
   bool pending_not_finite_ = false;
-  // Of work that takes long within a step; see agent::RankReport.
+  // Of work that takes long within a step, without the writer's; see agent::RankReport.
   int64_t progress_ = 0;
   // Latest figures by the name that they are shown under.
   std::map<std::string, double> figures_;

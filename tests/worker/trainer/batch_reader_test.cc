@@ -189,7 +189,9 @@ TEST_F(BatchReaderTest, WaitsOutAShardThatIsAway) {
   BatchReader reader(Options(3), &data_);
   ASSERT_TRUE(WaitFor([&] { return data_.reads() > 3; }));
   EXPECT_FALSE(reader.IsReady());
+  EXPECT_FALSE(reader.WaitUntilReady(absl::Milliseconds(1)));
   data_.SetDown({});
+  EXPECT_TRUE(reader.WaitUntilReady(absl::InfiniteDuration()));
   for (int i = 0; i < 3; ++i) {
     ASSERT_OK_AND_ASSIGN(const RankBatch batch, reader.Next());
     EXPECT_THAT(batch.skipped, IsEmpty());

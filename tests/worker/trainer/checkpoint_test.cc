@@ -240,6 +240,69 @@ TEST(CheckpointWriter, CommitsOnceTheCoordinatorAnswersAndDeletesWhatItLetsGo) {
   EXPECT_FALSE(fs::exists(old.path));
 }
 
+TEST(CheckpointWriter, TellsTheDiskFromTheCoordinator) {
+  using Stage = CheckpointWriter::Stage;
+  absl::Notification disk;
+  std::atomic<bool> up{false};
+  CheckpointWriter writer(
+      "jobs/j", "dir",
+      [&](const auto&) -> absl::StatusOr<CommitCheckpointResponse> {
+        if (!up) return absl::UnavailableError("down");
+        return CommitCheckpointResponse();
+      },
+      [&](const auto&, const auto&, const auto&,
+          const auto& progress) -> absl::StatusOr<WrittenCheckpoint> {
+        progress();
+        disk.WaitForNotification();
+        return WrittenCheckpoint{"path", "digest"};
+      });
+  EXPECT_EQ(writer.stage(), Stage::kIdle);
+  EXPECT_EQ(writer.committed_step(), std::nullopt);
+  ASSERT_THAT(writer.Start(State(), Tensors()), IsOk());
+  ASSERT_TRUE(WaitFor([&] { return writer.progress() == 1; }));
+  EXPECT_EQ(writer.stage(), Stage::kWriting);
+  EXPECT_THAT(writer.Wait(absl::ZeroDuration()),
+              StatusIs(absl::StatusCode::kDeadlineExceeded, HasSubstr("still being written")));
+  EXPECT_THAT(writer.Start(State(41), Tensors()),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("under way")));
+  disk.Notify();
+  ASSERT_TRUE(WaitFor([&] { return writer.stage() == Stage::kCommitting; }));
+  EXPECT_THAT(writer.Wait(absl::ZeroDuration()),
+              StatusIs(absl::StatusCode::kDeadlineExceeded, HasSubstr("has not committed it")));
+  EXPECT_EQ(writer.committed_step(), std::nullopt);
+  up = true;
+  ASSERT_THAT(writer.Wait(absl::Seconds(20)), IsOk());
+  EXPECT_EQ(writer.stage(), Stage::kIdle);
+  EXPECT_EQ(writer.committed_step(), 40);
+}
+
+TEST(CheckpointWriter, WhatIsUnderWayAtTheEndIsWrittenAndCommittedIfThatTakesOneCall) {
+  for (const bool up : {true, false}) {
+    const TempDir dir;
+    int attempts = 0;
+    auto writer = std::make_unique<CheckpointWriter>(
+        "jobs/j", dir.path(),
+        [&](const CommitCheckpointRequest& request) -> absl::StatusOr<CommitCheckpointResponse> {
+          ++attempts;
+          EXPECT_THAT(ReadCheckpoint(request.path(), request.manifest_digest()), IsOk());
+          if (!up) return absl::UnavailableError("down");
+          return CommitCheckpointResponse();
+        });
+    ASSERT_THAT(writer->Start(State(), Tensors()), IsOk());
+    writer.reset();
+    EXPECT_GE(attempts, 1);
+  }
+}
+
+TEST(CheckpointWriter, AWriteThatFailsIsReported) {
+  CheckpointWriter writer("jobs/j", "/dev/null",
+                          [](const auto&) { return CommitCheckpointResponse(); });
+  ASSERT_THAT(writer.Start(State(), Tensors()), IsOk());
+  EXPECT_THAT(writer.Wait(absl::Seconds(20)).message(), HasSubstr("/dev/null"));
+  EXPECT_EQ(writer.stage(), CheckpointWriter::Stage::kIdle);
+  EXPECT_EQ(writer.committed_step(), std::nullopt);
+}
+
 TEST(CheckpointWriter, RefusedCommitIsReported) {
   const TempDir dir;
   CheckpointWriter writer("jobs/j", dir.path(),

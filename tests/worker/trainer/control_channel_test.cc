@@ -80,6 +80,7 @@ TEST(ControlChannel, SumsCountsAndMetrics) {
     EXPECT_EQ(result.skipped, 1);
     EXPECT_FALSE(result.stop);
     EXPECT_FALSE(result.not_finite);
+    EXPECT_FALSE(result.data_waits);
     EXPECT_FALSE(result.commit_waits);
     EXPECT_FALSE(result.hashes_agree);
     EXPECT_THAT(result.metrics, ElementsAre(Pair("loss", DoubleEq(0.75))));
@@ -91,9 +92,11 @@ TEST(ControlChannel, OneRanksWishIsEveryRanksResult) {
   messages[1].stop = true;
   messages[2].not_finite = true;
   messages[0].commit_waits = true;
+  messages[2].data_waits = true;
   for (const ControlResult& result : ExchangeAll(messages)) {
     EXPECT_TRUE(result.stop);
     EXPECT_TRUE(result.not_finite);
+    EXPECT_TRUE(result.data_waits);
     EXPECT_TRUE(result.commit_waits);
   }
 }
