@@ -1,5 +1,6 @@
 #include "worker/trainer/cluster_data.h"
 
+#include <set>
 #include <stdexcept>
 #include <utility>
 
@@ -49,7 +50,7 @@ absl::StatusOr<plan::IndexSet> ClusterData::Snapshot(int64_t epoch,
   request.set_job(job_);
   request.set_epoch(epoch);
   coordinator::v1::Snapshot snapshot;
-  bool failed_before = false;
+  std::set<absl::StatusCode> logged;
   common::RetryOptions retry;
   retry.stop = &stop;
   const absl::Status status = common::RetryUntil(
@@ -59,12 +60,19 @@ absl::StatusOr<plan::IndexSet> ClusterData::Snapshot(int64_t epoch,
             coordinator_->GetOrCreateSnapshot(request, absl::Now() + kCoordinatorTimeout);
         if (answer.ok()) {
           snapshot = *answer;
-        } else if (common::IsRetryable(answer.status()) && !failed_before) {
-          failed_before = true;
-          common::LogWarn("the coordinator does not answer; the next epoch waits for its snapshot",
-                          {{"epoch", epoch}, {"error", answer.status()}});
+          return absl::OkStatus();
         }
-        return answer.status();
+        // Too few triples are sealed while a lost volume is simulated again. A job that has ended
+        // is refused alike, but then the rank is told to leave.
+        const bool refused = absl::IsFailedPrecondition(answer.status());
+        if ((refused || common::IsRetryable(answer.status())) &&
+            logged.insert(answer.status().code()).second) {
+          common::LogWarn(
+              refused ? "the coordinator has no snapshot yet; the next epoch waits for it"
+                      : "the coordinator does not answer; the next epoch waits for its snapshot",
+              {{"epoch", epoch}, {"error", answer.status()}});
+        }
+        return refused ? absl::UnavailableError(answer.status().message()) : answer.status();
       },
       retry);
   D2G_RETURN_IF_ERROR(common::Annotate(status, absl::StrCat("snapshot of epoch ", epoch)));

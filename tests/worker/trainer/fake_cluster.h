@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <limits>
 #include <map>
 #include <memory>
 #include <string>
@@ -65,6 +66,9 @@ class FakeRankCoordinator final : public coordinator::v1::DatasetService::Servic
   void SetDown(bool down) { down_ = down; }
   // Answers everything but CommitCheckpoint.
   void SetCommitsDown(bool down) { commits_down_ = down; }
+  // Refuses the snapshots of later epochs as if too few triples were sealed.
+  void SetLastEpoch(int64_t epoch) { last_epoch_ = epoch; }
+  int64_t snapshots_refused() const { return snapshots_refused_; }
   void SetGeneration(int64_t generation) {
     absl::MutexLock lock(&mutex_);
     generation_ = generation;
@@ -84,6 +88,10 @@ class FakeRankCoordinator final : public coordinator::v1::DatasetService::Servic
                                    const coordinator::v1::GetOrCreateSnapshotRequest* request,
                                    coordinator::v1::Snapshot* snapshot) override {
     if (down_) return Down();
+    if (request->epoch() > last_epoch_) {
+      ++snapshots_refused_;
+      return {grpc::StatusCode::FAILED_PRECONDITION, "fewer than one global batch"};
+    }
     snapshot->set_epoch(request->epoch());
     snapshot->add_ranges()->set_end(sealed_);
     return grpc::Status::OK;
@@ -142,6 +150,8 @@ class FakeRankCoordinator final : public coordinator::v1::DatasetService::Servic
   const int64_t sealed_;
   std::atomic<bool> down_{false};
   std::atomic<bool> commits_down_{false};
+  std::atomic<int64_t> last_epoch_{std::numeric_limits<int64_t>::max()};
+  std::atomic<int64_t> snapshots_refused_{0};
   coordinator::v1::Dataset dataset_;
   mutable absl::Mutex mutex_;
   int64_t generation_ ABSL_GUARDED_BY(mutex_) = 1;

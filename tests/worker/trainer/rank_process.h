@@ -66,6 +66,12 @@ class RankProcess {
     absl::MutexLock lock(&mutex_);
     return step_;
   }
+  // The latest.
+  std::string phase() const {
+    absl::MutexLock lock(&mutex_);
+    return phase_;
+  }
+  // All so far.
   std::set<std::string> phases() const {
     absl::MutexLock lock(&mutex_);
     return phases_;
@@ -82,7 +88,10 @@ class RankProcess {
     ASSERT_TRUE(report.ok()) << line;
     absl::MutexLock lock(&mutex_);
     if (report->rendezvous) rendezvous_ = *report->rendezvous;
-    if (report->phase) phases_.insert(*report->phase);
+    if (report->phase) {
+      phase_ = *report->phase;
+      phases_.insert(phase_);
+    }
     if (report->step) step_ = *report->step;
     if (!report->metrics.empty()) metrics_[step_] = report->metrics;
   }
@@ -90,6 +99,7 @@ class RankProcess {
   mutable absl::Mutex mutex_;
   std::string rendezvous_ ABSL_GUARDED_BY(mutex_);
   int64_t step_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::string phase_ ABSL_GUARDED_BY(mutex_);
   std::set<std::string> phases_ ABSL_GUARDED_BY(mutex_);
   std::map<int64_t, std::map<std::string, double>> metrics_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<agent::ChildProcess> child_;

@@ -239,6 +239,8 @@ TEST_F(RankProcessTest, TwoRanksConsumeHalfEachAndCommit) {
           "learning_rate", "epoch"}) {
       EXPECT_THAT(figures, Contains(Key(name)));
     }
+    // The writer is rank 0's.
+    EXPECT_EQ(figures.count("uncommitted_steps"), rank == ranks[0] ? 1u : 0u);
     EXPECT_EQ(figures.at("samples_total"), 14 * kBatch);
     EXPECT_EQ(figures.at("skipped_total"), 0);
   }
@@ -380,6 +382,36 @@ TEST_F(RankProcessTest, ShardOutageDelaysAndLosesNothing) {
   cluster_->shards[1]->SetDown(false);
   ExpectExit(ranks, 0);
   EXPECT_EQ(ranks[0]->metrics().at(14).at("skipped_total"), 0);
+}
+
+TEST_F(RankProcessTest, WaitsForTheSnapshotOfAnEpochAndIsHeardMeanwhile) {
+  // 56 training triples: seven batches an epoch.
+  cluster_ = std::make_unique<FakeCluster>(work_.recipe(), Prompts(), /*sealed=*/64);
+  *work_.mutable_shards() = cluster_->coordinator.dataset().shards();
+  UseOutput("out");
+  cluster_->coordinator.SetLastEpoch(0);
+  const auto wait_for_snapshot = [&](const auto& ranks) {
+    const int64_t refused = cluster_->coordinator.snapshots_refused();
+    return WaitFor(
+        [&] {
+          return ranks[0]->step() == 7 && ranks[0]->phase() == agent::kPhaseDataWait &&
+                 cluster_->coordinator.snapshots_refused() > refused + 2;
+        },
+        kLong);
+  };
+  {
+    const auto ranks = StartGang(1, 2);
+    ASSERT_TRUE(wait_for_snapshot(ranks)) << ranks[0]->Output();
+    // The other one, which waits too, leaves with it.
+    ranks[1]->Signal(SIGTERM);
+    ExpectExit(ranks, agent::kExitStopped);
+    EXPECT_EQ(cluster_->coordinator.checkpoints().back().step(), 7);
+  }
+  const auto ranks = StartGang(2, 2);
+  ASSERT_TRUE(wait_for_snapshot(ranks)) << ranks[0]->Output();
+  cluster_->coordinator.SetLastEpoch(1);
+  ExpectExit(ranks, 0);
+  EXPECT_EQ(cluster_->coordinator.checkpoints().back().step(), 14);
 }
 
 TEST_F(RankProcessTest, NamesTheTriplesThatAreNotFinite) {
