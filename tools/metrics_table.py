@@ -36,6 +36,7 @@ RANK_FIGURES = {
     "step": "Optimiser steps done",
     "step_seconds": "Time of the last step",
     "step_seconds_total": "Time in steps, waiting included",
+    "uncommitted_steps": "Steps done since the last committed checkpoint; rank 0 alone",
 }
 
 
