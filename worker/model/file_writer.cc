@@ -13,6 +13,13 @@
 #include "worker/model/error.h"
 
 namespace d2g::model {
+namespace {
+
+// Bytes between two syncs: a slow disk then takes a large file in steps that its caller can count,
+// instead of in one long last one.
+constexpr size_t kSyncBytes = size_t{1} << 30;
+
+}  // namespace
 
 FileWriter::FileWriter(const std::string& path) : path_(path), temporary_(path + ".XXXXXX") {
   fd_ = ::mkostemp(temporary_.data(), O_CLOEXEC);
@@ -32,7 +39,7 @@ FileWriter::~FileWriter() {
 
 void FileWriter::Append(const void* data, size_t size) {
   const char* bytes = static_cast<const char*>(data);
-  constexpr size_t kChunk = size_t{1} << 30;  // below write()'s limit
+  constexpr size_t kChunk = size_t{64} << 20;
   while (size > 0) {
     const ssize_t written = ::write(fd_, bytes, std::min(size, kChunk));
     if (written < 0) {
@@ -41,6 +48,11 @@ void FileWriter::Append(const void* data, size_t size) {
     }
     bytes += written;
     size -= static_cast<size_t>(written);
+    unsynced_ += static_cast<size_t>(written);
+    if (unsynced_ >= kSyncBytes) {
+      if (::fdatasync(fd_) != 0) FailWith("cannot be synced", errno);
+      unsynced_ = 0;
+    }
   }
 }
 

@@ -7,7 +7,7 @@
 namespace d2g::model {
 
 // Bytes go to a temporary file in the same folder; Commit fsyncs it, renames it over `path` and
-// fsyncs the folder. Without Commit nothing is left behind. Every method throws Error naming the
+// fsyncs the folder. Without Commit nothing is left behind. Every method throws IoError naming the
 // path and the system's reason. Not thread-safe.
 class FileWriter {
  public:
@@ -25,6 +25,7 @@ class FileWriter {
   std::string path_;
   std::string temporary_;
   int fd_ = -1;
+  size_t unsynced_ = 0;
 };
 
 }  // namespace d2g::model
