@@ -13,6 +13,7 @@
 #include "absl/strings/str_split.h"
 #include "services/common/digest.h"
 #include "services/common/file_io.h"
+#include "services/common/file_manifest.h"
 #include "services/common/log.h"
 #include "services/common/status_macros.h"
 #include "worker/torch_status.h"
@@ -25,7 +26,6 @@ using nlohmann::json;
 
 constexpr int kVersion = 1;
 constexpr char kStateFile[] = "state.json";
-constexpr char kManifestFile[] = "manifest.json";
 constexpr char kTensorSuffix[] = ".safetensors";
 constexpr char kFolderPrefix[] = "step-";
 
@@ -78,43 +78,6 @@ absl::StatusOr<CheckpointState> StateFromJson(const std::string& path, const std
   }
 }
 
-struct ManifestEntry {
-  int64_t size = 0;
-  std::string digest;
-};
-using Manifest = std::map<std::string, ManifestEntry>;
-
-absl::StatusOr<ManifestEntry> Describe(const std::string& path,
-                                       const common::Tick& tick = nullptr) {
-  common::Digester digester;
-  ManifestEntry entry;
-  D2G_ASSIGN_OR_RETURN(entry.size, digester.UpdateFromFile(path, tick));
-  entry.digest = digester.Hex();
-  return entry;
-}
-
-std::string ManifestToJson(const Manifest& manifest) {
-  json files = json::array();
-  for (const auto& [name, entry] : manifest) {
-    files.push_back({{"name", name}, {"size", entry.size}, {"xxh3_128", entry.digest}});
-  }
-  return json({{"version", kVersion}, {"files", files}}).dump(1) + "\n";
-}
-
-absl::StatusOr<Manifest> ManifestFromJson(const std::string& path, const std::string& text) {
-  try {
-    Manifest manifest;
-    const json in = json::parse(text);
-    for (const json& file : in.at("files")) {
-      manifest[file.at("name").get<std::string>()] = {file.at("size").get<int64_t>(),
-                                                      file.at("xxh3_128").get<std::string>()};
-    }
-    return manifest;
-  } catch (const json::exception& error) {
-    return absl::DataLossError(absl::StrCat(path, ": ", error.what()));
-  }
-}
-
 std::string NewFolderName(const CheckpointState& state) {
   std::random_device random;
   return absl::StrCat(kFolderPrefix, state.step, "-g", state.generation, "-",
@@ -137,12 +100,11 @@ absl::StatusOr<WrittenCheckpoint> WriteFolder(const std::string& folder,
   }
   D2G_RETURN_IF_ERROR(
       common::WriteFileAtomically(absl::StrCat(folder, "/", kStateFile), StateToJson(state)));
-  Manifest manifest;
-  for (const std::string& name : names) {
-    D2G_ASSIGN_OR_RETURN(manifest[name], Describe(absl::StrCat(folder, "/", name), tick));
-  }
-  const std::string text = ManifestToJson(manifest);
-  D2G_RETURN_IF_ERROR(common::WriteFileAtomically(absl::StrCat(folder, "/", kManifestFile), text));
+  D2G_ASSIGN_OR_RETURN(const common::FileManifest manifest,
+                       common::DescribeFiles(folder, names, tick));
+  const std::string text = common::FormatManifest(manifest);
+  D2G_RETURN_IF_ERROR(
+      common::WriteFileAtomically(absl::StrCat(folder, "/", common::kManifestFile), text));
   return WrittenCheckpoint{folder, common::Xxh3Hex128(text)};
 }
 
@@ -161,19 +123,6 @@ std::vector<fs::path> FoldersBefore(const std::string& checkpoints_dir, int64_t 
     }
   }
   return folders;
-}
-
-absl::Status CheckFile(const std::string& path, const ManifestEntry& expected) {
-  D2G_ASSIGN_OR_RETURN(const ManifestEntry actual, Describe(path));
-  if (actual.size != expected.size) {
-    return absl::DataLossError(
-        absl::StrCat(path, ": has ", actual.size, " bytes, its manifest says ", expected.size));
-  }
-  if (actual.digest != expected.digest) {
-    return absl::DataLossError(absl::StrCat(path, ": XXH3-128 is ", actual.digest,
-                                            ", its manifest says ", expected.digest));
-  }
-  return absl::OkStatus();
 }
 
 }  // namespace
@@ -197,20 +146,21 @@ absl::StatusOr<WrittenCheckpoint> WriteCheckpoint(const std::string& checkpoints
 
 absl::StatusOr<LoadedCheckpoint> ReadCheckpoint(const std::string& path,
                                                 const std::string& manifest_digest) {
-  const std::string manifest_path = absl::StrCat(path, "/", kManifestFile);
+  const std::string manifest_path = absl::StrCat(path, "/", common::kManifestFile);
   D2G_ASSIGN_OR_RETURN(const std::string manifest_text, common::ReadFile(manifest_path));
   if (const std::string actual = common::Xxh3Hex128(manifest_text); actual != manifest_digest) {
     return absl::DataLossError(absl::StrCat(manifest_path, ": XXH3-128 is ", actual,
                                             ", the coordinator's record says ", manifest_digest));
   }
-  D2G_ASSIGN_OR_RETURN(const Manifest manifest, ManifestFromJson(manifest_path, manifest_text));
+  D2G_ASSIGN_OR_RETURN(const common::FileManifest manifest,
+                       common::ParseManifest(manifest_path, manifest_text));
   if (manifest.count(kStateFile) == 0) {
     return absl::DataLossError(absl::StrCat(manifest_path, ": does not list ", kStateFile));
   }
   LoadedCheckpoint loaded;
   for (const auto& [name, entry] : manifest) {
     const std::string file = absl::StrCat(path, "/", name);
-    D2G_RETURN_IF_ERROR(CheckFile(file, entry));
+    D2G_RETURN_IF_ERROR(common::CheckFile(path, name, manifest));
     if (name == kStateFile) {
       D2G_ASSIGN_OR_RETURN(const std::string text, common::ReadFile(file));
       D2G_ASSIGN_OR_RETURN(loaded.state, StateFromJson(file, text));
@@ -239,7 +189,7 @@ absl::Status DeleteCheckpoint(const std::string& checkpoints_dir, const std::str
 void RemoveUnfinishedCheckpoints(const std::string& checkpoints_dir, int64_t generation) {
   for (const fs::path& folder : FoldersBefore(checkpoints_dir, generation)) {
     std::error_code error, ignored;
-    if (fs::exists(folder / kManifestFile, error) || error) continue;
+    if (fs::exists(folder / common::kManifestFile, error) || error) continue;
     fs::remove_all(folder, ignored);
     common::LogInfo("removed an unfinished checkpoint", {{"path", folder.string()}});
   }

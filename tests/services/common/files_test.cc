@@ -10,6 +10,7 @@
 #include "gtest/gtest.h"
 #include "services/common/digest.h"
 #include "services/common/file_io.h"
+#include "services/common/file_manifest.h"
 #include "services/common/model_folder.h"
 #include "services/common/port_file.h"
 #include "services/common/prompts.h"
@@ -43,6 +44,34 @@ TEST(FileIoTest, WritesWholeOrNothing) {
   EXPECT_THAT(WriteFileAtomically(dir.File("folder"), "x"),
               StatusIs(absl::StatusCode::kInternal, HasSubstr(dir.File("folder"))));
   EXPECT_EQ(CountFiles(dir.path()), 2u);
+}
+
+TEST(FileManifestTest, ComparesFilesWithTheList) {
+  const TempDir dir;
+  ASSERT_THAT(WriteFileAtomically(dir.File("a"), "one"), IsOk());
+  ASSERT_THAT(WriteFileAtomically(dir.File("b"), "two"), IsOk());
+  EXPECT_THAT(CheckFiles(dir.path(), {"a"}),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr(dir.File("manifest.json"))));
+  ASSERT_OK_AND_ASSIGN(const FileManifest manifest, DescribeFiles(dir.path(), {"a", "b"}));
+  ASSERT_THAT(WriteFileAtomically(dir.File("manifest.json"), FormatManifest(manifest)), IsOk());
+  EXPECT_THAT(CheckFiles(dir.path(), {"a", "b"}), IsOk());
+  EXPECT_THAT(CheckFiles(dir.path(), {"c"}),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("manifest.json: does not list c")));
+  EXPECT_THAT(CheckFiles(dir.path(), {"a"}, [] { return false; }),
+              StatusIs(absl::StatusCode::kCancelled));
+  ASSERT_THAT(WriteFileAtomically(dir.File("a"), "onE"), IsOk());
+  ASSERT_THAT(WriteFileAtomically(dir.File("b"), "tw"), IsOk());
+  EXPECT_THAT(CheckFiles(dir.path(), {"a"}),
+              StatusIs(absl::StatusCode::kDataLoss,
+                       HasSubstr(dir.File("a") + ": XXH3-128 is " + Xxh3Hex128("onE") +
+                                 ", its manifest says " + Xxh3Hex128("one"))));
+  EXPECT_THAT(CheckFiles(dir.path(), {"b"}),
+              StatusIs(absl::StatusCode::kDataLoss,
+                       HasSubstr(dir.File("b") + ": has 2 bytes, its manifest says 3")));
+  std::filesystem::remove(dir.File("a"));
+  EXPECT_THAT(CheckFiles(dir.path(), {"a"}),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr(dir.File("a"))));
+  EXPECT_THAT(ParseManifest("m", "{}"), StatusIs(absl::StatusCode::kDataLoss, HasSubstr("files")));
 }
 
 TEST(FileIoTest, ErrorsNamePathAndReason) {
