@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/digest.h"
 #include "services/common/file_io.h"
+#include "services/common/file_manifest.h"
 #include "services/common/model_folder.h"
 #include "services/common/status_macros.h"
 #include "services/common/version.h"
@@ -151,7 +152,7 @@ absl::StatusOr<json> ToJson(const google::protobuf::Message& message) {
 absl::StatusOr<std::string> Lineage(const ExportWork& work, const StudentFolder& folder,
                                     const std::string& prediction_type) {
   D2G_ASSIGN_OR_RETURN(const std::string manifest,
-                       common::ReadFile(work.checkpoint_path() + "/manifest.json"));
+                       common::ReadFile(work.checkpoint_path() + "/" + common::kManifestFile));
   json lineage;
   lineage["version"] = common::Version();
   lineage["dataset"]["name"] = work.dataset();
@@ -206,6 +207,9 @@ absl::StatusOr<ExportRecord> RunExport(const ExportWork& work, agent::TaskContex
   D2G_ASSIGN_OR_RETURN(
       common::ModelFolder teacher,
       common::FindModelFolder(work.spec().teacher().path(), work.recipe().teacher_digest(), tick));
+  // Training's checks end with the commit: bytes that a disk changed since would be shipped.
+  D2G_RETURN_IF_ERROR(
+      common::CheckFiles(work.checkpoint_path(), {"state.json", "ema.safetensors"}, tick));
   StudentFolder folder{.teacher_path = teacher.path, .teacher_files = teacher.files, .student = {}};
   std::map<std::string, std::string> texts;
   D2G_RETURN_IF_ERROR(CatchTorch([&] {

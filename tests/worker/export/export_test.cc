@@ -14,6 +14,7 @@
 
 #include "services/common/digest.h"
 #include "services/common/file_io.h"
+#include "services/common/file_manifest.h"
 #include "services/common/model_folder.h"
 #include "tests/testing/process.h"
 #include "tests/testing/status_matchers.h"
@@ -48,6 +49,15 @@ json ReadJson(const std::string& path) {
   return json::parse(file);
 }
 
+// Lists the files as they are now.
+void WriteManifest(const std::string& folder) {
+  const auto files = common::DescribeFiles(folder, {"state.json", "ema.safetensors"});
+  ASSERT_THAT(files, IsOk());
+  ASSERT_THAT(
+      common::WriteFileAtomically(folder + "/manifest.json", common::FormatManifest(*files)),
+      IsOk());
+}
+
 // Writes a checkpoint whose student is the teacher, a little changed.
 void WriteCheckpoint(const std::string& folder, int64_t step, int64_t t0 = 999) {
   fs::create_directories(folder);
@@ -60,8 +70,8 @@ void WriteCheckpoint(const std::string& folder, int64_t step, int64_t t0 = 999) 
   }
   model::WriteSafetensors(folder + "/ema.safetensors", ema);
   const json state = {{"step", step}, {"t0", t0}, {"parametrization", "x0"}};
-  std::ofstream(folder + "/state.json") << state.dump();
-  std::ofstream(folder + "/manifest.json") << "{\"step\": " << step << "}";
+  ASSERT_THAT(common::WriteFileAtomically(folder + "/state.json", state.dump()), IsOk());
+  WriteManifest(folder);
 }
 
 class ExportTest : public ::testing::Test {
@@ -124,7 +134,9 @@ TEST_F(ExportTest, WritesThePipelineAndWhereItCameFrom) {
   EXPECT_EQ(lineage["dataset"]["name"], "datasets/abc");
   EXPECT_EQ(lineage["dataset"]["recipe"]["seed"], "11");
   EXPECT_EQ(lineage["checkpoint"]["step"], 7);
-  EXPECT_EQ(lineage["checkpoint"]["manifest_digest"], common::Xxh3Hex128("{\"step\": 7}"));
+  ASSERT_OK_AND_ASSIGN(const std::string manifest,
+                       common::ReadFile(dir_.File("checkpoint/manifest.json")));
+  EXPECT_EQ(lineage["checkpoint"]["manifest_digest"], common::Xxh3Hex128(manifest));
   EXPECT_EQ(lineage["t0"], 999);
 
   const model::TensorMap stored =
@@ -202,18 +214,35 @@ TEST_F(ExportTest, RefusesAStudentThatIsNotFinite) {
   model::TensorMap ema = model::ReadSafetensors(dir_.File("checkpoint/ema.safetensors"));
   ema.at("conv_in.bias") = at::full_like(ema.at("conv_in.bias"), 70000);
   model::WriteSafetensors(dir_.File("checkpoint/ema.safetensors"), ema);
+  WriteManifest(dir_.File("checkpoint"));
   EXPECT_THAT(RunExport(work_, &context_), StatusIs(absl::StatusCode::kInvalidArgument,
                                                     HasSubstr("conv_in.bias is not finite")));
   ExpectNothingLeft();
 }
 
 TEST_F(ExportTest, ACheckpointThatCannotBeOpenedIsNoBadInput) {
-  for (const char* file : {"ema.safetensors", "state.json"}) {
+  for (const char* file : {"ema.safetensors", "state.json", "manifest.json"}) {
     const std::string path = dir_.File("checkpoint/") + file;
     fs::rename(path, dir_.File("away"));
-    EXPECT_THAT(RunExport(work_, &context_),
-                StatusIs(absl::StatusCode::kInternal, HasSubstr(path + ": cannot be opened")));
+    EXPECT_THAT(RunExport(work_, &context_), StatusIs(absl::StatusCode::kNotFound, HasSubstr(path)))
+        << file;
     fs::rename(dir_.File("away"), path);
+  }
+  ExpectNothingLeft();
+}
+
+TEST_F(ExportTest, RefusesACheckpointWhoseBytesChanged) {
+  for (const char* file : {"ema.safetensors", "state.json"}) {
+    const std::string path = dir_.File("checkpoint/") + file;
+    ASSERT_OK_AND_ASSIGN(const std::string bytes, common::ReadFile(path));
+    std::string flipped = bytes;
+    flipped[flipped.size() / 2] ^= 1;
+    ASSERT_THAT(common::WriteFileAtomically(path, flipped), IsOk());
+    EXPECT_THAT(RunExport(work_, &context_),
+                StatusIs(absl::StatusCode::kDataLoss,
+                         AllOf(HasSubstr(path + ": XXH3-128 is " + common::Xxh3Hex128(flipped)),
+                               HasSubstr("its manifest says " + common::Xxh3Hex128(bytes)))));
+    ASSERT_THAT(common::WriteFileAtomically(path, bytes), IsOk());
   }
   ExpectNothingLeft();
 }
@@ -226,6 +255,7 @@ TEST_F(ExportTest, RefusesACheckpointOfAnotherStepOrShape) {
   model::TensorMap ema = model::ReadSafetensors(dir_.File("checkpoint/ema.safetensors"));
   ema.erase("conv_in.bias");
   model::WriteSafetensors(dir_.File("checkpoint/ema.safetensors"), ema);
+  WriteManifest(dir_.File("checkpoint"));
   EXPECT_THAT(RunExport(work_, &context_),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("conv_in.bias")));
   ExpectNothingLeft();
