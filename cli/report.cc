@@ -36,7 +36,7 @@ std::string LocalTime(const Timestamp& timestamp) {
 // "frechet_distance" -> "frechet distance"
 std::string Words(const std::string& name) { return absl::StrReplaceAll(name, {{"_", " "}}); }
 
-// "teacher_50" -> "teacher, 50 steps"
+// "teacher_8" -> "teacher, 8 steps"
 std::string ModelWords(const std::string& model) {
   const size_t cut = model.rfind('_');
   if (cut == std::string::npos) return model;

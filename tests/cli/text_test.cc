@@ -124,7 +124,7 @@ TEST(Report, EvaluationShowsIntervalsAndGap) {
   const auto report = FromText<EvaluationReport>(R"pb(
     checkpoint_step: 150
     rows {
-      model: "teacher_50"
+      model: "teacher_8"
       pictures: 512
       measures { name: "frechet_distance" value: 5.04 low: 4.9 high: 5.2 }
       measures { name: "seconds_per_picture" value: 0.25 low: 0.24 high: 0.26 }
@@ -141,14 +141,14 @@ TEST(Report, EvaluationShowsIntervalsAndGap) {
   EXPECT_EQ(EvaluationTable(report),
             "evaluation of the checkpoint at step 150 on 512 held-out pictures (in brackets: 95 % "
             "intervals)\n"
-            "  model               frechet distance\n"
-            "  teacher, 50 steps  5.04 [4.90, 5.20]\n"
-            "  student, 1 step    5.30 [5.10, 5.50]\n"
-            "  gap closed                      98 %\n"
+            "  model              frechet distance\n"
+            "  teacher, 8 steps  5.04 [4.90, 5.20]\n"
+            "  student, 1 step   5.30 [5.10, 5.50]\n"
+            "  gap closed                     98 %\n"
             "\n"
-            "  model              ms per picture\n"
-            "  teacher, 50 steps  250 [240, 260]\n"
-            "  student, 1 step                 -\n"
+            "  model             ms per picture\n"
+            "  teacher, 8 steps  250 [240, 260]\n"
+            "  student, 1 step                -\n"
             "\n"
             "  discriminator on held-out triples: accuracy 0.710\n"
             "\n"

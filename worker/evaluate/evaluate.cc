@@ -9,6 +9,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "services/common/file_io.h"
@@ -73,7 +74,10 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, const std::
   const auto& spec = work.spec().evaluate();
   const int columns = spec.grid_columns() > 0 ? spec.grid_columns() : kDefaultGridColumns;
   const int repeats = spec.timing_repeats() > 0 ? spec.timing_repeats() : kDefaultTimingRepeats;
-  const int64_t total = 3 * held_out.size();
+  const auto& solver = work.recipe().solver();
+  // Solutions of one step are their own baseline: the teacher has one row then, and no gap.
+  const bool has_baseline = solver.steps() > 1;
+  const int64_t total = (has_baseline ? 3 : 2) * held_out.size();
   int64_t done = 0;
   const Tick tick = [&](int64_t pictures) {
     context->AddProgress();
@@ -96,7 +100,6 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, const std::
   held_out.z = held_out.z.to(torch_device);
   held_out.x = held_out.x.to(torch_device);
   const at::Tensor text = EncodeAll(teacher, held_out.prompts);
-  const auto& solver = work.recipe().solver();
   model::SolverOptions full{.steps = solver.steps(), .guidance = solver.guidance()};
   if (!solver.timestep_spacing().empty()) full.spacing = solver.timestep_spacing();
   model::SolverOptions single = full;
@@ -106,7 +109,8 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, const std::
 
   context->SetPhase("pictures");
   const ModelPictures solutions = TeacherSolutions(teacher, held_out, tick);
-  const ModelPictures teacher_one = TeacherPictures(teacher, held_out, text, single, tick);
+  ModelPictures teacher_one;
+  if (has_baseline) teacher_one = TeacherPictures(teacher, held_out, text, single, tick);
   const ModelPictures student_one =
       StudentPictures(teacher, student, conversion, held_out, text, tick);
 
@@ -117,8 +121,9 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, const std::
     tick(0);
     return measures;
   };
-  const auto solution_quality = quality(solutions), teacher_quality = quality(teacher_one),
-             student_quality = quality(student_one);
+  const auto solution_quality = quality(solutions), student_quality = quality(student_one);
+  std::vector<NamedInterval> teacher_quality;
+  if (has_baseline) teacher_quality = quality(teacher_one);
 
   EvaluationReport report;
   report.set_checkpoint_step(work.checkpoint_step());
@@ -133,10 +138,12 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, const std::
   }
 
   context->SetPhase("time");
-  AddRow("teacher_50", held_out, solution_quality,
+  AddRow(absl::StrCat("teacher_", solver.steps()), held_out, solution_quality,
          TimeTeacher(teacher, held_out, text, full, repeats, tick), &report);
-  AddRow("teacher_1", held_out, teacher_quality,
-         TimeTeacher(teacher, held_out, text, single, repeats, tick), &report);
+  if (has_baseline) {
+    AddRow("teacher_1", held_out, teacher_quality,
+           TimeTeacher(teacher, held_out, text, single, repeats, tick), &report);
+  }
   AddRow("student_1", held_out, student_quality,
          TimeStudent(teacher, student, conversion, held_out, text, repeats, tick), &report);
   for (const char* name : kQualityMeasures) {
@@ -146,8 +153,9 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, const std::
     (*report.mutable_gap_closed())[name] = recipe::GapClosed(*from, *to, *reached);
   }
   report.set_grid_path(folder + "/grid.png");
-  model::WritePng(report.grid_path(),
-                  SideBySide({&solutions, &teacher_one, &student_one}, labels, columns));
+  std::vector<const ModelPictures*> rows = {&solutions, &student_one};
+  if (has_baseline) rows.insert(rows.begin() + 1, &teacher_one);
+  model::WritePng(report.grid_path(), SideBySide(rows, labels, columns));
   return report;
 }
 

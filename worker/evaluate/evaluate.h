@@ -16,10 +16,10 @@
 
 namespace d2g::evaluate {
 
-// Compares, on held-out noise and prompts, the teacher's full solution as stored ("teacher_50",
-// whatever the number of steps), the teacher run for one step with the dataset's guidance as a user
-// would run it ("teacher_1") and the checkpoint's averaged student ("student_1"): quality by the
-// frozen evaluator, distance to the solution, time per picture at batch 1; and how well the
+// Compares, on held-out noise and prompts, the teacher's full solution as stored ("teacher_N" for N
+// solver steps), the teacher run for one step with the dataset's guidance as a user would run it
+// ("teacher_1"; left out where N is 1) and the checkpoint's averaged student ("student_1"): quality
+// by the frozen evaluator, distance to the solution, time per picture at batch 1; and how well the
 // checkpoint's discriminator tells the student from the solutions. Writes report.json and grid.png
 // to output_dir/evaluation, each atomically. `device` as LibTorch names it.
 //

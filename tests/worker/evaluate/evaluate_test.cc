@@ -138,7 +138,7 @@ TEST_F(EvaluateTest, ReportsEveryModelInFiguresAndAPicture) {
   work_.mutable_spec()->mutable_train()->mutable_gan()->set_weight(0.1);
   ASSERT_OK_AND_ASSIGN(const EvaluationReport report, Run());
   ASSERT_EQ(report.rows_size(), 3);
-  EXPECT_EQ(report.rows(0).model(), "teacher_50");
+  EXPECT_EQ(report.rows(0).model(), "teacher_4");
   EXPECT_EQ(report.rows(1).model(), "teacher_1");
   EXPECT_EQ(report.rows(2).model(), "student_1");
   for (const auto& row : report.rows()) {
@@ -208,6 +208,17 @@ TEST_F(EvaluateTest, TheTeachersSingleStepStartsFromNoiseWhateverTheSpacing) {
   ASSERT_OK_AND_ASSIGN(const EvaluationReport leading, Run());
   EXPECT_EQ(Find(trailing.rows(1), "paired_distance").value(),
             Find(leading.rows(1), "paired_distance").value());
+}
+
+TEST_F(EvaluateTest, SolutionsOfOneStepAreTheTeachersOnlyRow) {
+  work_.mutable_recipe()->mutable_solver()->set_steps(1);
+  ASSERT_OK_AND_ASSIGN(const EvaluationReport report, Run());
+  ASSERT_EQ(report.rows_size(), 2);
+  EXPECT_EQ(report.rows(0).model(), "teacher_1");
+  EXPECT_EQ(Find(report.rows(0), "paired_distance").value(), 0);
+  EXPECT_EQ(report.rows(1).model(), "student_1");
+  EXPECT_TRUE(report.gap_closed().empty());
+  EXPECT_GT(std::filesystem::file_size(report.grid_path()), 1000);
 }
 
 TEST_F(EvaluateTest, RefusesAnotherTeacher) {
