@@ -130,6 +130,7 @@ fi
 
 echo "== result"
 patiently "$bin/d2g" describe "$job" --section evaluation
+tools/demo_summary.py verdict <"$dir/after.json"
 patiently "$bin/d2g" verify "$job"
 tools/demo_summary.py counts "$dir/before.json" "$dir/interrupted.json" "$dir/after.json" "$data/cluster.json"
 stopping=$(now)

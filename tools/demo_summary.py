@@ -4,6 +4,7 @@
   demo_summary.py state|export|prompts|shards-are-up < job.json
   demo_summary.py identity JOB_FILE MODELS
   demo_summary.py resuming BEFORE INTERRUPTED
+  demo_summary.py verdict < job.json
   demo_summary.py counts BEFORE INTERRUPTED AFTER CLUSTER
   demo_summary.py times AFTER BUILT READY STOPPING STOPPED
 
@@ -99,6 +100,38 @@ def scrape(address, name):
     return int(sum(float(v) for v in values))
 
 
+def apart(a, b):
+    """Least and greatest distance between a point of one interval and one of the other."""
+    least = max(0.0, float(a["low"]) - float(b["high"]), float(b["low"]) - float(a["high"]))
+    return least, max(float(a["high"]) - float(b["low"]), float(b["high"]) - float(a["low"]))
+
+
+# Measure -> whether the student's interval is on the better side of the single step's, not touching it.
+BEATS = {
+    "frechet_distance": lambda student, single, target: float(student["high"]) < float(single["low"]),
+    "class_agreement": lambda student, single, target: float(student["low"]) > float(single["high"]),
+    "paired_distance": lambda student, single, target: float(student["high"]) < float(single["low"]),
+    # Neither more nor less is better: what counts is how near to the many-step teacher's.
+    "diversity": lambda student, single, target: apart(student, target)[1] < apart(single, target)[0],
+}
+
+
+def verdict(evaluation):
+    """One line: on which measures the student beats the teacher's single step beyond the intervals."""
+    models = {row["model"]: {m["name"]: m for m in row["measures"]} for row in evaluation["rows"]}
+    full = next((figures for model, figures in models.items() if re.fullmatch(r"teacher_(?!1$)\d+", model)), None)
+    if full is None or "teacher_1" not in models or "student_1" not in models:
+        return "the evaluation has no single step of the teacher to compare the student with"
+    student, single = models["student_1"], models["teacher_1"]
+    measured = [name for name in BEATS if all(name in figures for figures in (student, single, full))]
+    beaten = [name for name in measured if BEATS[name](student[name], single[name], full[name])]
+    text = "the student beats one step of the teacher beyond the 95 % intervals on: "
+    text += ", ".join(beaten) or "nothing"
+    if len(beaten) < len(measured):
+        text += "; not on: " + ", ".join(name for name in measured if name not in beaten)
+    return text.replace("_", " ")
+
+
 def counts(before_path, interrupted_path, after_path, cluster_path):
     before, after = load(before_path), load(after_path)
     interrupted = load(interrupted_path) if os.path.exists(interrupted_path) else None
@@ -111,7 +144,7 @@ def counts(before_path, interrupted_path, after_path, cluster_path):
         twice += " since the shards last started"
     steps, first = done(after, "TRAIN"), int(before["checkpoint_step"])
     restarts = sum(p["restarts"] for p in cluster["processes"])
-    print(f"triples: {total} in all, {total - reused} simulated in this run, {reused} reused, {twice}")
+    print(f"triples: {total} in all, {total - reused} sealed in this run, {reused} reused, {twice}")
     print(f"training: {steps} steps in all, {steps - first} in this run from step {first}, "
           f"{repeated_steps(before, interrupted)} repeated since the last checkpoint of an interrupted run")
     if restarts:
@@ -153,6 +186,8 @@ def main():
         counts(*arguments)
     elif command == "times":
         times(*arguments)
+    elif command == "verdict":
+        print(verdict(json.load(sys.stdin)["evaluation"]))
     elif command in ("state", "export", "prompts", "shards-are-up"):
         job = json.load(sys.stdin)
         if command == "state":
