@@ -2,6 +2,7 @@
 # Builds and runs the benchmarks (preset release, with D2G_CUDA=1 cuda): ./run bench [REGEX of names]
 set -euo pipefail
 cd "$(dirname "$0")/.."
+tools/bootstrap.sh venv
 jobs=${D2G_JOBS:-$(nproc)}
 wanted=${1:-.}
 preset=release

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a build needs on Debian 12: system packages and LibTorch. Does nothing when all is there.
 #   tools/bootstrap.sh            what ./run build, demo need
+#   tools/bootstrap.sh format     also clang-format
 #   tools/bootstrap.sh lint       also clang-format, clang-tidy and clang
 #   tools/bootstrap.sh venv       also the Python environment that the interop tests use
 #   tools/bootstrap.sh dataset    also the pictures that the demo teacher is trained on
@@ -14,8 +15,13 @@ packages=(build-essential cmake ninja-build ccache pkg-config git ca-certificate
   libgloo-dev prometheus-cpp-dev libcpp-httplib-dev libcli11-dev libspdlog-dev libfmt-dev
   nlohmann-json3-dev libyaml-cpp-dev libxxhash-dev libpng-dev libgtest-dev libgmock-dev libbenchmark-dev procps)
 for extra in "$@"; do
-  if [ "$extra" = lint ]; then packages+=(clang clang-format clang-tidy); fi
-  if [ "$extra" = dataset ]; then packages+=(dataset-fashion-mnist); fi
+  case $extra in
+    format) packages+=(clang-format) ;;
+    lint) packages+=(clang clang-format clang-tidy) ;;
+    dataset) packages+=(dataset-fashion-mnist) ;;
+    venv) ;;
+    *) echo "bootstrap: unknown argument '$extra' (format, lint, venv, dataset)" >&2; exit 2 ;;
+  esac
 done
 
 missing=()

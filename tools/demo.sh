@@ -36,6 +36,7 @@ patiently() {
 }
 
 if [ -z "${D2G_DEMO_BIN:-}" ]; then
+  tools/bootstrap.sh
   echo "== build"
   cmake --preset "$preset" >/dev/null
   cmake --build --preset "$preset" -j "${D2G_JOBS:-$(nproc)}" \

@@ -15,20 +15,26 @@ for argument in "$@"; do
     *) echo "lint: unknown argument '$argument' (--all, --changed, --no-tidy, --fix)" >&2; exit 2 ;;
   esac
 done
+if [ $tidy = 1 ]; then tools/bootstrap.sh lint; else tools/bootstrap.sh format; fi
 jobs=${D2G_JOBS:-$(nproc)}
 failed=0
 
 echo "== format"
 mapfile -t sources < <(git ls-files --cached --others --exclude-standard '*.cc' '*.h')
+[ ${#sources[@]} -gt 0 ] || { echo "lint: git lists no sources here" >&2; exit 1; }
 if [ $fix = 1 ]; then
   clang-format -i "${sources[@]}"
 fi
-bad=$(clang-format --dry-run -Werror "${sources[@]}" 2>&1 | sed -n 's/:[0-9]*:[0-9]*: error:.*//p' | sort -u || true)
-if [ -n "$bad" ]; then
-  printf '%s\n' "$bad" "lint: these are not formatted; run tools/lint.sh --fix --no-tidy" >&2
-  failed=1
-else
+if report=$(clang-format --dry-run -Werror "${sources[@]}" 2>&1); then
   echo "${#sources[@]} files are formatted"
+else
+  failed=1
+  bad=$(sed -n 's/:[0-9]*:[0-9]*: error:.*//p' <<<"$report" | sort -u)
+  if [ -n "$bad" ]; then
+    printf '%s\n' "$bad" "lint: these are not formatted; run tools/lint.sh --fix --no-tidy" >&2
+  else
+    printf 'lint: clang-format failed: %s\n' "$report" >&2
+  fi
 fi
 
 echo "== project"

@@ -3,6 +3,7 @@
 #   ./run sanitize [asan] [tsan] [thread-safety]     default: all three
 set -euo pipefail
 cd "$(dirname "$0")/.."
+tools/bootstrap.sh lint venv
 jobs=${D2G_JOBS:-$(nproc)}
 [ $# -gt 0 ] || set -- thread-safety asan tsan
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_stack_use_after_return=1}
@@ -14,7 +15,7 @@ for preset in "$@"; do
   cmake --preset "$preset" >/dev/null
   cmake --build --preset "$preset" -j "$jobs"
   # The annotations are checked by compiling; the other two run the tests.
-  [ "$preset" = thread-safety ] || ctest --preset "$preset" -j "$jobs" || failed+=("$preset")
+  [ "$preset" = thread-safety ] || tools/ctest.sh "$preset" -j "$jobs" || failed+=("$preset")
 done
 [ ${#failed[@]} = 0 ] || { echo "sanitize: failed: ${failed[*]}" >&2; exit 1; }
 echo "sanitize: all good"
