@@ -3,6 +3,7 @@
 #include <png.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 
@@ -15,7 +16,9 @@ namespace d2g::model {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using ::testing::Not;
 
 struct Ended {
@@ -46,6 +49,16 @@ at::Tensor ReadGrey(const std::string& path) {
   at::Tensor pixels = at::zeros({image.height, image.width, 1}, at::kByte);
   EXPECT_NE(png_image_finish_read(&image, nullptr, pixels.data_ptr(), 0, nullptr), 0);
   return pixels;
+}
+
+// Names in a folder, sorted.
+std::vector<std::string> Names(const std::string& folder) {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    names.push_back(entry.path().filename().string());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
 }
 
 std::vector<std::string> Generate(const std::string& model, const std::string& out,
@@ -126,7 +139,6 @@ TEST(ToolTest, ComponentsRunAlone) {
 TEST(ToolTest, BadInputIsNamedAndNothingIsLeft) {
   const TempFolder folder;
   const std::string model = GoldenFolder("pipeline/teacher");
-  const std::string out = folder / "x.png";
   const std::string noise = folder / "noise";
   WriteSafetensors(noise, {{"noise", at::zeros({2, 4, 8, 8})}});
   WriteSafetensors(folder / "other", {{"z", at::zeros({2, 4, 8, 8})}});
@@ -136,6 +148,11 @@ TEST(ToolTest, BadInputIsNamedAndNothingIsLeft) {
   const std::string weights = cut + "/unet/diffusion_pytorch_model.safetensors";
   const auto size = std::filesystem::file_size(weights);
   std::filesystem::resize_file(weights, size / 2);
+  // Where each case may write, and none may leave anything.
+  const std::string outputs = folder / "outputs";
+  std::filesystem::create_directories(outputs + "/folder");
+  const std::string out = outputs + "/x.png";
+  const std::string noise_out = outputs + "/noise", latents_out = outputs + "/latents";
 
   const struct {
     std::vector<std::string> arguments;
@@ -157,7 +174,35 @@ TEST(ToolTest, BadInputIsNamedAndNothingIsLeft) {
        {"2 noises for 3 prompts"}},
       {Generate(model, out, {"--prompt", "x", "--dtype", "bf16"}), 3, {"bf16", "GPU"}},
       {Generate(model, out, {"--prompt", "x", "--device", "toaster"}), 3, {"toaster"}},
-      {Generate(model, folder / "no/x.png", {"--prompt", "x", "--steps", "1"}), 3, {"no/x.png"}},
+      {Generate(model, outputs + "/no/x.png",
+                {"--prompt", "x", "--steps", "1", "--save-noise", noise_out, "--save-latents",
+                 latents_out}),
+       3,
+       {"--out: ", "no/x.png", "No such file"}},
+      {Generate(model, outputs + "/folder", {"--prompt", "x", "--save-noise", noise_out}),
+       3,
+       {"--out: ", outputs + "/folder: is a folder"}},
+      {Generate(model, "", {"--prompt", "x", "--save-noise", noise_out}), 3, {"--out is empty"}},
+      {Generate(model, out, {"--prompt", "x", "--save-latents", outputs + "/no/latents"}),
+       3,
+       {"--save-latents: ", "no/latents"}},
+      {Generate(model, out, {"--prompt", "x", "--save-noise", outputs + "/folder/../x.png"}),
+       3,
+       {"--save-noise: ", "is what --out writes"}},
+      {{"teacher", "--model", model, "--prompt", "x", "--save-noise", noise_out, "--out",
+        outputs + "/no/latents"},
+       3,
+       {"--out: ", "no/latents"}},
+      {{"component", "--model", model, "--component", "tokenizer", "--text", "x", "--out",
+        outputs + "/no/ids"},
+       3,
+       {"--out: ", "no/ids"}},
+      // Found by the work itself, after the outputs were looked at.
+      {Generate(model, out,
+                {"--prompt", "x", "--steps", "1001", "--save-noise", noise_out, "--save-latents",
+                 latents_out}),
+       3,
+       {"steps is 1001"}},
       {{"generate", "--bogus"}, 2, {""}},
       {{}, 2, {"subcommand"}},
   };
@@ -166,7 +211,8 @@ TEST(ToolTest, BadInputIsNamedAndNothingIsLeft) {
     EXPECT_EQ(ended.code, item.code) << ended.output;
     for (const std::string& message : item.messages) EXPECT_THAT(ended.output, HasSubstr(message));
     EXPECT_THAT(ended.output, AllOf(Not(HasSubstr("Exception raised")), Not(HasSubstr("frame #"))));
-    EXPECT_FALSE(std::filesystem::exists(out));
+    EXPECT_THAT(Names(outputs), ElementsAre("folder"));
+    EXPECT_THAT(Names(outputs + "/folder"), IsEmpty());
   }
 }
 

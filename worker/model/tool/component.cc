@@ -8,6 +8,7 @@
 #include "worker/model/clip_tokenizer.h"
 #include "worker/model/error.h"
 #include "worker/model/tool/commands.h"
+#include "worker/model/tool/run_options.h"
 #include "worker/model/torch_process.h"
 #include "worker/model/unet_2d_condition.h"
 
@@ -88,6 +89,7 @@ void AddComponent(CLI::App& app, Action* action) {
   command->add_option("--threads", options->threads, "CPU threads")->check(CLI::Range(1, 1024));
   command->callback([options, action] {
     *action = [options] {
+      CheckOutputs({{"--out", options->out, true}});
       SetUpTorchProcess(options->threads);
       const at::NoGradGuard no_grad;
       WriteSafetensors(options->out, Evaluate(*options));

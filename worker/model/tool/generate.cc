@@ -20,18 +20,23 @@ struct GenerateOptions {
 };
 
 void Generate(const GenerateOptions& options) {
+  CheckOutputs({{"--out", options.out, true},
+                {"--save-noise", options.run.save_noise},
+                {"--save-latents", options.save_latents}});
   const TextToImageModel model =
       TextToImageModel::Load(options.run.model, ToModelOptions(options.run));
   const Run run = Solve(model, options.run);
-  if (!options.save_latents.empty()) {
-    WriteSafetensors(options.save_latents, {{"latents", run.latents}});
-  }
   const at::Tensor pictures = TextToImageModel::ToBytes(model.DecodeToImages(run.latents));
   const int64_t count = pictures.size(0);
   const int64_t columns =
       options.columns > 0 ? options.columns
                           : static_cast<int64_t>(std::ceil(std::sqrt(static_cast<double>(count))));
-  WritePng(options.out, MakeGrid(pictures, columns, options.gap));
+  const at::Tensor grid = MakeGrid(pictures, columns, options.gap);
+  SaveNoise(run, options.run);
+  if (!options.save_latents.empty()) {
+    WriteSafetensors(options.save_latents, {{"latents", run.latents}});
+  }
+  WritePng(options.out, grid);
   std::cout << options.out << ": " << count << (count == 1 ? " picture" : " pictures") << " of "
             << pictures.size(2) << "x" << pictures.size(1) << ", " << run.steps
             << (run.steps == 1 ? " step" : " steps") << ", guidance "

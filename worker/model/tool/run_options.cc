@@ -5,6 +5,7 @@
 #include <span>
 
 #include "worker/model/error.h"
+#include "worker/model/file_writer.h"
 #include "worker/model/json_config.h"
 #include "worker/model/torch_process.h"
 #include "worker/plan/noise.h"
@@ -65,6 +66,31 @@ void AddRunFlags(CLI::App& command, RunOptions* o) {
   command.add_option("--device", o->device, "cpu, cuda or cuda:N");
   command.add_option("--threads", o->threads, "CPU threads (default: all)")
       ->check(CLI::Range(1, 1024));
+}
+
+void CheckOutputs(const std::vector<Output>& outputs) {
+  namespace fs = std::filesystem;
+  for (const Output& output : outputs) {
+    if (output.path.empty()) {
+      if (output.required) Fail(output.flag, " is empty");
+      continue;
+    }
+    std::error_code error;
+    if (fs::is_directory(output.path, error)) Fail(output.flag, ": ", output.path, ": is a folder");
+    try {
+      // Makes a temporary file beside the path and removes it: what a write would do first.
+      const FileWriter attempt(output.path);
+    } catch (const IoError& failure) {
+      Fail(output.flag, ": ", failure.what());
+    }
+    for (const Output& other : outputs) {
+      if (&other == &output) break;
+      if (!other.path.empty() &&
+          fs::weakly_canonical(other.path, error) == fs::weakly_canonical(output.path, error)) {
+        Fail(output.flag, ": ", output.path, ": is what ", other.flag, " writes");
+      }
+    }
+  }
 }
 
 bool IsStudent(const std::string& folder, const DdimScheduler& scheduler) {
@@ -128,7 +154,6 @@ Run Solve(const TextToImageModel& model, const RunOptions& options) {
   if (!run.noise.defined()) {
     run.noise = MakeNoise(options.seed, static_cast<int64_t>(prompts.size()), model.latent_shape());
   }
-  if (!options.save_noise.empty()) WriteSafetensors(options.save_noise, {{"noise", run.noise}});
 
   SolverOptions solver;
   solver.steps = run.steps;
@@ -138,6 +163,10 @@ Run Solve(const TextToImageModel& model, const RunOptions& options) {
   run.latents = model.Solve(run.noise, model.EncodePrompts(prompts), uncond, solver).cpu();
   run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   return run;
+}
+
+void SaveNoise(const Run& run, const RunOptions& options) {
+  if (!options.save_noise.empty()) WriteSafetensors(options.save_noise, {{"noise", run.noise}});
 }
 
 }  // namespace d2g::model

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -30,6 +29,17 @@ struct RunOptions {
 // Declares the flags on a subcommand.
 void AddRunFlags(CLI::App& command, RunOptions* options);
 
+// A file that a subcommand will write, and the flag that says so.
+struct Output {
+  std::string flag;
+  std::string path;  // empty: none
+  bool required = false;
+};
+
+// Throws Error naming flag and path unless every file can be written and no two are the same one:
+// before the work, which may take long. Changes nothing.
+void CheckOutputs(const std::vector<Output>& outputs);
+
 struct Run {
   at::Tensor noise;    // [B, C, h, w] fp32
   at::Tensor latents;  // [B, C, h, w] fp32
@@ -47,7 +57,10 @@ bool IsStudent(const std::string& folder, const DdimScheduler& scheduler);
 // not possible.
 ModelOptions ToModelOptions(const RunOptions& options);
 
-// Makes or reads the noise, encodes the prompts, integrates; writes --save-noise.
+// Makes or reads the noise, encodes the prompts, integrates. Writes nothing.
 Run Solve(const TextToImageModel& model, const RunOptions& options);
+
+// Writes --save-noise where it was asked for.
+void SaveNoise(const Run& run, const RunOptions& options);
 
 }  // namespace d2g::model

@@ -15,10 +15,12 @@ struct TeacherOptions {
 };
 
 void Teach(const TeacherOptions& options) {
+  CheckOutputs({{"--out", options.out, true}, {"--save-noise", options.run.save_noise}});
   ModelOptions model_options = ToModelOptions(options.run);
   model_options.load_vae = false;
   const TextToImageModel model = TextToImageModel::Load(options.run.model, model_options);
   const Run run = Solve(model, options.run);
+  SaveNoise(run, options.run);
   WriteSafetensors(options.out, {{"noise", run.noise}, {"latents", run.latents}});
   std::cout << options.out << ": " << run.latents.size(0) << " latents, " << run.steps << " steps, "
             << run.seconds << " s\n";
