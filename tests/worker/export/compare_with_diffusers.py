@@ -1,4 +1,4 @@
-"""Runs an export in the stock pipeline and compares its pictures with d2g-model's, from one noise."""
+"""Runs an export in the stock pipeline and compares its pictures with d2g generate's, from one noise."""
 import json
 import subprocess
 import sys
@@ -14,7 +14,7 @@ PROMPTS = ["a photo of a dark slim t-shirt", "a light sandal"]
 
 
 def main():
-    folder, d2g_model, work = sys.argv[1:]
+    folder, d2g, work = sys.argv[1:]
     torch.set_num_threads(1)
     pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, safety_checker=None,
                                                        requires_safety_checker=False)
@@ -27,7 +27,7 @@ def main():
     if steps != [recorded_t0(folder)]:
         raise SystemExit(f"diffusers runs at {steps}")
     save_file({"noise": noise}, f"{work}/noise.safetensors")
-    command = [d2g_model, "generate", "--model", folder, "--noise", f"{work}/noise.safetensors", "--out",
+    command = [d2g, "generate", "--model", folder, "--noise", f"{work}/noise.safetensors", "--out",
                f"{work}/grid.png", "--columns", str(len(PROMPTS)), "--gap", "0", "--threads", "1"]
     for prompt in PROMPTS:
         command += ["--prompt", prompt]

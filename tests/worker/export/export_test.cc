@@ -288,7 +288,7 @@ TEST_F(ExportTest, RunsInStockDiffusersAsInD2g) {
         "/venv/bin/python";
     const d2g::testing::ExitResult result = d2g::testing::RunProcess(
         {python, d2g::testing::SourcePath("tests/worker/export/compare_with_diffusers.py"),
-         record.path(), std::string(std::getenv("D2G_BIN_DIR")) + "/d2g-model", dir_.path()},
+         record.path(), std::string(std::getenv("D2G_BIN_DIR")) + "/d2g", dir_.path()},
         absl::Minutes(3));
     EXPECT_EQ(result.code, 0) << result.output;
     EXPECT_THAT(result.output, HasSubstr("largest difference"));
