@@ -78,7 +78,7 @@ absl::StatusOr<pid_t> Spawn(const Command& command) {
   const Descriptor log(
       open(command.log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
   if (log.get() < 0) {
-    return absl::InternalError(
+    return absl::InvalidArgumentError(
         absl::StrCat(command.log_path, ": cannot write: ", std::strerror(errno)));
   }
   const Descriptor null(open("/dev/null", O_RDONLY | O_CLOEXEC));

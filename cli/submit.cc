@@ -15,6 +15,7 @@
 #include "cli/format.h"
 #include "cli/job_file.h"
 #include "cli/watch.h"
+#include "coordinator/limits.h"
 #include "services/common/file_io.h"
 #include "services/common/grpc_status.h"
 #include "services/common/prompts.h"
@@ -48,7 +49,10 @@ std::string RandomRequestId() {
 absl::StatusOr<common::PromptLines> ReadPrompts(coordinator::v1::JobSpec* spec) {
   const std::string& path = spec->prompts().path();
   if (path.empty()) return common::PromptLines{};
-  absl::StatusOr<std::string> text = common::ReadFile(path);
+  absl::StatusOr<std::string> text = common::ReadFile(path, coordinator::kMaxPromptListBytes);
+  if (absl::IsResourceExhausted(text.status())) {  // too large
+    return absl::InvalidArgumentError(absl::StrCat("prompts.path: ", text.status().message()));
+  }
   if (!text.ok()) return common::Annotate(text.status(), "prompts.path");
   absl::StatusOr<common::PromptLines> prompts = common::ParsePromptList(*text);
   if (!prompts.ok())

@@ -90,7 +90,7 @@ absl::Status Supervisor::Start() {
   for (const char* folder : {"/logs", "/run"}) {
     std::filesystem::create_directories(options_.data_dir + folder, error);
     if (error) {
-      return absl::InternalError(
+      return absl::InvalidArgumentError(
           absl::StrCat(options_.data_dir, folder, ": cannot be made: ", error.message()));
     }
   }

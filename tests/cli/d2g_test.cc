@@ -18,6 +18,7 @@
 #include "tests/testing/process.h"
 #include "tests/testing/sample_model.h"
 #include "tests/testing/temp_dir.h"
+#include "tests/testing/tmpfs.h"
 #include "tests/testing/wait.h"
 
 namespace d2g {
@@ -157,6 +158,18 @@ TEST_F(D2gTest, PromptListWithAnOverlongLine) {
   EXPECT_THAT(SubmitBadJob(), HasSubstr("line 2 has 1001 bytes; the limit is 1000"));
 }
 
+TEST_F(D2gTest, PromptListThatIsTooLarge) {
+  // Sparse: it is refused by its size, before it is read.
+  testing::WriteSampleFile(Input("prompts.txt"), "a shoe\n");
+  std::filesystem::resize_file(Input("prompts.txt"), (256 << 20) + 1);
+  const ExitResult result = D2g({"submit", Input("job.yaml")});
+  EXPECT_EQ(result.code, kBadInput) << result.output;
+  EXPECT_THAT(result.output, AllOf(StartsWith("d2g: " + Input("job.yaml")),
+                                   HasSubstr("prompts.path: " + Input("prompts.txt")),
+                                   HasSubstr("268435457 bytes"), HasSubstr("268435456")));
+  EXPECT_THAT(D2g({"jobs"}).output, Not(HasSubstr("jobs/")));
+}
+
 TEST_F(D2gTest, FilesThatAreNotThere) {
   std::filesystem::remove(Input("prompts.txt"));
   EXPECT_THAT(SubmitBadJob(), HasSubstr("prompts.path: " + Input("prompts.txt")));
@@ -164,6 +177,17 @@ TEST_F(D2gTest, FilesThatAreNotThere) {
   const ExitResult result = D2g({"submit", Input("job.yaml")});
   EXPECT_EQ(result.code, kBadInput);
   EXPECT_THAT(result.output, HasSubstr(Input("job.yaml")));
+}
+
+TEST_F(D2gTest, OutputFolderOnAReadOnlyDisk) {
+  testing::Tmpfs volume("1m");
+  if (!volume.mounted()) GTEST_SKIP() << "mounting needs root";
+  ASSERT_TRUE(volume.MakeReadOnly());
+  const std::string output = volume.path() + "/output";
+  WriteJob(absl::StrReplaceAll(kJob, {{"output_dir: output", "output_dir: " + output}}));
+  EXPECT_THAT(SubmitBadJob(),
+              AllOf(HasSubstr("output_dir: "), HasSubstr(output), HasSubstr("cannot be written"),
+                    HasSubstr("Read-only file system")));
 }
 
 TEST_F(D2gTest, PortInUse) {

@@ -5,7 +5,9 @@
 
 #include <cerrno>
 #include <filesystem>
+#include <fstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -13,6 +15,7 @@
 #include "tests/testing/http_get.h"
 #include "tests/testing/process.h"
 #include "tests/testing/temp_dir.h"
+#include "tests/testing/tmpfs.h"
 #include "tests/testing/wait.h"
 
 namespace d2g {
@@ -119,6 +122,43 @@ TEST_F(UpTest, AFailedStartSaysWhyAndLeavesNothingRunning) {
   EXPECT_THAT(result.output, HasSubstr("cannot run " + dir_.File("empty/d2g-coordinator")));
   EXPECT_THAT(result.output, Not(HasSubstr("cluster is up")));
   EXPECT_FALSE(std::filesystem::exists(cli::ClusterFilePath(dir_.path())));
+}
+
+TEST_F(UpTest, ADataFolderThatCannotBeWrittenIsBadInput) {
+  // A file where a folder belongs, and a log that leads nowhere.
+  std::filesystem::create_directories(dir_.File("a"));
+  std::ofstream(dir_.File("a/logs")) << "notes";
+  std::filesystem::create_directories(dir_.File("b/logs"));
+  std::filesystem::create_symlink("nowhere/x", dir_.File("b/logs/coordinator.log"));
+  for (const auto& [folder, culprit] :
+       {std::pair("a", "a/logs: "), std::pair("b", "b/logs/coordinator.log: ")}) {
+    const auto result =
+        RunProcess({"d2g", "up", "--data-dir", dir_.File(folder), "--workers", "0"});
+    EXPECT_EQ(result.code, 3) << result.output;
+    EXPECT_THAT(result.output, HasSubstr(dir_.File(culprit)));
+    EXPECT_FALSE(std::filesystem::exists(cli::ClusterFilePath(dir_.File(folder))));
+  }
+}
+
+TEST_F(UpTest, AReadOnlyDiskIsNamed) {
+  testing::Tmpfs volume("48m");
+  if (!volume.mounted()) GTEST_SKIP() << "mounting needs root";
+  const auto up_on = [](const std::string& folder) {
+    return std::vector<std::string>{"d2g", "up", "--data-dir", folder, "--workers", "0"};
+  };
+  const std::string used = volume.path() + "/used";
+  {
+    Process up(up_on(used));
+    ASSERT_TRUE(WaitFor([&] { return IsUp(up); }, absl::Seconds(60))) << up.Output();
+    EXPECT_EQ(RunProcess({"d2g", "down", "--data-dir", used}).code, 0);
+    EXPECT_EQ(up.Wait().code, 0);
+  }
+  ASSERT_TRUE(volume.MakeReadOnly());
+  for (const std::string& folder : {used, volume.path() + "/new"}) {
+    const auto result = RunProcess(up_on(folder));
+    EXPECT_EQ(result.code, 3) << result.output;
+    EXPECT_THAT(result.output, AllOf(HasSubstr(folder), HasSubstr("Read-only file system")));
+  }
 }
 
 }  // namespace
