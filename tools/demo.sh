@@ -8,7 +8,8 @@
 #
 # D2G_DEMO_DIR (default build/demo) keeps everything; D2G_DEMO_JOB (default deploy/jobs/demo.yaml) is
 # the job file; D2G_JOBS limits parallel compilations; D2G_CUDA=1 builds with CUDA and D2G_DEMO_DEVICE
-# (default cpu) is the device then used.
+# (default cpu; cuda:0 or auto) is the device then used. A rank needs a GPU of its own: with one GPU
+# there is one rank.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 fresh=0
@@ -24,6 +25,13 @@ preset=release
 [ "${D2G_CUDA:-0}" = 0 ] || preset=cuda
 bin=${D2G_DEMO_BIN:-$PWD/build/$preset/bin}
 data=$dir/data
+device=${D2G_DEMO_DEVICE:-cpu}
+ranks=2
+if [ "$device" != cpu ]; then
+  gpus=$(nvidia-smi -L 2>/dev/null | wc -l || true)
+  [ -z "${CUDA_VISIBLE_DEVICES:-}" ] || gpus=$(tr , '\n' <<<"$CUDA_VISIBLE_DEVICES" | wc -l)
+  [ "$gpus" != 1 ] || ranks=1
+fi
 now() { date +%s.%N; }
 # Runs a command again while it ends with 4, cannot reach: a process that was killed is back within
 # seconds.
@@ -55,8 +63,8 @@ fi
 
 echo "== cluster"
 : >"$dir/up.log"
-"$bin/d2g" up --exit-with-parent --data-dir "$data" --shards 2 --workers 2 --slots 2 --threads 1 \
-  --device "${D2G_DEMO_DEVICE:-cpu}" >>"$dir/up.log" 2>&1 9>&- &
+"$bin/d2g" up --exit-with-parent --data-dir "$data" --shards 2 --workers 2 --slots $ranks --threads 1 \
+  --device "$device" >>"$dir/up.log" 2>&1 9>&- &
 up=$!
 watcher=
 stop_cluster() {
@@ -88,11 +96,16 @@ ready=$(now)
 # The same job file and models give the same job, so that a second run goes on with the first one's. A
 # job that failed or was cancelled is left alone: the next attempt is a new job on the same triples.
 spec=$(tools/demo_summary.py identity "$job_file" models)
+overrides=()
+if [ $ranks = 1 ]; then
+  spec=$spec-1-rank
+  overrides=(--set train.min_ranks=1 --set train.max_ranks=1)
+fi
 attempt=$(cat "$dir/attempt" 2>/dev/null || echo 1)
 export D2G_DATA_DIR=$data
 unset D2G_COORDINATOR
 submit() {
-  "$bin/d2g" submit "$job_file" --set "output_dir=$dir/output/$spec-$attempt" \
+  "$bin/d2g" submit "$job_file" "${overrides[@]}" --set "output_dir=$dir/output/$spec-$attempt" \
     --request-id "demo-$spec-$attempt"
 }
 job=$(submit)
