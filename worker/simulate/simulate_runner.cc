@@ -7,7 +7,9 @@
 #include "absl/synchronization/notification.h"
 #include "services/common/clock.h"
 #include "services/common/log.h"
+#include "services/common/retry.h"
 #include "services/common/status_macros.h"
+#include "worker/agent/proto_duration.h"
 
 namespace d2g::simulate {
 namespace {
@@ -34,9 +36,15 @@ absl::Status CheckWork(const SimulateWork& work) {
   return absl::OkStatus();
 }
 
-// A shard that is full refuses what is not wrong with the task: it is as good as away.
-absl::Status FromShard(const absl::Status& status) {
-  return absl::IsResourceExhausted(status) ? absl::UnavailableError(status.message()) : status;
+// What came of a call to the task's shard. One that is full, that another store has taken over, or
+// that lost what it had of the dataset refuses what is not wrong with the task: it is as good as
+// away.
+absl::Status FromShard(const common::v1::ShardAddress& shard, const absl::Status& status) {
+  if (status.ok() || absl::IsCancelled(status)) return status;
+  const std::string message = absl::StrCat("shard ", shard.shard(), ": ", status.message());
+  const bool away = common::IsRetryable(status) || absl::IsResourceExhausted(status) ||
+                    absl::IsFailedPrecondition(status) || absl::IsNotFound(status);
+  return absl::Status(away ? absl::StatusCode::kUnavailable : status.code(), message);
 }
 
 int64_t BytesIn(const std::vector<store::v1::Triple>& triples) {
@@ -75,6 +83,11 @@ class CancelGuard {
 
 }  // namespace
 
+absl::Duration ShardPatience(const coordinator::v1::Task& task, absl::Duration patience) {
+  return task.has_lease_duration() ? std::min(patience, agent::FromProto(task.lease_duration()) / 2)
+                                   : patience;
+}
+
 SimulateRunner::SimulateRunner(SimulateRunnerOptions options,
                                coordinator::CoordinatorClient* client, common::Metrics* metrics)
     : options_(std::move(options)),
@@ -108,11 +121,14 @@ absl::Status SimulateRunner::Run(const coordinator::v1::Task& task, TaskContext*
   absl::Notification stop;
   CancelGuard guard(context, &stop);
   store::TripleClient client(work.shard(), &stop);
-  const absl::Time deadline = absl::Now() + options_.patience;
+  const absl::Duration patience = ShardPatience(task, options_.patience);
+  const absl::Time deadline = absl::Now() + patience;
   const absl::Status known = client.OpenDataset(work.dataset(), work.recipe(), deadline).status();
-  // Its volume was replaced, and the coordinator had not heard of it when it gave the lease.
-  if (absl::IsFailedPrecondition(known)) return absl::UnavailableError(known.message());
-  D2G_RETURN_IF_ERROR(FromShard(known));
+  if (common::IsRetryable(known)) {
+    return absl::UnavailableError(absl::StrCat(FromShard(work.shard(), known).message(),
+                                               "; if it runs, check its --advertise-address"));
+  }
+  D2G_RETURN_IF_ERROR(FromShard(work.shard(), known));
   {
     store::AppendTarget target;
     target.dataset = work.dataset();
@@ -120,19 +136,19 @@ absl::Status SimulateRunner::Run(const coordinator::v1::Task& task, TaskContext*
     target.range_epoch = work.range_epoch();
     target.producer = options_.producer;
     const auto opened = client.Append(target, deadline);
-    D2G_RETURN_IF_ERROR(FromShard(opened.status()));
+    D2G_RETURN_IF_ERROR(FromShard(work.shard(), opened.status()));
     store::AppendSession* const session = opened->get();
     guard.Watch(session);
-    const absl::Status filled = FillRange(work, inputs, context, session);
+    const absl::Status filled = FillRange(work, inputs, patience, context, session);
     guard.Watch(nullptr);
     metrics_.repeated_triples.Increment(static_cast<double>(session->totals().repeated));
     D2G_RETURN_IF_ERROR(filled);
   }
   context->SetPhase("seal");
   const absl::Duration start = Now();
-  const auto sealed = client.SealRange(work.dataset(), work.range(), options_.producer,
-                                       absl::Now() + options_.patience);
-  D2G_RETURN_IF_ERROR(FromShard(sealed.status()));
+  const auto sealed =
+      client.SealRange(work.dataset(), work.range(), options_.producer, absl::Now() + patience);
+  D2G_RETURN_IF_ERROR(FromShard(work.shard(), sealed.status()));
   *result->mutable_simulate() = *sealed;
   metrics_.seal_seconds.Observe(absl::ToDoubleSeconds(Now() - start));
   metrics_.sealed_ranges.Increment();
@@ -141,7 +157,8 @@ absl::Status SimulateRunner::Run(const coordinator::v1::Task& task, TaskContext*
 }
 
 absl::Status SimulateRunner::FillRange(const SimulateWork& work, const Inputs& inputs,
-                                       TaskContext* context, AppendSession* session) {
+                                       absl::Duration patience, TaskContext* context,
+                                       AppendSession* session) {
   const int64_t total = work.range().end() - work.range().begin();
   std::vector<int64_t> missing;
   for (int64_t index = work.range().begin(); index < work.range().end(); ++index) {
@@ -178,7 +195,8 @@ absl::Status SimulateRunner::FillRange(const SimulateWork& work, const Inputs& i
     metrics_.appended_bytes.Increment(static_cast<double>(BytesIn(*triples)));
     // Returns once the batch is on its way: the store makes it durable while the next one computes.
     D2G_RETURN_IF_ERROR(
-        FromShard(session->Write(*std::move(triples), absl::Now() + options_.patience)));
+        FromShard(work.shard(), session->Write(*std::move(triples), absl::Now() + patience)));
+    context->AddProgress();
     metrics_.append_wait_seconds.Observe(absl::ToDoubleSeconds(Now() - solved));
   }
   const bool stopping = context->cancelled();
@@ -186,12 +204,12 @@ absl::Status SimulateRunner::FillRange(const SimulateWork& work, const Inputs& i
   context->SetPhase("append");
   const absl::Duration start = Now();
   const auto totals =
-      session->Finish(absl::Now() + (stopping ? options_.flush_patience : options_.patience));
+      session->Finish(absl::Now() + (stopping ? options_.flush_patience : patience));
   metrics_.append_wait_seconds.Observe(absl::ToDoubleSeconds(Now() - start));
   report_durable();
   context->AddProgress();
   D2G_RETURN_IF_ERROR(context->CheckCancelled());
-  return FromShard(totals.status());
+  return FromShard(work.shard(), totals.status());
 }
 
 }  // namespace d2g::simulate

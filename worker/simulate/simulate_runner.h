@@ -24,11 +24,16 @@ struct SimulateRunnerOptions {
   // Recorded with the seals.
   store::v1::Producer producer;
   at::Device device = at::kCPU;
-  // How long a shard or the coordinator is tried to reach within a task.
+  // How long a shard or the coordinator is tried to reach within a task. A shard is given up before
+  // the lease would lapse: see ShardPatience.
   absl::Duration patience = absl::Minutes(10);
   // A worker that is told to stop waits this long for what it has sent to be durable.
   absl::Duration flush_patience = absl::Seconds(5);
 };
+
+// How long a task waits for its shard: half its lease at most, so that a worker whose shard does
+// not answer still holds the lease and can say why it gives the task back.
+absl::Duration ShardPatience(const coordinator::v1::Task& task, absl::Duration patience);
 
 // Simulates the indices of a range that its shard does not have, in batches that the store takes
 // while the next one computes, and seals the range. One task at a time.
@@ -51,9 +56,11 @@ class SimulateRunner final : public agent::TaskRunner {
 
   absl::StatusOr<Inputs> Load(const coordinator::v1::SimulateWork& work,
                               agent::TaskContext* context);
-  // Solves and appends what is missing; returns once all of it is durable.
+  // Solves and appends what is missing; returns once all of it is durable. A shard that does not
+  // answer is given up after `patience`.
   absl::Status FillRange(const coordinator::v1::SimulateWork& work, const Inputs& inputs,
-                         agent::TaskContext* context, store::AppendSession* session);
+                         absl::Duration patience, agent::TaskContext* context,
+                         store::AppendSession* session);
 
   const SimulateRunnerOptions options_;
   SimulateMetrics metrics_;

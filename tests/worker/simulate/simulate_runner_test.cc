@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cmath>
 #include <csignal>
+#include <filesystem>
 #include <span>
 #include <thread>
 
@@ -146,6 +147,32 @@ TEST_F(SimulateRunnerTest, AFullShardAndAReplacedOneAreUnavailable) {
   EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("another")));
   work().mutable_shard()->clear_store_uuid();
   EXPECT_THAT(Run(), IsOk());
+}
+
+TEST_F(SimulateRunnerTest, AShardThatNobodyReachesIsGivenUpWithinTheLease) {
+  shard_.Kill();
+  work().mutable_shard()->set_shard(3);
+  task_.mutable_lease_duration()->set_nanos(400'000'000);
+  EXPECT_EQ(ShardPatience(task_, absl::Minutes(10)), absl::Milliseconds(200));
+  EXPECT_EQ(ShardPatience(task_, absl::Milliseconds(7)), absl::Milliseconds(7));
+  EXPECT_EQ(ShardPatience({}, absl::Minutes(10)), absl::Minutes(10));
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kUnavailable,
+                              AllOf(HasSubstr("shard 3: store " + shard_.address()),
+                                    HasSubstr("check its --advertise-address"))));
+}
+
+TEST_F(SimulateRunnerTest, AShardThatIsReplacedUnderATaskIsUnavailable) {
+  work().set_batch_size(2);
+  recipe().mutable_solver()->set_steps(60);
+  absl::Status status;
+  std::thread running([&] { status = Run(); });
+  EXPECT_TRUE(WaitFor([&] { return Value("d2g_simulate_batches_total") >= 1; }));
+  shard_.Kill();
+  std::filesystem::remove_all(dir_.File("store"));
+  shard_.Restart();
+  running.join();
+  // The new store has not opened the dataset.
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kUnavailable, HasSubstr("is not open")));
 }
 
 TEST_F(SimulateRunnerTest, TriplesAreTheTeachersSolutions) {
