@@ -205,6 +205,9 @@ class ClusterState {
   d2g::coordinator::v1::Job View(const rows::v1::JobRow& job, Moment now) const;
   void AddStages(const rows::v1::JobRow& job, d2g::coordinator::v1::Job* view) const;
   void AddHealth(const rows::v1::JobRow& job, Moment now, d2g::coordinator::v1::Job* view) const;
+  void AddTaskHealth(const rows::v1::JobRow& job, d2g::coordinator::v1::Job* view) const;
+  // Whether the store is all that the task still waits for.
+  bool WaitsForStore(const rows::v1::FailureRow& failure) const;
   void StartStage(const std::string& job, d2g::coordinator::v1::Stage stage, Moment now);
   void EndStage(const std::string& job, d2g::coordinator::v1::Stage stage, Moment now);
   void ReopenStage(const std::string& job, d2g::coordinator::v1::Stage stage, Moment now);

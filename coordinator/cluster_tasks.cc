@@ -295,6 +295,10 @@ absl::StatusOr<HeartbeatTaskResponse> ClusterState::HeartbeatTask(
     response.set_revoked(true);
     return response;
   }
+  if (const LeaseTable::Progress& before = *leases_.FindProgress(request.lease_id());
+      lease->kind() == TASK_KIND_SIMULATE && before.total > 0 && request.done() > before.done) {
+    shards_.NoteDurable(datasets_.at(lease->dataset()).ShardOf(lease->range().begin()));
+  }
   leases_.Renew(request, now.steady);
   Worker& worker = NoteWorker(lease->worker(), now);
   worker.kinds.insert(lease->kind());
@@ -313,7 +317,7 @@ absl::Status ClusterState::CompleteSimulate(const JobRow& job, const CompleteTas
   D2G_ASSIGN_OR_RETURN(const int64_t added,
                        dataset->second.MergeSeal(sealed.range(), sealed.digest()));
   totals_.triples_sealed += added;
-  shards_.NoteSealed(dataset->second.ShardOf(sealed.range().begin()));
+  shards_.NoteDurable(dataset->second.ShardOf(sealed.range().begin()));
   if (added > 0) SaveSeals(job.dataset(), dataset->second.ShardOf(sealed.range().begin()));
   Release(request.lease_id());
   AdvanceUsersOf(job.dataset(), now);

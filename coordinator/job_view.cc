@@ -11,12 +11,15 @@
 namespace d2g::coordinator {
 
 using namespace d2g::coordinator::v1;  // NOLINT: the resources that this file is about
+using rows::v1::FailureRow;
 using rows::v1::JobRow;
 
 namespace {
 
 // Beyond this an estimate says nothing.
 constexpr double kMaxEtaSeconds = 1e9;
+// Lapses of one task that are worth a word: a worker that was killed makes one.
+constexpr int kManyLapses = 2;
 
 StageProgress& AddStage(const JobRow& job, Stage kind, const char* unit, Job* view) {
   StageProgress& stage = *view->add_stages();
@@ -139,17 +142,40 @@ void ClusterState::AddHealth(const JobRow& job, Moment now, Job* view) const {
       }
     }
   }
-  for (const auto* failure : FailuresOf(job.id())) {
-    if (failure->reasons_size() == 0 && failure->store_failures() > 0) {
-      view->add_health(
-          absl::StrCat("task ", failure->task(), " waits for the store: ", failure->last_error()));
-      break;
-    }
-    if (failure->reasons_size() == 0) continue;
-    view->add_health(absl::StrCat("task ", failure->task(), " failed ", failure->reasons_size(),
+  AddTaskHealth(job, view);
+}
+
+bool ClusterState::WaitsForStore(const FailureRow& failure) const {
+  if (failure.reasons_size() > 0 || failure.store_failures() == 0) return false;
+  if (failure.kind() != TASK_KIND_SIMULATE) {
+    return LeaseOf(failure.job(), failure.kind()) == nullptr;
+  }
+  const JobRow& job = *tables_.jobs.Find(failure.job());
+  return shards_.Refuses(datasets_.at(job.dataset()).ShardOf(failure.range().begin()));
+}
+
+// The first task of each trouble; ListTasks has them all.
+void ClusterState::AddTaskHealth(const JobRow& job, Job* view) const {
+  const FailureRow* failed = nullptr;
+  const FailureRow* waiting = nullptr;
+  const FailureRow* stalled = nullptr;
+  for (const FailureRow* failure : FailuresOf(job.id())) {
+    if (failed == nullptr && failure->reasons_size() > 0) failed = failure;
+    if (waiting == nullptr && WaitsForStore(*failure)) waiting = failure;
+    if (stalled == nullptr && failure->lapses() >= kManyLapses) stalled = failure;
+  }
+  if (failed != nullptr) {
+    view->add_health(absl::StrCat("task ", failed->task(), " failed ", failed->reasons_size(),
                                   " of at most ", kMaxTaskFailures,
-                                  " times: ", failure->last_error()));
-    break;  // ListTasks has them all
+                                  " times: ", failed->last_error()));
+  }
+  if (waiting != nullptr) {
+    view->add_health(
+        absl::StrCat("task ", waiting->task(), " waits for the store: ", waiting->last_error()));
+  }
+  if (stalled != nullptr) {
+    view->add_health(absl::StrCat("task ", stalled->task(), " lapsed ", stalled->lapses(),
+                                  " times: ", stalled->last_error()));
   }
 }
 

@@ -30,9 +30,12 @@ class ShardRegistry {
   const d2g::common::v1::ShardAddress* Find(int32_t shard) const;
   bool Live(int32_t shard, absl::Duration now) const;
   // A worker could not append to the shard: no ranges of it are leased for a while, longer each
-  // time, until NoteSealed or until another store or address takes the number.
+  // time, until NoteDurable or until another store or address takes the number.
   void NoteRefusal(int32_t shard, absl::Duration now);
-  void NoteSealed(int32_t shard) { refusals_.erase(shard); }
+  // The shard made triples durable.
+  void NoteDurable(int32_t shard) { refusals_.erase(shard); }
+  // Whether the last that was heard of appends to the shard is a refusal.
+  bool Refuses(int32_t shard) const { return refusals_.contains(shard); }
   // Live and not held off by a refusal.
   bool TakesAppends(int32_t shard, absl::Duration now) const;
   // Live shards, and all that were ever heard of (readers retry one that is down).

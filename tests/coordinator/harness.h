@@ -154,6 +154,7 @@ class Harness {
     request.set_lease_id(task.lease_id());
     request.set_progress(progress);
     request.set_done(progress);
+    request.set_total(16);
     request.set_phase("simulate");
     const auto response =
         Decide([&](ClusterState& s, Moment now) { return s.HeartbeatTask(request, now); });

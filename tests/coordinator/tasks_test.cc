@@ -194,10 +194,35 @@ TEST(TasksTest, AShardThatTakesNoTriplesIsLeftAloneForAWhileAndFailsNoJob) {
   EXPECT_EQ(h.Get(job.name()).state(), Job::STATE_RUNNING);
   EXPECT_THAT(h.Get(job.name()).health(),
               ::testing::Contains("task 0 waits for the store: node node-a: the disk is full"));
-  // There is room again: the first success ends the waiting of the others.
+  // It holds while the task is tried again, until its triples become durable.
   h.Advance(kMaxTaskBackoff);
+  const v1::Task task = h.LeaseOne("a");
+  ASSERT_EQ(task.name(), held[0].name());
+  const auto waits = ::testing::Contains(HasSubstr("waits for the store"));
+  ASSERT_TRUE(h.Beat(task, 0));
+  EXPECT_THAT(h.Get(job.name()).health(), waits);
+  ASSERT_TRUE(h.Beat(task, 1));
+  EXPECT_THAT(h.Get(job.name()).health(), ::testing::Not(waits));
+  // There is room again: that ends the waiting of the others too.
+  h.Fail(task, "a", FailTaskRequest::REASON_PREEMPTED);
   EXPECT_EQ(h.SimulateAll("a"), 4);
   EXPECT_EQ(h.Get(job.name()).stages(0).done(), 128);
+}
+
+TEST(TasksTest, ATaskThatLapsesAgainAndAgainIsShown) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
+  const auto lapsed = ::testing::Contains(HasSubstr("lapsed"));
+  for (int i = 1; i <= 2; ++i) {
+    EXPECT_THAT(h.Get(job.name()).health(), ::testing::Not(lapsed)) << i;
+    ASSERT_EQ(h.LeaseOne("a").simulate().range().begin(), 0);
+    h.Advance(Harness::kLease);
+  }
+  EXPECT_THAT(h.Get(job.name()).health(),
+              ::testing::Contains("task 0 lapsed 2 times: worker a on node node-a made no progress "
+                                  "for 10s"));
+  ASSERT_THAT(h.Complete(h.LeaseOne("a"), "a"), IsOk());
+  EXPECT_THAT(h.Get(job.name()).health(), ::testing::Not(lapsed)) << "it is sealed";
 }
 
 TEST(TasksTest, AnotherStoreOfAShardIsTriedAtOnce) {

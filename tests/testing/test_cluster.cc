@@ -66,7 +66,7 @@ const char* ProgramOf(Role role) {
   return "";
 }
 
-TestCluster::TestCluster(TestClusterOptions options) : options_(options) {
+TestCluster::TestCluster(TestClusterOptions options) : options_(std::move(options)) {
   const auto add = [this](Role role, int count) {
     for (int k = 0; k < count; ++k) members_[{role, k}] = std::make_unique<Member>();
   };
@@ -78,7 +78,7 @@ TestCluster::TestCluster(TestClusterOptions options) : options_(options) {
 
 absl::Status TestCluster::Start() {
   D2G_RETURN_IF_ERROR(Launch(Role::kCoordinator, 0));
-  client_ = std::make_unique<coordinator::CoordinatorClient>(CoordinatorAddress());
+  client_ = std::make_unique<coordinator::CoordinatorClient>(coordinator_address());
   for (const auto& [id, member] : members_) {
     if (id.first != Role::kCoordinator) D2G_RETURN_IF_ERROR(Launch(id.first, id.second));
   }
@@ -89,7 +89,7 @@ std::string TestCluster::Name(Role role, int number) const {
   return absl::StrCat(ProgramOf(role), "-", number);
 }
 
-std::string TestCluster::CoordinatorAddress() const {
+std::string TestCluster::coordinator_address() const {
   return Loopback(members_.at({Role::kCoordinator, 0})->ports.grpc);
 }
 
@@ -117,15 +117,16 @@ std::vector<std::string> TestCluster::Arguments(Role role, int number,
       break;
     case Role::kStore:
       add({"--listen", Loopback(ports.grpc), "--data-dir", folder, "--shard", absl::StrCat(number),
-           "--coordinator", CoordinatorAddress(), "--min-free-bytes", "0", "--min-free-share",
+           "--coordinator", coordinator_address(), "--min-free-bytes", "0", "--min-free-share",
            "0"});
+      add(options_.store_flags);
       break;
     case Role::kWorker:
-      add({"--coordinator", CoordinatorAddress(), "--threads", "1", "--device", "cpu", "--node",
+      add({"--coordinator", coordinator_address(), "--threads", "1", "--device", "cpu", "--node",
            absl::StrCat("node-", number)});
       break;
     case Role::kTrainer:
-      add({"--coordinator", CoordinatorAddress(), "--slots", absl::StrCat(options_.slots),
+      add({"--coordinator", coordinator_address(), "--slots", absl::StrCat(options_.slots),
            "--device", "cpu", "--node", absl::StrCat("node-", number)});
       break;
   }

@@ -36,6 +36,8 @@ struct TestClusterOptions {
   absl::Duration lease_duration = absl::Seconds(5);
   absl::Duration gang_settle = absl::Milliseconds(300);
   absl::Duration agent_timeout = absl::Seconds(5);
+  // Of every store, besides the usual ones.
+  std::vector<std::string> store_flags;
 };
 
 // What the shards hold of a dataset, added up.
@@ -67,6 +69,8 @@ class TestCluster {
   absl::Status Restart(Role role, int number = 0);
   // The rank processes that the trainer has now.
   std::vector<pid_t> RankPids(int trainer = 0) const;
+  // For stores that start from now on.
+  void SetStoreFlags(std::vector<std::string> flags) { options_.store_flags = std::move(flags); }
   bool Running(Role role, int number = 0);
 
   coordinator::CoordinatorClient& client() { return *client_; }
@@ -77,6 +81,7 @@ class TestCluster {
   // What every process has written so far, its last `bytes` each: for the message of a failure.
   std::string Logs(size_t bytes = 4000) const;
 
+  std::string coordinator_address() const;
   // Uploads the prompts and submits the spec, with its paths inside dir().
   absl::StatusOr<coordinator::v1::Job> Submit(coordinator::v1::JobSpec spec,
                                               const std::string& prompts);
@@ -95,12 +100,11 @@ class TestCluster {
   absl::Status Launch(Role role, int number);
   std::vector<std::string> Arguments(Role role, int number, const common::Ports& ports) const;
   std::string Name(Role role, int number) const;
-  std::string CoordinatorAddress() const;
   Member& At(Role role, int number) { return *members_.at({role, number}); }
   // Keeps what an ended process wrote.
   void Bury(Member& member, const ExitResult& result);
 
-  const TestClusterOptions options_;
+  TestClusterOptions options_;
   TempDir dir_;
   std::map<MemberId, std::unique_ptr<Member>> members_;
   std::unique_ptr<coordinator::CoordinatorClient> client_;
