@@ -176,9 +176,13 @@ class RocksDbEngine final : public Engine {
       const auto it = families_.find(dataset);
       if (it == families_.end()) return absl::OkStatus();
       family = it->second;
-      families_.erase(it);
     }
+    // Known until it is gone, so that a repeat goes on.
     D2G_RETURN_IF_ERROR(Convert(db_->DropColumnFamily(family.get())));
+    {
+      absl::MutexLock lock(&mutex_);
+      families_.erase(dataset);
+    }
     // Logs hold the dataset's latest triples until the rows written with them are in a table.
     const rocksdb::Status flushed = db_->Flush(rocksdb::FlushOptions(), rows_.get());
     if (!flushed.ok()) {

@@ -47,6 +47,7 @@ absl::StatusOr<std::string> TripleStore::OpenRange(const std::string& name, cons
   D2G_ASSIGN_OR_RETURN(const std::shared_ptr<Dataset> dataset, Find(name));
   D2G_RETURN_IF_ERROR(CheckRange(*dataset, range));
   absl::MutexLock lock(&dataset->mutex);
+  if (dataset->dropped) return absl::NotFoundError(absl::StrCat(name, " is being dropped"));
   const auto it = dataset->blocks.find(range.begin() / dataset->recipe.block_size());
   if (it == dataset->blocks.end()) {
     return Bitmap(range.end() - range.begin()).bytes();
@@ -298,6 +299,7 @@ absl::StatusOr<d2g::store::v1::ListSealedRangesResponse> TripleStore::ListSealed
   D2G_ASSIGN_OR_RETURN(const std::shared_ptr<Dataset> dataset, Find(name));
   d2g::store::v1::ListSealedRangesResponse response;
   absl::MutexLock lock(&dataset->mutex);
+  if (dataset->dropped) return response;
   for (const auto& [number, block] : dataset->blocks) {
     for (const IndexRange& range : block->state.SealedRanges()) {
       const int last = response.ranges_size() - 1;
@@ -321,6 +323,7 @@ absl::StatusOr<d2g::store::v1::VerifyDatasetResponse::Summary> TripleStore::Veri
   std::vector<BlockState> blocks;
   {
     absl::MutexLock lock(&dataset->mutex);
+    if (dataset->dropped) return absl::NotFoundError(absl::StrCat(name, " is being dropped"));
     for (const auto& [number, block] : dataset->blocks) blocks.push_back(block->state);
   }
   d2g::store::v1::VerifyDatasetResponse::Summary summary;

@@ -100,9 +100,11 @@ class TripleStore {
   absl::StatusOr<int64_t> Invalidate(const std::string& name,
                                      const d2g::common::v1::IndexRange& range, int64_t range_epoch);
 
-  // Idempotent.
+  // Idempotent. After a failure nothing of it can be read any more, and a repeat goes on, as does
+  // OpenDataset and the next start.
   absl::Status Drop(const std::string& name);
 
+  // A dataset whose drop has not gone through yet is listed with nothing in it.
   std::vector<d2g::store::v1::GetStatsResponse::DatasetStats> Stats() const;
 
   // Free bytes of the volume; 0 when it cannot be asked.
@@ -145,7 +147,9 @@ class TripleStore {
   absl::Status Load();
   absl::Status LoadIdentity();
   absl::Status LoadDataset(DatasetId id, const d2g::store::v1::DatasetRow& row);
-  absl::Status RemoveDataset(DatasetId id);
+  absl::Status RemoveFromDisk(DatasetId id);
+  // REQUIRES: it is marked as dropped and no change is under way; the caller has the catalogue.
+  absl::Status RemoveDataset(const Dataset& dataset) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<std::shared_ptr<Dataset>> Find(const std::string& name) const
       ABSL_LOCKS_EXCLUDED(mutex_);
   // Checks that the range lies inside one block of this shard.

@@ -151,7 +151,7 @@ absl::Status TripleStore::Load() {
   for (const auto& [id, row] : rows) {
     last = std::max(last, id);
     if (row.dropping()) {
-      D2G_RETURN_IF_ERROR(RemoveDataset(id));
+      D2G_RETURN_IF_ERROR(RemoveFromDisk(id));
       continue;
     }
     if (std::find(places.begin(), places.end(), id) == places.end()) {
@@ -212,17 +212,23 @@ absl::Status TripleStore::OpenDataset(const std::string& name, const DatasetReci
   const CatalogTurn turn(this);
   const auto known = Find(name);
   if (known.ok()) {
+    bool dropped = false;
     {
       absl::MutexLock lock(&(*known)->mutex);
-      if ((*known)->dropped) {
-        return absl::UnavailableError(absl::StrCat(name, " is being dropped from this shard"));
+      dropped = (*known)->dropped;
+    }
+    if (!dropped) {
+      if (google::protobuf::util::MessageDifferencer::Equals((*known)->recipe, recipe)) {
+        return absl::OkStatus();
       }
+      return absl::AlreadyExistsError(
+          absl::StrCat(name, " is open on this shard with another recipe"));
     }
-    if (google::protobuf::util::MessageDifferencer::Equals((*known)->recipe, recipe)) {
-      return absl::OkStatus();
+    // An earlier drop failed halfway.
+    if (const absl::Status removed = RemoveDataset(**known); !removed.ok()) {
+      return absl::UnavailableError(
+          absl::StrCat(name, " is being dropped from this shard: ", removed.message()));
     }
-    return absl::AlreadyExistsError(
-        absl::StrCat(name, " is open on this shard with another recipe"));
   }
   auto dataset = std::make_shared<Dataset>();
   {
@@ -263,15 +269,19 @@ absl::Status TripleStore::Drop(const std::string& name) {
     };
     dataset.mutex.Await(absl::Condition(&quiet));
   }
-  // Until everything of it is gone it stays known, so that a repeat goes on.
-  D2G_RETURN_IF_ERROR(d2g::common::Annotate(RemoveDataset(dataset.id), name));
+  return d2g::common::Annotate(RemoveDataset(dataset), name);
+}
+
+// Until everything of it is gone it stays known, so that a repeat goes on.
+absl::Status TripleStore::RemoveDataset(const Dataset& dataset) {
+  D2G_RETURN_IF_ERROR(RemoveFromDisk(dataset.id));
   absl::MutexLock lock(&mutex_);
-  datasets_.erase(name);
+  datasets_.erase(dataset.name);
   return absl::OkStatus();
 }
 
 // The dataset's own row goes last: until then a restart finds it and goes on.
-absl::Status TripleStore::RemoveDataset(DatasetId id) {
+absl::Status TripleStore::RemoveFromDisk(DatasetId id) {
   D2G_RETURN_IF_ERROR(engine_->DropDataset(id));
   for (const RowKind kind : {RowKind::kBlock, RowKind::kChecksum, RowKind::kSeal}) {
     const std::string prefix = RowPrefix(kind, id);
@@ -293,6 +303,10 @@ std::vector<d2g::store::v1::GetStatsResponse::DatasetStats> TripleStore::Stats()
     d2g::store::v1::GetStatsResponse::DatasetStats stats;
     stats.set_dataset(dataset->name);
     absl::MutexLock lock(&dataset->mutex);
+    if (dataset->dropped) {
+      all.push_back(std::move(stats));
+      continue;
+    }
     stats.set_present_count(dataset->present_count);
     stats.set_sealed_count(dataset->sealed_count);
     stats.set_digest(dataset->sealed_digest);

@@ -401,17 +401,52 @@ TEST(FaultTest, ADropThatFailedIsFinishedByARepeat) {
   auto owned = std::make_unique<FaultyEngine>();
   FaultyEngine* const engine = owned.get();
   ASSERT_OK_AND_ASSIGN(const auto store, TripleStore::Create(std::move(owned), {}));
-  ASSERT_THAT(store->OpenDataset(kName, SmallRecipe()), IsOk());
+  const auto recipe = SmallRecipe();
+  ASSERT_THAT(store->OpenDataset(kName, recipe), IsOk());
+  const Triple triple = TestTriple(0, recipe);
+  const Triple* const batch[] = {&triple};
+  ASSERT_THAT(store->Append(kName, 0, batch), IsOk());
+  ASSERT_THAT(store->Seal(kName, Range(0, 1), {}), IsOk());
   engine->fail_drop = true;
   EXPECT_THAT(store->Drop(kName), StatusIs(absl::StatusCode::kInternal));
-  EXPECT_EQ(store->Stats().size(), 1u) << "so that the coordinator asks again";
-  EXPECT_THAT(store->OpenDataset(kName, SmallRecipe()),
-              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("being dropped")));
+  ASSERT_EQ(store->Stats().size(), 1u) << "so that the coordinator asks again";
+  EXPECT_EQ(store->Stats()[0].sealed_count(), 0);
+  EXPECT_EQ(store->Stats()[0].digest(), 0u);
+  EXPECT_EQ(store->ListSealed(kName)->ranges_size(), 0);
+  constexpr auto kNotFound = absl::StatusCode::kNotFound;
+  EXPECT_THAT(store->Read(kName, 0), StatusIs(kNotFound));
+  EXPECT_THAT(store->OpenRange(kName, Range(0, 1), 0), StatusIs(kNotFound));
+  EXPECT_THAT(store->Verify(kName, [](int64_t, const std::string&) { return true; }),
+              StatusIs(kNotFound));
+  EXPECT_THAT(store->OpenDataset(kName, recipe),
+              StatusIs(absl::StatusCode::kUnavailable,
+                       AllOf(HasSubstr("being dropped"), HasSubstr("the disk failed"))));
   engine->fail_drop = false;
   EXPECT_THAT(store->Drop(kName), IsOk());
   EXPECT_TRUE(store->Stats().empty());
   EXPECT_TRUE(engine->Datasets().empty());
-  EXPECT_THAT(store->OpenDataset(kName, SmallRecipe()), IsOk());
+  EXPECT_THAT(store->OpenDataset(kName, recipe), IsOk());
+}
+
+TEST(FaultTest, OpeningADatasetFinishesADropThatFailed) {
+  auto owned = std::make_unique<FaultyEngine>();
+  FaultyEngine* const engine = owned.get();
+  ASSERT_OK_AND_ASSIGN(const auto store, TripleStore::Create(std::move(owned), {}));
+  const auto recipe = SmallRecipe();
+  ASSERT_THAT(store->OpenDataset(kName, recipe), IsOk());
+  const Triple triple = TestTriple(0, recipe);
+  const Triple* const batch[] = {&triple};
+  ASSERT_THAT(store->Append(kName, 0, batch), IsOk());
+  engine->fail_drop = true;
+  EXPECT_THAT(store->Drop(kName), StatusIs(absl::StatusCode::kInternal));
+  engine->fail_drop = false;
+  auto other = recipe;
+  other.set_seed(9);
+  EXPECT_THAT(store->OpenDataset(kName, other), IsOk());
+  EXPECT_EQ(engine->Datasets().size(), 1u);
+  EXPECT_EQ(store->Stats()[0].present_count(), 0);
+  EXPECT_THAT(store->Append(kName, 0, batch), IsOk());
+  EXPECT_EQ(store->Stats()[0].present_count(), 1);
 }
 
 TEST(DamageTest, FlippedBitIsDataLossNamingTheIndex) {
