@@ -34,7 +34,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   D2G_ASSIGN_OR_RETURN(const HostPort parsed, ParseAddress(address));
   KeepGrpcInitialised();
   grpc::EnableDefaultHealthCheckService(true);
-  if (options.reflection || IsLoopback(parsed.host)) {
+  if (IsLoopback(parsed.host)) {
     static const bool once = (grpc::reflection::InitProtoReflectionServerBuilderPlugin(), true);
     static_cast<void>(once);
   }

@@ -20,8 +20,6 @@ inline constexpr int kMaxMessageBytes = 16 << 20;
 struct RpcServerOptions {
   // Allows listening beyond loopback without TLS.
   bool insecure = false;
-  // Server reflection; always on for a loopback address.
-  bool reflection = false;
   // When set, counts calls and times them by method (d2g_rpc_*). Must outlive the server.
   Metrics* metrics = nullptr;
 };
@@ -29,8 +27,9 @@ struct RpcServerOptions {
 // Thread-safe. Serves grpc.health.v1 too.
 class RpcServer {
  public:
-  // Listens on host:port (port 0: any) and serves. The services must outlive the server. Fails
-  // naming the address and why: in use, not permitted, beyond loopback.
+  // Listens on host:port (port 0: any) and serves, with server reflection where that is loopback.
+  // The services must outlive the server. Fails naming the address and why: in use, not permitted,
+  // beyond loopback.
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(
       const std::string& address, const std::vector<grpc::Service*>& services,
       const RpcServerOptions& options = {});

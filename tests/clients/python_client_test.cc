@@ -51,6 +51,15 @@ TEST(PythonClient, SubmitsAndWatches) {
   })) << coordinator.Output();
   const std::string address = absl::StrCat("127.0.0.1:", port);
 
+  // Stubs are not needed to find out what can be called.
+  const auto services = RunProcess(
+      {Python(), SourcePath("tests/clients/list_services.py"), address}, absl::Seconds(60));
+  EXPECT_EQ(services.code, 0) << services.output;
+  EXPECT_THAT(services.output,
+              AllOf(HasSubstr("d2g.coordinator.v1.JobService\n"),
+                    HasSubstr("  CreateJob(d2g.coordinator.v1.CreateJobRequest)\n"),
+                    HasSubstr("grpc.health.v1.Health\n")));
+
   Process client({Python(), SourcePath("tests/clients/submit_and_watch.py"), "--protos",
                   SourcePath("proto"), "--coordinator", address, "--request-id", "python",
                   dir.File("job.json")});
