@@ -246,9 +246,9 @@ TEST(TasksTest, PreemptionIsNotCountedAndBadInputEndsTheJob) {
     h.Fail(h.LeaseOne("a"), "a", FailTaskRequest::REASON_PREEMPTED);
   }
   EXPECT_EQ(h.Get(job.name()).state(), Job::STATE_RUNNING);
-  h.Fail(h.LeaseOne("a"), "a", FailTaskRequest::REASON_BAD_INPUT, "teacher digest differs");
+  h.Fail(h.LeaseOne("a"), "a", FailTaskRequest::REASON_BAD_INPUT, "solver.kind: not supported");
   EXPECT_EQ(h.Get(job.name()).state(), Job::STATE_FAILED);
-  EXPECT_THAT(h.Get(job.name()).error(), HasSubstr("node-a: teacher digest differs"));
+  EXPECT_THAT(h.Get(job.name()).error(), HasSubstr("node-a: solver.kind: not supported"));
 }
 
 TEST(TasksTest, ListTasksShowsHoldersAndReasons) {
