@@ -28,8 +28,16 @@ using d2g::common::FromServer;
 }  // namespace
 
 CoordinatorClient::CoordinatorClient(const std::string& address, const absl::Notification* stop)
+    : CoordinatorClient(address, stop, std::make_shared<std::atomic<uint64_t>>(0)) {}
+
+CoordinatorClient::CoordinatorClient(const CoordinatorClient* peer, const absl::Notification* stop)
+    : CoordinatorClient(peer->address_, stop, peer->incarnation_) {}
+
+CoordinatorClient::CoordinatorClient(const std::string& address, const absl::Notification* stop,
+                                     std::shared_ptr<std::atomic<uint64_t>> incarnation)
     : address_(address),
       stop_(stop),
+      incarnation_(std::move(incarnation)),
       channel_(d2g::common::MakeChannel(address)),
       jobs_(v1::JobService::NewStub(channel_)),
       datasets_(v1::DatasetService::NewStub(channel_)),
@@ -45,8 +53,8 @@ absl::Status CoordinatorClient::CheckIncarnation(const grpc::ClientContext& cont
       !absl::SimpleAtoi(absl::string_view(it->second.data(), it->second.size()), &replied)) {
     return absl::OkStatus();  // an error that never reached a handler
   }
-  uint64_t seen = incarnation_.load();
-  while (replied > seen && !incarnation_.compare_exchange_weak(seen, replied)) {
+  uint64_t seen = incarnation_->load();
+  while (replied > seen && !incarnation_->compare_exchange_weak(seen, replied)) {
   }
   if (replied < seen) {
     return absl::UnavailableError(absl::StrCat("coordinator ", address_, " has incarnation ",

@@ -34,12 +34,14 @@ class CoordinatorClient {
  public:
   // `stop`, when given, ends retrying with CANCELLED once notified; it must outlive the client.
   explicit CoordinatorClient(const std::string& address, const absl::Notification* stop = nullptr);
+  // A client of the same coordinator as `peer` that shares what was seen of its incarnation.
+  CoordinatorClient(const CoordinatorClient* peer, const absl::Notification* stop);
   CoordinatorClient(const CoordinatorClient&) = delete;
   CoordinatorClient& operator=(const CoordinatorClient&) = delete;
 
   const std::string& address() const { return address_; }
   // Highest seen; 0 before the first reply.
-  uint64_t incarnation() const { return incarnation_.load(); }
+  uint64_t incarnation() const { return incarnation_->load(); }
 
   // JobService.
   absl::StatusOr<v1::Job> CreateJob(const v1::CreateJobRequest& request, absl::Time deadline);
@@ -95,6 +97,8 @@ class CoordinatorClient {
                                                       absl::Time deadline);
 
  private:
+  CoordinatorClient(const std::string& address, const absl::Notification* stop,
+                    std::shared_ptr<std::atomic<uint64_t>> incarnation);
   // Runs attempt(context) -> grpc::Status until it succeeds; see RetryUntil.
   absl::Status Retry(absl::Time deadline, absl::Duration attempt_timeout,
                      const std::function<grpc::Status(grpc::ClientContext*)>& attempt);
@@ -107,7 +111,7 @@ class CoordinatorClient {
 
   const std::string address_;
   const absl::Notification* const stop_;
-  std::atomic<uint64_t> incarnation_{0};
+  const std::shared_ptr<std::atomic<uint64_t>> incarnation_;
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::JobService::Stub> jobs_;
   const std::unique_ptr<v1::DatasetService::Stub> datasets_;

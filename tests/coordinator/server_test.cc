@@ -319,6 +319,10 @@ TEST_F(ServerTest, RepliesOfAnOlderIncarnationAreRefused) {
   Restart();
   EXPECT_THAT(client_->ListJobs({}, absl::Now() + absl::Milliseconds(300)),
               StatusIs(absl::StatusCode::kUnavailable, HasSubstr("incarnation 1, lower than 2")));
+  CoordinatorClient peer(client_.get(), nullptr);
+  EXPECT_EQ(peer.incarnation(), 2u);
+  EXPECT_THAT(peer.ListJobs({}, absl::Now() + absl::Milliseconds(300)),
+              StatusIs(absl::StatusCode::kUnavailable, HasSubstr("incarnation 1, lower than 2")));
 }
 
 TEST_F(ServerTest, AWholeJobWithRestartsAndMovingMetrics) {

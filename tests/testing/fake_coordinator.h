@@ -9,7 +9,9 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "coordinator/client.h"
 #include "d2g/coordinator/v1/job_service.grpc.pb.h"
 #include "d2g/coordinator/v1/task_service.grpc.pb.h"
 #include "d2g/coordinator/v1/training_service.grpc.pb.h"
@@ -29,6 +31,11 @@ class FakeTaskService final : public coordinator::v1::TaskService::Service {
     absl::MutexLock lock(&mutex_);
     revoked_ = true;
   }
+  // Of replies to leases and heartbeats from now on.
+  void SetIncarnation(int incarnation) {
+    absl::MutexLock lock(&mutex_);
+    incarnation_ = incarnation;
+  }
   std::vector<coordinator::v1::HeartbeatTaskRequest> heartbeats() const {
     absl::MutexLock lock(&mutex_);
     return heartbeats_;
@@ -46,9 +53,10 @@ class FakeTaskService final : public coordinator::v1::TaskService::Service {
     return lease_calls_;
   }
 
-  grpc::Status LeaseTask(grpc::ServerContext*, const coordinator::v1::LeaseTaskRequest*,
+  grpc::Status LeaseTask(grpc::ServerContext* context, const coordinator::v1::LeaseTaskRequest*,
                          coordinator::v1::LeaseTaskResponse* response) override {
     absl::MutexLock lock(&mutex_);
+    AddIncarnation(context);
     ++lease_calls_;
     response->mutable_poll_after()->set_nanos(20'000'000);
     if (tasks_.empty()) return grpc::Status::OK;
@@ -56,10 +64,11 @@ class FakeTaskService final : public coordinator::v1::TaskService::Service {
     tasks_.pop_front();
     return grpc::Status::OK;
   }
-  grpc::Status HeartbeatTask(grpc::ServerContext*,
+  grpc::Status HeartbeatTask(grpc::ServerContext* context,
                              const coordinator::v1::HeartbeatTaskRequest* request,
                              coordinator::v1::HeartbeatTaskResponse* response) override {
     absl::MutexLock lock(&mutex_);
+    AddIncarnation(context);
     heartbeats_.push_back(*request);
     response->set_revoked(revoked_);
     return grpc::Status::OK;
@@ -79,7 +88,13 @@ class FakeTaskService final : public coordinator::v1::TaskService::Service {
   }
 
  private:
+  void AddIncarnation(grpc::ServerContext* context) const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    if (incarnation_ == 0) return;
+    context->AddInitialMetadata(coordinator::kIncarnationMetadata, absl::StrCat(incarnation_));
+  }
+
   mutable absl::Mutex mutex_;
+  int incarnation_ ABSL_GUARDED_BY(mutex_) = 0;
   std::deque<coordinator::v1::Task> tasks_ ABSL_GUARDED_BY(mutex_);
   bool revoked_ ABSL_GUARDED_BY(mutex_) = false;
   int lease_calls_ ABSL_GUARDED_BY(mutex_) = 0;

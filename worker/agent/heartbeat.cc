@@ -21,7 +21,7 @@ TaskHeartbeat::TaskHeartbeat(const coordinator::v1::Task& task, absl::Duration r
       lease_id_(task.lease_id()),
       interval_(std::max(FromProto(task.heartbeat_interval()), kShortestInterval)),
       rpc_timeout_(rpc_timeout),
-      client_(client->address(), &stop_),
+      client_(client, &stop_),
       context_(context),
       metrics_(metrics),
       thread_([this] { Run(); }) {}

@@ -19,7 +19,8 @@ namespace d2g::agent {
 // call under way but not for its retries.
 class TaskHeartbeat {
  public:
-  // Nothing is owned; all outlive this. Calls go to `client`'s address.
+  // Nothing is owned; all outlive this. Calls go where `client`'s go, and refuse a coordinator that
+  // it would refuse.
   TaskHeartbeat(const coordinator::v1::Task& task, absl::Duration rpc_timeout,
                 coordinator::CoordinatorClient* client, TaskContext* context,
                 LeaseMetrics* metrics);

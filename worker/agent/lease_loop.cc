@@ -53,7 +53,7 @@ LeaseLoop::LeaseLoop(LeaseLoopOptions options, coordinator::CoordinatorClient* c
                      std::vector<std::unique_ptr<TaskRunner>> runners, common::Metrics* metrics)
     : options_(std::move(options)),
       client_(client),
-      lease_client_(client->address(), &stop_leasing_),
+      lease_client_(client, &stop_leasing_),
       runners_(std::move(runners)),
       metrics_(metrics) {}
 

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <functional>
 
+#include "absl/strings/str_cat.h"
 #include "tests/testing/fake_coordinator.h"
 #include "tests/testing/wait.h"
 #include "worker/agent/heartbeat.h"
@@ -52,7 +53,7 @@ class LeaseLoopTest : public ::testing::Test {
   }
   static Task MakeTask(int64_t number) {
     Task task;
-    task.set_name("jobs/a/tasks/" + std::to_string(number));
+    task.set_name(absl::StrCat("jobs/a/tasks/", number));
     task.set_lease_id(100 + number);
     task.mutable_heartbeat_interval()->set_nanos(20'000'000);
     task.mutable_lease_duration()->set_seconds(1);
@@ -121,6 +122,28 @@ TEST(TaskHeartbeatTest, EndsAtOnceThoughTheCoordinatorIsAway) {
   const absl::Time start = absl::Now();
   heartbeat.reset();
   EXPECT_LT(absl::Now() - start, absl::Seconds(20));
+}
+
+TEST(TaskHeartbeatTest, AnOlderCoordinatorThanTheProcessHasSeenRevokesNothing) {
+  FakeCoordinator coordinator;
+  coordinator::CoordinatorClient link(coordinator.address());
+  coordinator.tasks().SetIncarnation(2);
+  ASSERT_TRUE(link.LeaseTask({}, absl::Now() + absl::Seconds(20)).ok());
+  coordinator.tasks().SetIncarnation(1);
+  coordinator.tasks().Revoke();
+  common::Metrics metrics("test");
+  LeaseMetrics lease_metrics(&metrics);
+  TaskContext context;
+  Task task;
+  task.mutable_heartbeat_interval()->set_nanos(1);
+  const TaskHeartbeat heartbeat(task, /*rpc_timeout=*/absl::Milliseconds(1), &link, &context,
+                                &lease_metrics);
+  ASSERT_TRUE(WaitFor([&] {
+    return metrics.Expose().find("d2g_worker_heartbeats_total{result=\"error\"} 0") ==
+           std::string::npos;
+  }));
+  EXPECT_GT(coordinator.tasks().heartbeats().size(), 0u);
+  EXPECT_FALSE(context.cancelled());
 }
 
 TEST_F(LeaseLoopTest, FailuresCarryReasonAndMessage) {
