@@ -106,6 +106,8 @@ void ClusterState::NoteTime(absl::Duration now) {
 void ClusterState::Tick(Moment now) {
   LapseLeases(now);
   std::erase_if(not_before_, [&](const auto& entry) { return now.steady >= entry.second; });
+  std::erase_if(first_failed_,
+                [&](const auto& entry) { return tables_.failures.Find(entry.first) == nullptr; });
   std::erase_if(workers_, [&](const auto& entry) {
     return now.steady - entry.second.last_seen > std::max(kWorkerTimeout, options_.lease_duration);
   });

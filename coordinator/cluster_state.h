@@ -276,5 +276,7 @@ class ClusterState {
   ClusterFigures totals_;
   std::vector<Note> notes_;
 };
+  // When tasks first had a counted failure, likewise; a restart begins anew.
+  std::map<std::string, absl::Duration, std::less<>> first_failed_;
 
 }  // namespace d2g::coordinator

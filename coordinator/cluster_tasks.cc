@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "coordinator/cluster_state.h"
 #include "coordinator/limits.h"
 #include "coordinator/page_token.h"
@@ -42,6 +43,23 @@ std::string Describe(int kind, const d2g::common::v1::IndexRange& range) {
     default:
       return "export";
   }
+}
+
+// The last message of each node, in the order in which they first failed.
+std::string ReasonsByNode(const FailureRow& failure) {
+  std::vector<std::pair<std::string, std::string>> last;
+  for (const auto& reason : failure.reasons()) {
+    const auto known = std::find_if(
+        last.begin(), last.end(), [&](const auto& entry) { return entry.first == reason.node(); });
+    if (known == last.end()) {
+      last.emplace_back(reason.node(), reason.message());
+    } else {
+      known->second = reason.message();
+    }
+  }
+  return absl::StrJoin(last, "; ", [](std::string* out, const auto& entry) {
+    absl::StrAppend(out, "[node ", entry.first, "] ", entry.second);
+  });
 }
 
 Stage StageOf(int kind) {
@@ -414,15 +432,15 @@ absl::StatusOr<FailTaskResponse> ClusterState::FailTask(const FailTaskRequest& r
   auto& entry = *failure.add_reasons();
   entry.set_node(lease.worker().node());
   entry.set_message(message);
-  not_before_[ChildId(lease.job(), lease.task())] =
-      now.steady + TaskBackoff(failure.reasons_size());
-  if (failure.reasons_size() >= kMaxTaskFailures) {
-    std::string error = absl::StrCat(what, " failed ", failure.reasons_size(), " times:");
-    for (const auto& one : failure.reasons()) {
-      absl::StrAppend(&error, " [node ", one.node(), "] ", one.message(), ";");
-    }
-    error.pop_back();
-    EndJob(name.job, Job::STATE_FAILED, std::move(error), now);
+  const std::string id = ChildId(lease.job(), lease.task());
+  not_before_[id] = now.steady + TaskBackoff(failure.reasons_size());
+  const absl::Duration first = first_failed_.try_emplace(id, now.steady).first->second;
+  if (failure.reasons_size() >= kMaxTaskFailures && now.steady - first >= kTaskFailureSpan) {
+    EndJob(name.job, Job::STATE_FAILED,
+           absl::StrCat(what, " failed ", failure.reasons_size(), " times in ",
+                        absl::FormatDuration(absl::Trunc(now.steady - first, absl::Seconds(1))),
+                        ": ", ReasonsByNode(failure)),
+           now);
   }
   return FailTaskResponse();
 }

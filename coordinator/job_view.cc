@@ -166,8 +166,9 @@ void ClusterState::AddTaskHealth(const JobRow& job, Job* view) const {
   }
   if (failed != nullptr) {
     view->add_health(absl::StrCat("task ", failed->task(), " failed ", failed->reasons_size(),
-                                  " of at most ", kMaxTaskFailures,
-                                  " times: ", failed->last_error()));
+                                  " times (", kMaxTaskFailures, " within no less than ",
+                                  absl::FormatDuration(kTaskFailureSpan),
+                                  " fail the job): ", failed->last_error()));
   }
   if (waiting != nullptr) {
     view->add_health(

@@ -55,6 +55,9 @@ inline constexpr int kMaxReportedMetrics = 64;
 // Failures.
 inline constexpr int kMaxTaskFailures = 5;        // of one range, evaluation or export
 inline constexpr int kMaxBrokenGenerations = 10;  // without a new checkpoint
+// Fewer minutes than this from the first to the last do not count as too many failures: what broke
+// may be a folder or a driver that is away for a while.
+inline constexpr absl::Duration kTaskFailureSpan = absl::Minutes(5);
 
 // Times.
 inline constexpr absl::Duration kTick = absl::Milliseconds(200);

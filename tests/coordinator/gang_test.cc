@@ -368,7 +368,7 @@ TEST_F(GangTest, AnExportThatKeepsFailingFailsTheJob) {
     const v1::Task task = h_.LeaseOne("e", {v1::TASK_KIND_EXPORT});
     ASSERT_TRUE(task.has_export_()) << i;
     h_.Fail(task, "e", v1::FailTaskRequest::REASON_ERROR, "disk is full");
-    h_.Advance(kMaxTaskBackoff);
+    h_.Advance(kTaskFailureSpan / 4);
   }
   EXPECT_EQ(h_.Get(job_).state(), Job::STATE_FAILED);
   EXPECT_THAT(h_.Get(job_).error(), HasSubstr("export failed 5 times"));

@@ -109,7 +109,7 @@ TEST(TasksTest, APauseOfTheProcessBlamesNobody) {
   EXPECT_TRUE(h.Beat(task, 3)) << "leases know no wall time";
 }
 
-TEST(TasksTest, ErrorsGoElsewhereAndEndTheJobAfterFive) {
+TEST(TasksTest, ErrorsGoElsewhereAndEndTheJobAfterFiveInFiveMinutes) {
   Harness h;
   ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
   const v1::Task first = h.LeaseOne("a");
@@ -120,18 +120,15 @@ TEST(TasksTest, ErrorsGoElsewhereAndEndTheJobAfterFive) {
       << "not to the node where it failed";
   for (int i = 2; i <= 5; ++i) {
     const std::string worker = absl::StrCat("c", i);
-    h.Advance(kMaxTaskBackoff);
+    h.Advance(i == 5 ? kTaskFailureSpan - 3 * kMaxTaskBackoff : kMaxTaskBackoff);
     const v1::Task retry = h.LeaseOne(worker);
     ASSERT_EQ(retry.name(), first.name()) << i;
     ASSERT_EQ(h.Get(job.name()).state(), Job::STATE_RUNNING);
-    h.Restart();
-    h.BeatShard(0);
-    h.BeatShard(1);
     h.Fail(retry, worker, FailTaskRequest::REASON_ERROR, absl::StrCat("reason ", i));
   }
   const Job failed = h.Get(job.name());
   EXPECT_EQ(failed.state(), Job::STATE_FAILED);
-  EXPECT_THAT(failed.error(), HasSubstr("simulate [0, 16) failed 5 times"));
+  EXPECT_THAT(failed.error(), HasSubstr("simulate [0, 16) failed 5 times in 5m: "));
   EXPECT_THAT(failed.error(), HasSubstr("[node node-a] out of memory"));
   EXPECT_THAT(failed.error(), HasSubstr("reason 5"));
 }
@@ -148,6 +145,46 @@ TEST(TasksTest, TheOnlyWorkerTriesAgain) {
   EXPECT_EQ(h.LeaseOne("a").name(), first.name());
 }
 
+TEST(TasksTest, AnOutageOfMinutesFailsNoJob) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
+  absl::Duration passed;
+  int failures = 0;
+  std::string name;
+  const auto fail = [&] {
+    const v1::Task task = h.LeaseOne("a");
+    if (name.empty()) name = task.name();
+    ASSERT_EQ(task.name(), name);
+    h.Fail(task, "a", FailTaskRequest::REASON_ERROR, absl::StrCat("reason ", ++failures));
+  };
+  for (; passed + kMaxTaskBackoff < kTaskFailureSpan; passed += kMaxTaskBackoff) {
+    fail();
+    h.Advance(kMaxTaskBackoff);
+  }
+  ASSERT_GT(failures, kMaxTaskFailures);
+  EXPECT_EQ(h.Get(job.name()).state(), Job::STATE_RUNNING);
+  EXPECT_THAT(h.Get(job.name()).health(),
+              ::testing::Contains(absl::StrCat("task 0 failed ", failures,
+                                               " times (5 within no less than 5m fail the job): "
+                                               "node node-a: reason ",
+                                               failures)));
+  // The time begins anew with a restart; the count does not.
+  h.Restart();
+  h.BeatShard(0);
+  h.BeatShard(1);
+  fail();
+  h.Advance(kTaskFailureSpan / 2);
+  fail();
+  EXPECT_EQ(h.Get(job.name()).state(), Job::STATE_RUNNING);
+  h.Advance(kTaskFailureSpan / 2);
+  fail();
+  const Job failed = h.Get(job.name());
+  EXPECT_EQ(failed.state(), Job::STATE_FAILED);
+  EXPECT_EQ(failed.error(), absl::StrCat("simulate [0, 16) failed ", failures,
+                                         " times in 5m: [node node-a] reason ", failures))
+      << "one reason a node";
+}
+
 TEST(TasksTest, ATaskThatFailedOnEveryNodeIsTriedAgain) {
   Harness h;
   ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
@@ -157,7 +194,7 @@ TEST(TasksTest, ATaskThatFailedOnEveryNodeIsTriedAgain) {
   h.Fail(held, "b", FailTaskRequest::REASON_PREEMPTED);
   for (int i = 2; i <= 5; ++i) {
     const std::string worker = i % 2 == 0 ? "b" : "a";
-    h.Advance(kMaxTaskBackoff / 2);
+    h.Advance(kTaskFailureSpan / 4);
     const v1::Task retry = h.LeaseOne(worker);
     ASSERT_EQ(retry.name(), first.name()) << i;
     h.Fail(retry, worker, FailTaskRequest::REASON_ERROR, absl::StrCat("reason ", i));

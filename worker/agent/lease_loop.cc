@@ -109,6 +109,7 @@ absl::Time LeaseLoop::CallDeadline() const {
 
 void LeaseLoop::Work() {
   common::Backoff backoff(kRetry);
+  common::Backoff failures(kRetry);
   // Spreads the polls of a fleet that found no work at the same moment.
   common::Backoff poll_jitter({.initial = absl::Seconds(1), .max = absl::Seconds(1)});
   while (SleepFor(absl::ZeroDuration())) {
@@ -120,7 +121,11 @@ void LeaseLoop::Work() {
     }
     backoff.Reset();
     if (leased->has_task()) {
-      RunTask(leased->task());
+      if (RunTask(leased->task())) {
+        failures.Reset();
+      } else {
+        SleepFor(failures.Next());
+      }
     } else {
       const double jitter = absl::ToDoubleSeconds(poll_jitter.Next());
       SleepFor(std::max(FromProto(leased->poll_after()) * jitter, kShortestPoll));
@@ -143,14 +148,14 @@ absl::StatusOr<LeaseTaskResponse> LeaseLoop::Lease() {
   return leased;
 }
 
-void LeaseLoop::RunTask(const Task& task) {
+bool LeaseLoop::RunTask(const Task& task) {
   const TaskKind kind = KindOf(task);
   const auto runner = std::find_if(runners_.begin(), runners_.end(),
                                    [kind](const auto& r) { return r->kind() == kind; });
   if (runner == runners_.end()) {
     ReportFailed(Failure(task, FailTaskRequest::REASON_ERROR,
                          absl::UnimplementedError("this worker does not run tasks of that kind")));
-    return;
+    return false;
   }
   TaskContext context;
   CompleteTaskRequest result;
@@ -186,24 +191,26 @@ void LeaseLoop::RunTask(const Task& task) {
     result.set_lease_id(task.lease_id());
     *result.mutable_worker() = options_.worker;
     ReportCompleted(result);
-    return;
+    return true;
   }
   switch (context.cancel_reason()) {
     case CancelReason::kRevoked:
       metrics_.CountTask(kind, "revoked", took);
       common::LogInfo("dropped a revoked task", {{"task", task.name()}});
-      return;
+      return true;
     case CancelReason::kStopping:
       metrics_.CountTask(kind, "preempted", took);
       common::LogInfo("giving a task back", {{"task", task.name()}});
       ReportFailed(Failure(task, FailTaskRequest::REASON_PREEMPTED, status));
-      return;
+      return true;
     case CancelReason::kNone:
       break;
   }
   metrics_.CountTask(kind, "failed", took);
   common::LogError("a task failed", {{"task", task.name()}, {"error", status}});
-  ReportFailed(Failure(task, ReasonFor(status), status));
+  const FailTaskRequest::Reason reason = ReasonFor(status);
+  ReportFailed(Failure(task, reason, status));
+  return reason != FailTaskRequest::REASON_ERROR;
 }
 
 FailTaskRequest LeaseLoop::Failure(const Task& task, FailTaskRequest::Reason reason,
