@@ -111,7 +111,7 @@ void ClusterState::Tick(Moment now) {
   std::erase_if(workers_, [&](const auto& entry) {
     return now.steady - entry.second.last_seen > std::max(kWorkerTimeout, options_.lease_duration);
   });
-  HandleGangEvents(gangs_.Tick(Demands(), now.steady), now);
+  HandleGangEvents(gangs_.Tick(Demands(now), now.steady), now);
   const std::map<int64_t, std::string> live = live_jobs_;  // Advance may end jobs
   for (const auto& [sequence, id] : live) {
     Advance(id, now);

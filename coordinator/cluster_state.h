@@ -205,6 +205,8 @@ class ClusterState {
   d2g::coordinator::v1::Job View(const rows::v1::JobRow& job, Moment now) const;
   void AddStages(const rows::v1::JobRow& job, d2g::coordinator::v1::Job* view) const;
   void AddHealth(const rows::v1::JobRow& job, Moment now, d2g::coordinator::v1::Job* view) const;
+  void AddTrainHealth(const rows::v1::JobRow& job, Moment now,
+                      d2g::coordinator::v1::Job* view) const;
   void AddTaskHealth(const rows::v1::JobRow& job, d2g::coordinator::v1::Job* view) const;
   // Whether the store is all that the task still waits for.
   bool WaitsForStore(const rows::v1::FailureRow& failure) const;
@@ -253,8 +255,11 @@ class ClusterState {
   // Training.
   const d2g::coordinator::v1::Checkpoint* LastCheckpoint(absl::string_view job) const;
   bool TrainDone(const rows::v1::JobRow& job) const;
-  bool Trainable(const rows::v1::JobRow& job) const;
-  std::vector<TrainDemand> Demands() const;
+  // What the job's epochs read.
+  IntervalSet SnapshotIndices(absl::string_view job) const;
+  // Whether the job has no generation and one may begin.
+  bool WantsGeneration(const rows::v1::JobRow& job, Moment now) const;
+  std::vector<TrainDemand> Demands(Moment now) const;
   void HandleGangEvents(const GangEvents& events, Moment now);
   std::vector<std::string> RetireCheckpoints(const rows::v1::JobRow& job);
 
@@ -271,12 +276,12 @@ class ClusterState {
   std::map<std::string, Rates, std::less<>> rates_;
   // Back-off of tasks that failed, by id of their failure row; not persisted.
   std::map<std::string, absl::Duration, std::less<>> not_before_;
+  // When tasks first had a counted failure, likewise; a restart begins anew.
+  std::map<std::string, absl::Duration, std::less<>> first_failed_;
   std::map<std::string, int> unlisted_;  // heartbeats of a shard without a dataset that it had
   absl::Duration last_time_;
   ClusterFigures totals_;
   std::vector<Note> notes_;
 };
-  // When tasks first had a counted failure, likewise; a restart begins anew.
-  std::map<std::string, absl::Duration, std::less<>> first_failed_;
 
 }  // namespace d2g::coordinator

@@ -33,19 +33,35 @@ bool ClusterState::TrainDone(const JobRow& job) const {
   return last != nullptr && last->step() == job.spec().train().steps();
 }
 
-bool ClusterState::Trainable(const JobRow& job) const {
-  if (!AtWork(job) || TrainDone(job)) return false;
-  // Once begun it goes on, even while ranges that a shard lost are made anew.
-  if (gangs_.Find(job.id()) != nullptr) return true;
-  return datasets_.at(job.dataset()).SealedTraining(job.spec().simulate().triples()) >=
-         TrainingThreshold(job.spec());
+IntervalSet ClusterState::SnapshotIndices(absl::string_view job) const {
+  IntervalSet indices;
+  const std::string prefix = ChildPrefix(job);
+  for (auto it = tables_.snapshots.rows().lower_bound(prefix);
+       it != tables_.snapshots.rows().end() && it->first.compare(0, prefix.size(), prefix) == 0;
+       ++it) {
+    for (const auto& range : it->second.ranges()) indices.Add(range.begin(), range.end());
+  }
+  return indices;
 }
 
-std::vector<TrainDemand> ClusterState::Demands() const {
+bool ClusterState::WantsGeneration(const JobRow& job, Moment now) const {
+  if (!AtWork(job) || TrainDone(job) || gangs_.Active(job.id())) return false;
+  const DatasetState& dataset = datasets_.at(job.dataset());
+  // Ranks would wait for what a shard that is down holds, and break when that takes too long.
+  for (const int32_t shard : shards_.Missing(now.steady)) {
+    if (shard < dataset.recipe().shard_count() && dataset.ShardSealedCount(shard) > 0) return false;
+  }
+  // Likewise for what a shard has lost of an epoch that was begun.
+  const IntervalSet read = SnapshotIndices(job.id());
+  if (!read.empty()) return dataset.Unsealed(read).empty();
+  return dataset.SealedTraining(job.spec().simulate().triples()) >= TrainingThreshold(job.spec());
+}
+
+std::vector<TrainDemand> ClusterState::Demands(Moment now) const {
   std::vector<TrainDemand> demands;
   for (const auto& [sequence, id] : live_jobs_) {
     const JobRow& job = *tables_.jobs.Find(id);
-    if (!Trainable(job)) continue;
+    if (!WantsGeneration(job, now)) continue;
     const TrainSpec& train = job.spec().train();
     TrainDemand& demand = demands.emplace_back();
     demand.job = id;

@@ -136,6 +136,21 @@ int64_t DatasetState::SealedHoldout(int64_t limit) const {
   return sealed_.CountMultiples(0, limit, recipe_.holdout_every());
 }
 
+std::map<int32_t, int64_t> DatasetState::Unsealed(const IntervalSet& indices) const {
+  std::map<int32_t, int64_t> unsealed;
+  for (const auto& [begin, end] : indices.ranges()) {
+    int64_t at = sealed_.FirstAbsent(begin);
+    while (at < end) {
+      const int64_t block_end = (at / recipe_.block_size() + 1) * recipe_.block_size();
+      int64_t stop = std::min(end, block_end);
+      stop = std::min(stop, sealed_.FirstPresent(at).value_or(stop));
+      unsealed[ShardOf(at)] += stop - at;
+      at = sealed_.FirstAbsent(stop);
+    }
+  }
+  return unsealed;
+}
+
 int64_t HoldoutIn(const d2g::common::v1::DatasetRecipe& recipe, int64_t limit) {
   return MultiplesIn(0, limit, recipe.holdout_every());
 }

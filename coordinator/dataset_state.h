@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -73,6 +74,8 @@ class DatasetState {
   int64_t SealedCount(int64_t limit) const { return sealed_.Count(0, limit); }
   int64_t SealedTraining(int64_t limit) const;
   int64_t SealedHoldout(int64_t limit) const;
+  // How many of `indices` are not sealed, by shard; shards that lack none are left out.
+  std::map<int32_t, int64_t> Unsealed(const IntervalSet& indices) const;
 
  private:
   struct Shard {

@@ -115,20 +115,9 @@ void ClusterState::AddHealth(const JobRow& job, Moment now, Job* view) const {
   if (!simulated && !Offered(TASK_KIND_SIMULATE, {}, now)) {
     view->add_health("no workers that simulate");
   }
-  const GangTable::Ranks& ranks = gangs_.RanksOf(job.id());
-  const rows::v1::GangRow* gang = gangs_.Find(job.id());
-  if (Trainable(job) && !gangs_.Active(job.id()) &&
-      gangs_.FreeSlots() < job.spec().train().min_ranks()) {
-    view->add_health(absl::StrCat("no gang: ", gangs_.FreeSlots(), " ranks are free, ",
-                                  job.spec().train().min_ranks(), " are needed"));
-  }
-  if (gang != nullptr && gang->failures() > 0 && !TrainDone(job)) {
-    view->add_health(absl::StrCat("training broke ", gang->failures(), " of at most ",
-                                  kMaxBrokenGenerations,
-                                  " times since the last checkpoint: ", gang->last_error()));
-  }
-  if (gangs_.Active(job.id()) && ranks.empty()) view->add_health("ranks are starting");
-  if (TrainDone(job)) {
+  if (!TrainDone(job)) {
+    AddTrainHealth(job, now, view);
+  } else {
     if (!job.has_export_() && !Offered(TASK_KIND_EXPORT, {}, now)) {
       view->add_health("no workers that export");
     }
@@ -143,6 +132,27 @@ void ClusterState::AddHealth(const JobRow& job, Moment now, Job* view) const {
     }
   }
   AddTaskHealth(job, view);
+}
+
+void ClusterState::AddTrainHealth(const JobRow& job, Moment now, Job* view) const {
+  const IntervalSet read = SnapshotIndices(job.id());
+  for (const auto& [shard, lost] : datasets_.at(job.dataset()).Unsealed(read)) {
+    view->add_health(absl::StrCat("training waits for ", lost, " of its ", read.size(),
+                                  " triples to be simulated again on shard ", shard));
+  }
+  if (WantsGeneration(job, now) && gangs_.FreeSlots() < job.spec().train().min_ranks()) {
+    view->add_health(absl::StrCat("no gang: ", gangs_.FreeSlots(), " ranks are free, ",
+                                  job.spec().train().min_ranks(), " are needed"));
+  }
+  if (const rows::v1::GangRow* gang = gangs_.Find(job.id());
+      gang != nullptr && gang->failures() > 0) {
+    view->add_health(absl::StrCat("training broke ", gang->failures(), " of at most ",
+                                  kMaxBrokenGenerations,
+                                  " times since the last checkpoint: ", gang->last_error()));
+  }
+  if (gangs_.Active(job.id()) && gangs_.RanksOf(job.id()).empty()) {
+    view->add_health("ranks are starting");
+  }
 }
 
 bool ClusterState::WaitsForStore(const FailureRow& failure) const {

@@ -14,6 +14,7 @@ using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 using v1::GangAssignment;
 using v1::GangHeartbeatRequest;
 using v1::GangHeartbeatResponse;
@@ -55,9 +56,72 @@ class GangTest : public ::testing::Test {
     return assignment;
   }
 
+  absl::Status Snapshot(int64_t epoch) {
+    v1::GetOrCreateSnapshotRequest request;
+    request.set_job(job_);
+    request.set_epoch(epoch);
+    return h_.Decide([&](ClusterState& s, Moment) { return s.GetOrCreateSnapshot(request); })
+        .status();
+  }
+  // Passes time in which the agent has nothing to do.
+  void Idle(absl::Duration time) {
+    for (absl::Duration passed; passed < time; passed += absl::Seconds(1)) {
+      h_.Advance(absl::Seconds(1));
+      EXPECT_EQ(Action(Harness::Report("a", kIdle)), GangHeartbeatResponse::ACTION_IDLE);
+    }
+  }
+  // Shard 1 goes away under generation 1, which breaks, and comes back with an empty volume.
+  void LoseShard1() {
+    const GangAssignment first = StartOne();
+    h_.StopShard(1);
+    Beat(Harness::Report("a", kRunning, first, 1));
+    h_.Advance(kShardTimeout / 2);
+    Beat(Harness::Report("a", kRunning, first, 1));
+    h_.Advance(kShardTimeout / 2 + absl::Seconds(1));
+    Beat(Harness::Report("a", kBroken, first));
+    Idle(2 * kMaxGangBackoff);
+    EXPECT_THAT(h_.Get(job_).health(), Contains("1 of 2 shards down: 1"));
+    EXPECT_THAT(h_.BeatShard(1, {}, "another"), IsOk());
+  }
+
   Harness h_;
   std::string job_;
 };
+
+TEST_F(GangTest, LostTriplesOfAnEpochHoldUpTheNextGeneration) {
+  ASSERT_THAT(Snapshot(0), IsOk());
+  LoseShard1();
+  Idle(absl::Seconds(5));
+  EXPECT_THAT(
+      h_.Get(job_).health(),
+      Contains("training waits for 64 of its 128 triples to be simulated again on shard 1"));
+  EXPECT_THAT(h_.BeatShard(1, h_.KnownSummaries(1), "another"), IsOk());
+  ASSERT_THAT(h_.Complete(h_.LeaseOne("w"), "w"), IsOk());
+  Idle(absl::Seconds(5));
+  EXPECT_THAT(
+      h_.Get(job_).health(),
+      Contains("training waits for 48 of its 128 triples to be simulated again on shard 1"));
+  EXPECT_THAT(h_.BeatShard(1, h_.KnownSummaries(1), "another"), IsOk());
+  EXPECT_EQ(h_.SimulateAll(), 3);
+  h_.coordinator().Tick();
+  const auto next = Beat(Harness::Report("a", kIdle));
+  ASSERT_EQ(next.action(), GangHeartbeatResponse::ACTION_RUN);
+  EXPECT_EQ(next.assignment().generation(), 2);
+  EXPECT_THAT(h_.Get(job_).health(), Not(Contains(HasSubstr("training waits"))));
+}
+
+TEST_F(GangTest, BeforeTheFirstEpochLostTriplesCountForTheThresholdAgain) {
+  LoseShard1();
+  Idle(absl::Seconds(5));
+  EXPECT_THAT(h_.BeatShard(1, h_.KnownSummaries(1), "another"), IsOk());
+  // Each task of 16 brings 14 that are not held out to the 56 that are left; 80 are needed.
+  ASSERT_THAT(h_.Complete(h_.LeaseOne("w"), "w"), IsOk());
+  h_.coordinator().Tick();
+  EXPECT_EQ(Action(Harness::Report("a", kIdle)), GangHeartbeatResponse::ACTION_IDLE);
+  ASSERT_THAT(h_.Complete(h_.LeaseOne("w"), "w"), IsOk());
+  h_.coordinator().Tick();
+  EXPECT_EQ(Action(Harness::Report("a", kIdle)), GangHeartbeatResponse::ACTION_RUN);
+}
 
 TEST_F(GangTest, FormsFromSeveralAgentsAndSharesTheRendezvous) {
   ASSERT_THAT(h_.Join("a", 1), IsOk());
