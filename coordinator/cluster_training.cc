@@ -182,7 +182,7 @@ absl::StatusOr<CommitCheckpointResponse> ClusterState::CommitCheckpoint(
     const CommitCheckpointRequest& request, Moment now) {
   D2G_ASSIGN_OR_RETURN(const JobRow* job, FindJob(request.job()));
   const std::string id = job->id();
-  const std::string folder = absl::StrCat(job->spec().output_dir(), "/checkpoints/");
+  const std::string folder = absl::StrCat(NormalPath(job->spec().output_dir()), "/checkpoints/");
   const bool hex = request.manifest_digest().size() == 32 &&
                    std::all_of(request.manifest_digest().begin(), request.manifest_digest().end(),
                                [](char c) { return absl::ascii_isxdigit(c); });
@@ -190,7 +190,8 @@ absl::StatusOr<CommitCheckpointResponse> ClusterState::CommitCheckpoint(
     return absl::InvalidArgumentError(absl::StrCat(
         "manifest_digest: \"", request.manifest_digest().substr(0, 64), "\" is not 32 hex digits"));
   }
-  if (!absl::StartsWith(request.path(), folder) || NormalPath(request.path()) != request.path() ||
+  const std::string path = NormalPath(request.path());
+  if (!absl::StartsWith(path, folder) || absl::StrContains(request.path(), "/../") ||
       request.path().size() > kMaxPathBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("path: \"", request.path().substr(0, 200), "\" is not below ", folder));
@@ -202,7 +203,7 @@ absl::StatusOr<CommitCheckpointResponse> ClusterState::CommitCheckpoint(
   CommitCheckpointResponse response;
   const Checkpoint* last = LastCheckpoint(id);
   if (last != nullptr && last->step() == request.step() &&
-      last->manifest_digest() == request.manifest_digest() && last->path() == request.path()) {
+      last->manifest_digest() == request.manifest_digest() && last->path() == path) {
     *response.mutable_checkpoint() = *last;
     // The first answer may have got lost, and what it named with it.
     const std::string prefix = ChildPrefix(id);
@@ -233,7 +234,7 @@ absl::StatusOr<CommitCheckpointResponse> ClusterState::CommitCheckpoint(
   checkpoint.set_name(CheckpointName(id, request.step()));
   checkpoint.set_step(request.step());
   checkpoint.set_generation(request.generation());
-  checkpoint.set_path(request.path());
+  checkpoint.set_path(path);
   checkpoint.set_manifest_digest(request.manifest_digest());
   *checkpoint.mutable_commit_time() = ToTimestamp(now.wall);
   *response.mutable_checkpoint() = checkpoint;

@@ -123,6 +123,19 @@ TEST_F(GangTest, BeforeTheFirstEpochLostTriplesCountForTheThresholdAgain) {
   EXPECT_EQ(Action(Harness::Report("a", kIdle)), GangHeartbeatResponse::ACTION_RUN);
 }
 
+TEST_F(GangTest, ACheckpointOfAStoredFolderThatIsNotNormalIsTaken) {
+  h_.Decide([&](ClusterState& state, Moment) {
+    auto& row = state.tables().jobs.Mutable(job_.substr(job_.find('/') + 1));
+    row.mutable_spec()->set_output_dir("/tmp/out/");
+    return true;
+  });
+  StartOne();
+  ASSERT_THAT(h_.Commit(job_, 1, 50), IsOk());
+  ASSERT_THAT(h_.Commit(job_, 1, 50), IsOk()) << "idempotent";
+  EXPECT_THAT(h_.Commit(job_, 1, 60, "n/../../../x"),
+              StatusIs(kInvalidArgument, HasSubstr("is not below /tmp/out/checkpoints/")));
+}
+
 TEST_F(GangTest, FormsFromSeveralAgentsAndSharesTheRendezvous) {
   ASSERT_THAT(h_.Join("a", 1), IsOk());
   h_.Advance(absl::Seconds(3));
