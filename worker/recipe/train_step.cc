@@ -1,5 +1,7 @@
 #include "worker/recipe/train_step.h"
 
+#include <algorithm>
+#include <cmath>
 #include <numbers>
 #include <utility>
 
@@ -239,7 +241,7 @@ UpdateResult TrainStep::Update(FlatParameters& parameters, AdamW& optimizer, dou
 UpdateResult TrainStep::UpdateDiscriminator() {
   const AdversarialOptions& gan = options_.gan;
   double rate = LearningRate(gan.learning_rate, gan.discriminator_start_step);
-  const int64_t left = options_.steps - step_;
+  const int64_t left = std::max<int64_t>(0, options_.steps - step_);
   if (left < gan.decay_steps) {
     rate *= static_cast<double>(left) / static_cast<double>(gan.decay_steps);
   }

@@ -296,6 +296,18 @@ TEST(TrainStep, TheDiscriminatorsLearningRateFallsToZeroOverItsDecaySteps) {
   EXPECT_NEAR(rate(80), 1e-3, 1e-9);
   EXPECT_NEAR(rate(90), 0.5e-3, 1e-9);
   EXPECT_NEAR(rate(99), 0.05e-3, 1e-9);
+  EXPECT_EQ(rate(100), 0);
+  EXPECT_EQ(rate(101), 0);
+}
+
+TEST(TrainStep, WithoutDecayStepsTheDiscriminatorsLearningRateStays) {
+  TrainStepOptions options = Options();
+  options.steps = 100;
+  auto step = MakeStep(options);
+  for (const int64_t k : {99, 100, 101}) {
+    step->Begin(k, kRows, 0);
+    EXPECT_NEAR(step->UpdateDiscriminator().learning_rate, 1e-3, 1e-9) << k;
+  }
 }
 
 TEST(TrainStep, TheTeachersPartOfTheDiscriminatorMovesAtItsOwnRate) {
