@@ -9,8 +9,8 @@
 
 namespace d2g::testing {
 
-// A tmpfs mounted at construction and unmounted at destruction. Mounting needs root: a test skips
-// itself when !mounted().
+// A tmpfs mounted at construction and unmounted at destruction. Mounting needs root, if only that
+// of a user namespace (tools/ctest.sh): a test skips itself when !mounted().
 class Tmpfs {
  public:
   // `size` as mount takes it ("48m").
