@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <map>
+#include <set>
 
 #include "tests/testing/process.h"
 #include "tests/testing/status_matchers.h"
@@ -44,6 +45,23 @@ TEST(JobTest, RunsToItsEndAndEveryProcessShowsIt) {
       cluster.Submit(testing::MakeTestJob(cluster.dir().File("teacher"), cluster.dir().File("out"),
                                           kTriples, kSteps),
                      testing::kTestPrompts));
+  // A trainer shows its ranks' figures only while they run.
+  std::map<MemberId, std::set<std::string>> moved;
+  const auto scrape = [&] {
+    for (const MemberId& member : cluster.members()) {
+      for (const std::string& family :
+           MovedFamilies(before[member], cluster.Scrape(member.first, member.second))) {
+        moved[member].insert(family);
+      }
+    }
+  };
+  EXPECT_TRUE(testing::WaitFor(
+      [&] {
+        scrape();
+        return moved[MemberId(Role::kTrainer, 0)].contains("d2g_rank_step");
+      },
+      absl::Minutes(5)))
+      << cluster.Logs();
   ASSERT_OK_AND_ASSIGN(const Job job, cluster.WaitForEnd(submitted.name(), absl::Minutes(5)));
   ASSERT_EQ(job.state(), Job::STATE_SUCCEEDED) << job.DebugString() << cluster.Logs();
   EXPECT_EQ(job.checkpoint_step(), kSteps);
@@ -58,10 +76,11 @@ TEST(JobTest, RunsToItsEndAndEveryProcessShowsIt) {
   EXPECT_EQ(audit.checked, kTriples);
   EXPECT_THAT(audit.copies, Each(1));
 
-  for (const MemberId& member : cluster.members()) {
-    const auto moved = MovedFamilies(before[member], cluster.Scrape(member.first, member.second));
-    EXPECT_THAT(moved, SizeIs(Ge(kMovingFamilies))) << testing::ProgramOf(member.first);
+  scrape();
+  for (const auto& [member, families] : moved) {
+    EXPECT_THAT(families, SizeIs(Ge(kMovingFamilies))) << testing::ProgramOf(member.first);
   }
+  EXPECT_THAT(moved, SizeIs(cluster.members().size()));
   // All end cleanly when told to.
   for (const auto& [role, number] : cluster.members()) {
     if (role == Role::kCoordinator) continue;

@@ -17,6 +17,7 @@
 #include "services/common/prompts.h"
 #include "services/common/status_macros.h"
 #include "services/store/triple_client.h"
+#include "worker/agent/shard_patience.h"
 #include "worker/evaluate/measures.h"
 #include "worker/evaluate/pictures.h"
 #include "worker/model/png.h"
@@ -159,11 +160,11 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, const std::
   return report;
 }
 
-// call(deadline) again and again while its server is away, the task runs and patience lasts.
+// call(deadline) again and again while its server is away, the task runs and `patience` lasts.
 template <typename Call>
-auto CallWithPatience(const agent::TaskContext& context, Call call)
+auto CallWithPatience(const agent::TaskContext& context, absl::Duration patience, Call call)
     -> decltype(call(absl::Time())) {
-  const absl::Time end = absl::Now() + kPatience;
+  const absl::Time end = absl::Now() + patience;
   while (true) {
     auto result = call(std::min(absl::Now() + kPiece, end));
     const bool away =
@@ -231,6 +232,7 @@ absl::Status EvaluateRunner::Run(const coordinator::v1::Task& task, agent::TaskC
   for (const common::v1::ShardAddress& shard : work.shards()) {
     shards[shard.shard()] = std::make_unique<store::TripleClient>(shard);
   }
+  const absl::Duration patience = agent::ShardPatience(task, kPatience);
   const ReadTriples read =
       [&](int shard,
           const std::vector<int64_t>& indices) -> absl::StatusOr<std::vector<store::v1::Triple>> {
@@ -239,9 +241,11 @@ absl::Status EvaluateRunner::Run(const coordinator::v1::Task& task, agent::TaskC
       return absl::UnavailableError("shard " + std::to_string(shard) + " of " + work.dataset() +
                                     " is not there");
     }
-    return CallWithPatience(*context, [&](absl::Time deadline) {
+    auto triples = CallWithPatience(*context, patience, [&](absl::Time deadline) {
       return found->second->ReadTriples(work.dataset(), indices, deadline);
     });
+    if (triples.ok()) return triples;
+    return common::Annotate(triples.status(), "shard " + std::to_string(shard));
   };
   D2G_ASSIGN_OR_RETURN(*result->mutable_evaluate(),
                        RunEvaluate(work, prompts.lines, read, device_, context));

@@ -9,7 +9,7 @@
 #include "services/common/log.h"
 #include "services/common/retry.h"
 #include "services/common/status_macros.h"
-#include "worker/agent/proto_duration.h"
+#include "worker/agent/shard_patience.h"
 
 namespace d2g::simulate {
 namespace {
@@ -83,11 +83,6 @@ class CancelGuard {
 
 }  // namespace
 
-absl::Duration ShardPatience(const coordinator::v1::Task& task, absl::Duration patience) {
-  return task.has_lease_duration() ? std::min(patience, agent::FromProto(task.lease_duration()) / 2)
-                                   : patience;
-}
-
 SimulateRunner::SimulateRunner(SimulateRunnerOptions options,
                                coordinator::CoordinatorClient* client, common::Metrics* metrics)
     : options_(std::move(options)),
@@ -121,7 +116,7 @@ absl::Status SimulateRunner::Run(const coordinator::v1::Task& task, TaskContext*
   absl::Notification stop;
   CancelGuard guard(context, &stop);
   store::TripleClient client(work.shard(), &stop);
-  const absl::Duration patience = ShardPatience(task, options_.patience);
+  const absl::Duration patience = agent::ShardPatience(task, options_.patience);
   const absl::Time deadline = absl::Now() + patience;
   const absl::Status known = client.OpenDataset(work.dataset(), work.recipe(), deadline).status();
   if (common::IsRetryable(known)) {

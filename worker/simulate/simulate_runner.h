@@ -25,15 +25,11 @@ struct SimulateRunnerOptions {
   store::v1::Producer producer;
   at::Device device = at::kCPU;
   // How long a shard or the coordinator is tried to reach within a task. A shard is given up before
-  // the lease would lapse: see ShardPatience.
+  // the lease would lapse: see agent::ShardPatience.
   absl::Duration patience = absl::Minutes(10);
   // A worker that is told to stop waits this long for what it has sent to be durable.
   absl::Duration flush_patience = absl::Seconds(5);
 };
-
-// How long a task waits for its shard: half its lease at most, so that a worker whose shard does
-// not answer still holds the lease and can say why it gives the task back.
-absl::Duration ShardPatience(const coordinator::v1::Task& task, absl::Duration patience);
 
 // Simulates the indices of a range that its shard does not have, in batches that the store takes
 // while the next one computes, and seals the range. One task at a time.

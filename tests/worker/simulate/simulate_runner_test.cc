@@ -1,4 +1,5 @@
 #include "worker/simulate/simulate_runner.h"
+#include "worker/agent/shard_patience.h"
 
 #include <ATen/Parallel.h>
 #include <gmock/gmock.h>
@@ -153,9 +154,9 @@ TEST_F(SimulateRunnerTest, AShardThatNobodyReachesIsGivenUpWithinTheLease) {
   shard_.Kill();
   work().mutable_shard()->set_shard(3);
   task_.mutable_lease_duration()->set_nanos(400'000'000);
-  EXPECT_EQ(ShardPatience(task_, absl::Minutes(10)), absl::Milliseconds(200));
-  EXPECT_EQ(ShardPatience(task_, absl::Milliseconds(7)), absl::Milliseconds(7));
-  EXPECT_EQ(ShardPatience({}, absl::Minutes(10)), absl::Minutes(10));
+  EXPECT_EQ(agent::ShardPatience(task_, absl::Minutes(10)), absl::Milliseconds(200));
+  EXPECT_EQ(agent::ShardPatience(task_, absl::Milliseconds(7)), absl::Milliseconds(7));
+  EXPECT_EQ(agent::ShardPatience({}, absl::Minutes(10)), absl::Minutes(10));
   EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kUnavailable,
                               AllOf(HasSubstr("shard 3: store " + shard_.address()),
                                     HasSubstr("check its --advertise-address"))));
