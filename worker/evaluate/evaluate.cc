@@ -13,6 +13,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "services/common/file_io.h"
+#include "services/common/file_manifest.h"
 #include "services/common/model_folder.h"
 #include "services/common/prompts.h"
 #include "services/common/status_macros.h"
@@ -36,6 +37,13 @@ constexpr absl::Duration kPatience = absl::Minutes(5);
 constexpr absl::Duration kPiece = absl::Seconds(3);
 constexpr int kDefaultGridColumns = 10;
 constexpr int kDefaultTimingRepeats = 20;
+
+constexpr char kDiscriminatorFile[] = "discriminator.safetensors";
+
+bool HasDiscriminator(const EvaluateWork& work) {
+  return work.spec().train().gan().weight() > 0 &&
+         std::filesystem::exists(work.checkpoint_path() + "/" + kDiscriminatorFile);
+}
 
 // Thrown through LibTorch code to leave it when the task is cancelled.
 struct Stopped {};
@@ -128,10 +136,10 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, const std::
 
   EvaluationReport report;
   report.set_checkpoint_step(work.checkpoint_step());
-  const std::string discriminator_file = work.checkpoint_path() + "/discriminator.safetensors";
-  if (work.spec().train().gan().weight() > 0 && std::filesystem::exists(discriminator_file)) {
+  if (HasDiscriminator(work)) {
     const recipe::Discriminator discriminator(
-        teacher.unet(), model::ReadSafetensors(discriminator_file), torch_device);
+        teacher.unet(), model::ReadSafetensors(work.checkpoint_path() + "/" + kDiscriminatorFile),
+        torch_device);
     for (const auto& [name, value] :
          MeasureDiscriminator(discriminator, held_out, text, student_one.latents, tick)) {
       (*report.mutable_discriminator())[name] = value;
@@ -190,12 +198,19 @@ absl::StatusOr<EvaluationReport> RunEvaluate(const EvaluateWork& work,
                                              const std::vector<std::string>& prompts,
                                              const ReadTriples& read, const std::string& device,
                                              agent::TaskContext* context) {
+  const common::Tick tick = [&] {
+    context->AddProgress();
+    return !context->cancelled();
+  };
   context->SetPhase("load");
   D2G_RETURN_IF_ERROR(
-      common::FindModelFolder(work.spec().teacher().path(), work.recipe().teacher_digest(), [&] {
-        context->AddProgress();
-        return !context->cancelled();
-      }).status());
+      common::FindModelFolder(work.spec().teacher().path(), work.recipe().teacher_digest(), tick)
+          .status());
+  D2G_RETURN_IF_ERROR(
+      common::CheckFiles(work.checkpoint_path(), {"state.json", "ema.safetensors"}, tick));
+  if (HasDiscriminator(work)) {
+    D2G_RETURN_IF_ERROR(common::CheckFiles(work.checkpoint_path(), {kDiscriminatorFile}, tick));
+  }
   const std::string folder = work.spec().output_dir() + "/evaluation";
   std::error_code error;
   std::filesystem::create_directories(folder, error);

@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/common/file_io.h"
+#include "services/common/file_manifest.h"
 #include "services/common/model_folder.h"
 #include "services/common/prompts.h"
 #include "tests/testing/process.h"
@@ -54,7 +55,8 @@ class EvaluateTest : public ::testing::Test {
     auto* evaluate = work_.mutable_spec()->mutable_evaluate();
     evaluate->set_pictures(kPictures);
     evaluate->set_evaluator_path(SourcePath("models/demo-evaluator"));
-    evaluate->set_timing_repeats(2);
+    // The median of so many is not moved by what else the machine does for a moment.
+    evaluate->set_timing_repeats(5);
     evaluate->set_grid_columns(5);
     auto* recipe = work_.mutable_recipe();
     recipe->set_teacher_digest(folder.digest);
@@ -85,6 +87,12 @@ class EvaluateTest : public ::testing::Test {
                             discriminator.parameters());
     std::ofstream(dir_.File("checkpoint/state.json"))
         << R"({"step": 5, "t0": 999, "parametrization": "x0"})";
+    ASSERT_OK_AND_ASSIGN(const auto files, common::DescribeFiles(dir_.File("checkpoint"),
+                                                                 {"state.json", "ema.safetensors",
+                                                                  "discriminator.safetensors"}));
+    ASSERT_THAT(common::WriteFileAtomically(dir_.File("checkpoint/manifest.json"),
+                                            common::FormatManifest(files)),
+                IsOk());
   }
 
   void Simulate(const model::TextToImageModel& teacher) {
@@ -224,6 +232,20 @@ TEST_F(EvaluateTest, SolutionsOfOneStepAreTheTeachersOnlyRow) {
 TEST_F(EvaluateTest, RefusesAnotherTeacher) {
   work_.mutable_recipe()->set_teacher_digest("xxh3-128:00");
   EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("xxh3-128:00")));
+}
+
+TEST_F(EvaluateTest, RefusesACheckpointWhoseBytesChanged) {
+  work_.mutable_spec()->mutable_train()->mutable_gan()->set_weight(0.1);
+  for (const char* file : {"ema.safetensors", "discriminator.safetensors"}) {
+    const std::string path = dir_.File("checkpoint/") + file;
+    ASSERT_OK_AND_ASSIGN(const std::string bytes, common::ReadFile(path));
+    std::string flipped = bytes;
+    flipped[flipped.size() / 2] ^= 1;
+    ASSERT_THAT(common::WriteFileAtomically(path, flipped), IsOk());
+    EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kDataLoss, HasSubstr(path)));
+    ASSERT_THAT(common::WriteFileAtomically(path, bytes), IsOk());
+  }
+  EXPECT_FALSE(std::filesystem::exists(dir_.File("evaluation/report.json")));
 }
 
 TEST_F(EvaluateTest, NamesAMissingEvaluator) {
