@@ -34,8 +34,10 @@ struct UpOptions {
 absl::Status CheckShards(const LocalClusterOptions& options) {
   int held = 0;
   std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(options.data_dir, error)) {
-    const std::string name = entry.path().filename().string();
+  // Not a range-for, whose ++ throws.
+  std::filesystem::directory_iterator entry(options.data_dir, error);
+  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
     int shard;
     if (absl::StartsWith(name, "store-") && absl::SimpleAtoi(name.substr(6), &shard)) {
       held = std::max(held, shard + 1);

@@ -51,7 +51,7 @@ bool IsRetryable(const absl::Status& status);
 
 // Calls until it succeeds, fails with a status that IsRetryable refuses, `deadline` passes (the
 // last UNAVAILABLE status if there was one, else the last; its message tells that time ran out) or
-// `stop` is notified. Calls at least once.
+// `stop` is notified. Calls at least once, unless `stop` was notified before.
 absl::Status RetryUntil(absl::Time deadline, absl::FunctionRef<absl::Status()> call,
                         const RetryOptions& options = {});
 
