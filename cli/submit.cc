@@ -15,7 +15,6 @@
 #include "cli/format.h"
 #include "cli/job_file.h"
 #include "cli/watch.h"
-#include "coordinator/limits.h"
 #include "services/common/file_io.h"
 #include "services/common/grpc_status.h"
 #include "services/common/prompts.h"
@@ -49,7 +48,7 @@ std::string RandomRequestId() {
 absl::StatusOr<common::PromptLines> ReadPrompts(coordinator::v1::JobSpec* spec) {
   const std::string& path = spec->prompts().path();
   if (path.empty()) return common::PromptLines{};
-  absl::StatusOr<std::string> text = common::ReadFile(path, coordinator::kMaxPromptListBytes);
+  absl::StatusOr<std::string> text = common::ReadFile(path, common::kMaxPromptListBytes);
   if (absl::IsResourceExhausted(text.status())) {  // too large
     return absl::InvalidArgumentError(absl::StrCat("prompts.path: ", text.status().message()));
   }

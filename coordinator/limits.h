@@ -46,7 +46,6 @@ inline constexpr int kMaxIdBytes = 128;        // worker and agent ids, node nam
 inline constexpr int kMaxMessageBytes = 2000;  // failure messages are cut here
 inline constexpr int kDefaultPageSize = 50;
 inline constexpr int kMaxPageSize = 1000;
-inline constexpr int64_t kMaxPromptListBytes = 256 << 20;
 inline constexpr int64_t kPromptChunkBytes = 1 << 20;
 inline constexpr int32_t kMaxShards = 1024;
 inline constexpr int32_t kMaxAgentSlots = 64;

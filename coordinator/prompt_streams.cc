@@ -29,9 +29,9 @@ void PromptUpload::OnReadDone(bool ok) {
     if (!services_.pool->TrySchedule([this] { Store(); })) Finish(Busy());
     return;
   }
-  if (static_cast<int64_t>(text_.size() + request_.chunk().size()) > kMaxPromptListBytes) {
+  if (static_cast<int64_t>(text_.size() + request_.chunk().size()) > common::kMaxPromptListBytes) {
     Finish(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
-                        absl::StrCat("prompt list is larger than ", kMaxPromptListBytes,
+                        absl::StrCat("prompt list is larger than ", common::kMaxPromptListBytes,
                                      " bytes, the most that is taken")));
     return;
   }

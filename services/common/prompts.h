@@ -12,6 +12,8 @@ namespace d2g::common {
 
 inline constexpr int64_t kMaxPromptBytes = 1000;
 inline constexpr int64_t kMaxPrompts = 10'000'000;
+// Of the whole list, as it is uploaded.
+inline constexpr int64_t kMaxPromptListBytes = 256 << 20;
 
 struct PromptLines {
   // In the file's order; triples refer to positions.

@@ -151,27 +151,6 @@ TEST_F(ServerTest, WhatTheFilesCannotDoIsNamed) {
   EXPECT_THAT(violations[1].description, HasSubstr("reference.safetensors"));
 }
 
-TEST_F(ServerTest, WhatTheTeachersNetworkCannotDoIsNamed) {
-  v1::JobSpec spec = Spec();
-  WriteTestFile(inputs_.teacher() + "/unet/config.json",
-                R"({"in_channels": 4, "sample_size": 8, "up_block_types": ["A", "B"]})");
-  WriteTestFile(inputs_.teacher() + "/scheduler/scheduler_config.json",
-                R"({"rescale_betas_zero_snr": true})");
-  spec.mutable_train()->mutable_gan()->set_output_scales(3);
-  const auto refused = Create(spec);
-  ASSERT_THAT(refused, StatusIs(absl::StatusCode::kInvalidArgument));
-  const auto violations = d2g::common::FieldViolations(refused.status());
-  ASSERT_EQ(violations.size(), 2u);
-  EXPECT_EQ(violations[0].field, "spec.train.gan.output_scales");
-  EXPECT_THAT(violations[0].description, HasSubstr("3 is not from 0 to 2"));
-  EXPECT_EQ(violations[1].field, "spec.train.parametrization");
-  EXPECT_THAT(violations[1].description, HasSubstr("zero terminal SNR"));
-
-  spec.mutable_train()->mutable_gan()->set_output_scales(2);
-  spec.mutable_train()->set_t0(998);
-  EXPECT_THAT(Create(spec).status(), IsOk());
-}
-
 TEST_F(ServerTest, ATeacherWithAnotherDigestIsRefused) {
   v1::JobSpec spec = Spec();
   spec.mutable_teacher()->set_digest(kTeacher);
