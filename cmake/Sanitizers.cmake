@@ -10,7 +10,11 @@ endif()
 
 # ThreadSanitizer and the distribution's uninstrumented Abseil: see tests/testing/tsan_abseil.cc.
 if(D2G_SANITIZE STREQUAL "thread")
+  # Protobuf's headers give messages another layout under ThreadSanitizer than the distribution's
+  # library has. libstdc++ needs to know of it all the same.
+  add_compile_options(-U__SANITIZE_THREAD__ -D_GLIBCXX_TSAN=1)
   add_library(d2g_tsan_abseil STATIC ${PROJECT_SOURCE_DIR}/tests/testing/tsan_abseil.cc)
+  target_link_libraries(d2g_tsan_abseil PUBLIC absl::synchronization)
   foreach(name
       _ZN4absl7debian35Mutex4LockEv _ZN4absl7debian35Mutex10ReaderLockEv
       _ZN4absl7debian35Mutex7TryLockEv _ZN4absl7debian35Mutex13ReaderTryLockEv
@@ -28,5 +32,7 @@ if(D2G_SANITIZE STREQUAL "thread")
       _ZN4absl7debian315BlockingCounter4WaitEv)
     add_link_options(LINKER:--wrap=${name})
   endforeach()
+  # Taken out of the archive even where only shared libraries call them.
+  add_link_options(LINKER:--undefined=__wrap__ZN4absl7debian35Mutex4LockEv)
   link_libraries(d2g_tsan_abseil)
 endif()

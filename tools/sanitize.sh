@@ -8,7 +8,7 @@ jobs=${D2G_JOBS:-$(nproc)}
 [ $# -gt 0 ] || set -- thread-safety asan tsan
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_stack_use_after_return=1}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
-export TSAN_OPTIONS=${TSAN_OPTIONS:-suppressions=$PWD/tools/tsan.supp history_size=4}
+export TSAN_OPTIONS=${TSAN_OPTIONS:-suppressions=$PWD/tools/tsan.supp history_size=4 ignore_noninstrumented_modules=1}
 failed=()
 for preset in "$@"; do
   echo "== $preset"

@@ -2,9 +2,12 @@
 
 #include <atomic>
 #include <memory>
+#include <set>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
@@ -12,10 +15,18 @@
 namespace d2g::common {
 namespace {
 
+// The name as it stays for the life of the process: a thread may be reading it when another is set.
+const std::string* Kept(const std::string& component) {
+  static absl::Mutex mutex(absl::kConstInit);
+  static auto* const names = new std::set<std::string>();
+  absl::MutexLock lock(&mutex);
+  return &*names->insert(component).first;
+}
+
 struct State {
   std::atomic<bool> json{false};
   std::atomic<LogLevel> level{LogLevel::kInfo};
-  std::atomic<const std::string*> component{new std::string()};
+  std::atomic<const std::string*> component{Kept("")};
   spdlog::logger logger{"d2g", std::make_shared<spdlog::sinks::stderr_sink_mt>()};
 
   State() {
@@ -133,8 +144,7 @@ absl::Status InitLog(const LogOptions& options) {
         absl::StrCat("log level '", options.level, "' is none of debug, info, warn, error"));
   }
   state.json = options.format == "json";
-  // The old string is left alone: another thread may be reading it.
-  state.component = new std::string(options.component);
+  state.component = Kept(options.component);
   return absl::OkStatus();
 }
 

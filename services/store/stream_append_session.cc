@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <memory>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -107,9 +108,10 @@ class StreamAppendSession final : public AppendSession {
  private:
   using Stream = grpc::ClientReaderWriter<AppendTriplesRequest, AppendTriplesResponse>;
 
-  // A batch that the shard has not acknowledged.
+  // A batch that the shard has not acknowledged. Who writes the message shares it, so that an
+  // acknowledgement cannot take it away.
   struct Unacked {
-    AppendTriplesRequest message;
+    std::shared_ptr<AppendTriplesRequest> message;
     int64_t bytes = 0;
   };
 
@@ -126,14 +128,12 @@ class StreamAppendSession final : public AppendSession {
       D2G_RETURN_IF_ERROR(Recover(deadline));
     }
     message.mutable_batch()->set_sequence(++sequence_);
-    const AppendTriplesRequest* queued = nullptr;
+    const auto queued = std::make_shared<AppendTriplesRequest>(std::move(message));
     {
       absl::MutexLock lock(&mutex_);
-      unacked_.push_back({std::move(message), bytes});
+      unacked_.push_back({queued, bytes});
       outstanding_bytes_ += bytes;
-      queued = &unacked_.back().message;
     }
-    // Acknowledgements remove from the front, and only what has been written: `queued` stays.
     if (stream_->Write(*queued)) return absl::OkStatus();
     return Recover(deadline);
   }
@@ -218,7 +218,7 @@ class StreamAppendSession final : public AppendSession {
         totals_.written += response.ack().written();
         totals_.repeated += response.ack().repeated_count();
         while (!unacked_.empty() &&
-               unacked_.front().message.batch().sequence() <= response.ack().sequence()) {
+               unacked_.front().message->batch().sequence() <= response.ack().sequence()) {
           outstanding_bytes_ -= unacked_.front().bytes;
           unacked_.pop_front();
         }
@@ -272,7 +272,7 @@ class StreamAppendSession final : public AppendSession {
     std::deque<Unacked> rest;
     outstanding_bytes_ = 0;
     for (Unacked& batch : unacked_) {
-      auto* triples = batch.message.mutable_batch()->mutable_triples();
+      auto* triples = batch.message->mutable_batch()->mutable_triples();
       const auto durable = [this](const Triple& triple) ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
         return presence_.Get(triple.index() - open_.range().begin());
       };
@@ -290,13 +290,13 @@ class StreamAppendSession final : public AppendSession {
 
   // False when the stream broke again.
   bool ResendAll() {
-    std::vector<AppendTriplesRequest> messages;
+    std::vector<std::shared_ptr<const AppendTriplesRequest>> messages;
     {
       absl::MutexLock lock(&mutex_);
       for (const Unacked& batch : unacked_) messages.push_back(batch.message);
     }
-    for (const AppendTriplesRequest& message : messages) {
-      if (!stream_->Write(message)) return false;
+    for (const auto& message : messages) {
+      if (!stream_->Write(*message)) return false;
     }
     return true;
   }
