@@ -18,8 +18,8 @@ struct JobInputs {
 // Reads the teacher's folder (all of it, for its digest), and checks that the teacher's scheduler
 // has the spec's t0 and an x there, that its decoder has the discriminator's scales, that the
 // evaluator's and the feature network's folders are there and that output_dir is, or can be made, a
-// folder that can be written. Makes and changes no file. Blocks; thread-safe. REQUIRES: a normalized
-// spec.
+// folder that can be written. Makes and changes no file. Blocks; thread-safe. REQUIRES: a
+// normalized spec.
 JobInputs CheckJobInputs(const d2g::coordinator::v1::JobSpec& spec);
 
 }  // namespace d2g::coordinator
