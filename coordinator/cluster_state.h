@@ -257,6 +257,8 @@ class ClusterState {
   bool TrainDone(const rows::v1::JobRow& job) const;
   // What the job's epochs read.
   IntervalSet SnapshotIndices(absl::string_view job) const;
+  // Shards that are down and hold triples of the job.
+  std::vector<int32_t> AwaitedShards(const rows::v1::JobRow& job, Moment now) const;
   // Whether the job has no generation and one may begin.
   bool WantsGeneration(const rows::v1::JobRow& job, Moment now) const;
   std::vector<TrainDemand> Demands(Moment now) const;

@@ -44,13 +44,21 @@ IntervalSet ClusterState::SnapshotIndices(absl::string_view job) const {
   return indices;
 }
 
+std::vector<int32_t> ClusterState::AwaitedShards(const JobRow& job, Moment now) const {
+  const DatasetState& dataset = datasets_.at(job.dataset());
+  std::vector<int32_t> awaited = shards_.Missing(now.steady);
+  std::erase_if(awaited, [&](int32_t shard) {
+    return shard >= dataset.recipe().shard_count() ||
+           !dataset.ShardHolds(shard, job.spec().simulate().triples());
+  });
+  return awaited;
+}
+
 bool ClusterState::WantsGeneration(const JobRow& job, Moment now) const {
   if (!AtWork(job) || TrainDone(job) || gangs_.Active(job.id())) return false;
   const DatasetState& dataset = datasets_.at(job.dataset());
   // Ranks would wait for what a shard that is down holds, and break when that takes too long.
-  for (const int32_t shard : shards_.Missing(now.steady)) {
-    if (shard < dataset.recipe().shard_count() && dataset.ShardSealedCount(shard) > 0) return false;
-  }
+  if (!AwaitedShards(job, now).empty()) return false;
   // Likewise for what a shard has lost of an epoch that was begun.
   const IntervalSet read = SnapshotIndices(job.id());
   if (!read.empty()) return dataset.Unsealed(read).empty();

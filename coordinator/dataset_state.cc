@@ -102,6 +102,10 @@ bool DatasetState::Agrees(int32_t shard, int64_t count, uint64_t digest) const {
 
 int64_t DatasetState::ShardSealedCount(int32_t shard) const { return shards_[shard].sealed.size(); }
 
+bool DatasetState::ShardHolds(int32_t shard, int64_t limit) const {
+  return shards_[shard].sealed.FirstPresent(0).value_or(limit) < limit;
+}
+
 std::optional<DatasetState::Range> DatasetState::FindOpen(
     int64_t limit, int64_t task_size, const std::function<bool(int32_t shard)>& usable,
     const std::function<Fit(Range)>& fit) const {

@@ -53,6 +53,8 @@ class DatasetState {
   // True when the shard holds what is known here.
   bool Agrees(int32_t shard, int64_t count, uint64_t digest) const;
   int64_t ShardSealedCount(int32_t shard) const;
+  // Whether a shard holds a sealed index of [0, limit).
+  bool ShardHolds(int32_t shard, int64_t limit) const;
 
   // A leased range is not offered again until it is released.
   void Lease(int64_t begin, int64_t end) { leased_.Add(begin, end); }

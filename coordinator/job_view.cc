@@ -140,6 +140,10 @@ void ClusterState::AddTrainHealth(const JobRow& job, Moment now, Job* view) cons
     view->add_health(absl::StrCat("training waits for ", lost, " of its ", read.size(),
                                   " triples to be simulated again on shard ", shard));
   }
+  if (const auto awaited = AwaitedShards(job, now); !awaited.empty() && !gangs_.Active(job.id())) {
+    view->add_health(absl::StrCat("training waits for what is on shards that are down: ",
+                                  absl::StrJoin(awaited, ", ")));
+  }
   if (WantsGeneration(job, now) && gangs_.FreeSlots() < job.spec().train().min_ranks()) {
     view->add_health(absl::StrCat("no gang: ", gangs_.FreeSlots(), " ranks are free, ",
                                   job.spec().train().min_ranks(), " are needed"));

@@ -5,7 +5,9 @@
 #   tools/bootstrap.sh lint       also clang-format, clang-tidy and clang
 #   tools/bootstrap.sh venv       also the Python environment that the interop tests use
 #   tools/bootstrap.sh dataset    also the pictures that the demo teacher is trained on
+# D2G_BOOTSTRAP=0 trusts that all is there.
 set -euo pipefail
+[ "${D2G_BOOTSTRAP:-1}" != 0 ] || exit 0
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${D2G_CACHE:-$HOME/.cache/d2g}
 mkdir -p "$cache"

@@ -28,7 +28,7 @@ data=$dir/data
 device=${D2G_DEMO_DEVICE:-cpu}
 ranks=2
 if [ "$device" != cpu ]; then
-  gpus=$(nvidia-smi -L 2>/dev/null | wc -l || true)
+  gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU ' || true)
   [ -z "${CUDA_VISIBLE_DEVICES:-}" ] || gpus=$(tr , '\n' <<<"$CUDA_VISIBLE_DEVICES" | wc -l)
   [ "$gpus" != 1 ] || ranks=1
 fi

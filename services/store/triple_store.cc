@@ -53,7 +53,7 @@ absl::StatusOr<std::string> TripleStore::OpenRange(const std::string& name, cons
     return Bitmap(range.end() - range.begin()).bytes();
   }
   if (range_epoch < it->second->state.range_epoch()) {
-    return absl::FailedPreconditionError(
+    return absl::AbortedError(
         absl::StrCat(name, ": range ", RangeText(range), " was invalidated: its epoch is ",
                      it->second->state.range_epoch(), ", the append carries ", range_epoch));
   }
@@ -130,9 +130,9 @@ absl::StatusOr<TripleStore::Appended> TripleStore::Append(const std::string& nam
   D2G_RETURN_IF_ERROR(change.Begin(span.begin()));
   BlockState& state = change.state();
   if (range_epoch < state.range_epoch()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(name, ": range ", RangeText(span), " was invalidated: its epoch is ",
-                     state.range_epoch(), ", the append carries ", range_epoch));
+    return absl::AbortedError(absl::StrCat(name, ": range ", RangeText(span),
+                                           " was invalidated: its epoch is ", state.range_epoch(),
+                                           ", the append carries ", range_epoch));
   }
   Appended result;
   Commit commit;
@@ -200,8 +200,8 @@ absl::StatusOr<d2g::store::v1::SealRangeResponse> TripleStore::Seal(
   BlockState& state = change.state();
   for (int64_t index = range.begin(); index < range.end(); ++index) {
     if (!state.IsPresent(index)) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          name, ": range ", RangeText(range), " cannot be sealed: index ", index, " is missing"));
+      return absl::AbortedError(absl::StrCat(name, ": range ", RangeText(range),
+                                             " cannot be sealed: index ", index, " is missing"));
     }
   }
   D2G_ASSIGN_OR_RETURN(const auto checksums, ReadChecksums(*dataset, range));

@@ -110,6 +110,27 @@ TEST_F(GangTest, LostTriplesOfAnEpochHoldUpTheNextGeneration) {
   EXPECT_THAT(h_.Get(job_).health(), Not(Contains(HasSubstr("training waits"))));
 }
 
+TEST_F(GangTest, AShardThatIsDownHoldsUpOnlyTheJobsThatReadFromIt) {
+  // The same dataset, but only its first block, which is on shard 0.
+  v1::JobSpec spec = SmallSpec("/tmp/small");
+  spec.mutable_simulate()->set_triples(32);
+  spec.mutable_simulate()->set_min_triples(20);
+  spec.mutable_train()->set_global_batch(2);
+  spec.mutable_evaluate()->set_pictures(4);
+  ASSERT_OK_AND_ASSIGN(const Job small, h_.Create(spec));
+  ASSERT_EQ(small.dataset(), h_.Get(job_).dataset());
+  h_.StopShard(1);
+  h_.Advance(kShardTimeout / 2);
+  h_.Advance(kShardTimeout / 2 + absl::Seconds(1));
+  ASSERT_THAT(h_.Get(job_).health(), Contains("1 of 2 shards down: 1"));
+  EXPECT_THAT(h_.Join("a", 2), IsOk());
+  h_.coordinator().Tick();
+  EXPECT_EQ(Beat(Harness::Report("a", kIdle)).assignment().job(), small.name());
+  const char kHealth[] = "training waits for what is on shards that are down: 1";
+  EXPECT_THAT(h_.Get(job_).health(), Contains(kHealth));
+  EXPECT_THAT(h_.Get(small.name()).health(), Not(Contains(kHealth)));
+}
+
 TEST_F(GangTest, BeforeTheFirstEpochLostTriplesCountForTheThresholdAgain) {
   LoseShard1();
   Idle(absl::Seconds(5));

@@ -15,7 +15,7 @@ def lint(clang_format):
         program = pathlib.Path(folder) / "clang-format"
         program.write_text(f"#!/bin/sh\n{clang_format}\n")
         program.chmod(0o755)
-        env = dict(os.environ, PATH=f"{folder}:{os.environ['PATH']}")
+        env = dict(os.environ, PATH=f"{folder}:{os.environ['PATH']}", D2G_BOOTSTRAP="0")
         result = subprocess.run([SOURCE / "tools/lint.sh", "--no-tidy"], env=env, stdout=subprocess.PIPE,
                                 stderr=subprocess.STDOUT, text=True)
         return result.returncode, result.stdout

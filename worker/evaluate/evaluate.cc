@@ -40,9 +40,13 @@ constexpr int kDefaultTimingRepeats = 20;
 
 constexpr char kDiscriminatorFile[] = "discriminator.safetensors";
 
-bool HasDiscriminator(const EvaluateWork& work) {
-  return work.spec().train().gan().weight() > 0 &&
-         std::filesystem::exists(work.checkpoint_path() + "/" + kDiscriminatorFile);
+// Whether the checkpoint was written with one.
+absl::StatusOr<bool> HasDiscriminator(const EvaluateWork& work) {
+  if (work.spec().train().gan().weight() <= 0) return false;
+  const std::string path = absl::StrCat(work.checkpoint_path(), "/", common::kManifestFile);
+  D2G_ASSIGN_OR_RETURN(const std::string text, common::ReadFile(path));
+  D2G_ASSIGN_OR_RETURN(const common::FileManifest manifest, common::ParseManifest(path, text));
+  return manifest.contains(kDiscriminatorFile);
 }
 
 // Thrown through LibTorch code to leave it when the task is cancelled.
@@ -78,8 +82,9 @@ std::optional<double> Value(const std::vector<NamedInterval>& measures, const st
 }
 
 // The numeric part; throws what LibTorch and the model library throw, and Stopped.
-EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, const std::string& device,
-                         const std::string& folder, agent::TaskContext* context) {
+EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, bool has_discriminator,
+                         const std::string& device, const std::string& folder,
+                         agent::TaskContext* context) {
   const auto& spec = work.spec().evaluate();
   const int columns = spec.grid_columns() > 0 ? spec.grid_columns() : kDefaultGridColumns;
   const int repeats = spec.timing_repeats() > 0 ? spec.timing_repeats() : kDefaultTimingRepeats;
@@ -136,7 +141,7 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, const std::
 
   EvaluationReport report;
   report.set_checkpoint_step(work.checkpoint_step());
-  if (HasDiscriminator(work)) {
+  if (has_discriminator) {
     const recipe::Discriminator discriminator(
         teacher.unet(), model::ReadSafetensors(work.checkpoint_path() + "/" + kDiscriminatorFile),
         torch_device);
@@ -208,7 +213,8 @@ absl::StatusOr<EvaluationReport> RunEvaluate(const EvaluateWork& work,
           .status());
   D2G_RETURN_IF_ERROR(
       common::CheckFiles(work.checkpoint_path(), {"state.json", "ema.safetensors"}, tick));
-  if (HasDiscriminator(work)) {
+  D2G_ASSIGN_OR_RETURN(const bool has_discriminator, HasDiscriminator(work));
+  if (has_discriminator) {
     D2G_RETURN_IF_ERROR(common::CheckFiles(work.checkpoint_path(), {kDiscriminatorFile}, tick));
   }
   const std::string folder = work.spec().output_dir() + "/evaluation";
@@ -220,8 +226,9 @@ absl::StatusOr<EvaluationReport> RunEvaluate(const EvaluateWork& work,
                          context->AddProgress();
                          return context->CheckCancelled();
                        }));
-  absl::StatusOr<EvaluationReport> report =
-      CatchTorch([&] { return Measure(work, std::move(held_out), device, folder, context); });
+  absl::StatusOr<EvaluationReport> report = CatchTorch([&] {
+    return Measure(work, std::move(held_out), has_discriminator, device, folder, context);
+  });
   D2G_RETURN_IF_ERROR(context->CheckCancelled());
   D2G_RETURN_IF_ERROR(report.status());
   D2G_ASSIGN_OR_RETURN(const std::string text, ToJson(*report));
@@ -262,8 +269,10 @@ absl::Status EvaluateRunner::Run(const coordinator::v1::Task& task, agent::TaskC
     if (triples.ok()) return triples;
     return common::Annotate(triples.status(), "shard " + std::to_string(shard));
   };
-  D2G_ASSIGN_OR_RETURN(*result->mutable_evaluate(),
-                       RunEvaluate(work, prompts.lines, read, device_, context));
+  // An exception that left here would end the worker.
+  D2G_ASSIGN_OR_RETURN(*result->mutable_evaluate(), CatchTorch([&] {
+    return RunEvaluate(work, prompts.lines, read, device_, context);
+  }));
   return absl::OkStatus();
 }
 

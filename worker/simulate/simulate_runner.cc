@@ -38,7 +38,7 @@ absl::Status CheckWork(const SimulateWork& work) {
 
 // What came of a call to the task's shard. One that is full, that another store has taken over, or
 // that lost what it had of the dataset refuses what is not wrong with the task: it is as good as
-// away.
+// away. What it refuses of this range alone (ABORTED) is no reason to wait for it.
 absl::Status FromShard(const common::v1::ShardAddress& shard, const absl::Status& status) {
   if (status.ok() || absl::IsCancelled(status)) return status;
   const std::string message = absl::StrCat("shard ", shard.shard(), ": ", status.message());

@@ -172,7 +172,7 @@ TEST_F(ServiceTest, WrongShardOrStoreIsRefused) {
 TEST_F(ServiceTest, SealWithAMissingIndexNamesIt) {
   Fill(0, 10);
   EXPECT_THAT(client_->SealRange(kName, Range(0, 11), {}, Soon()),
-              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("index 10 is missing")));
+              StatusIs(absl::StatusCode::kAborted, HasSubstr("index 10 is missing")));
 }
 
 TEST_F(ServiceTest, BadReadsNameWhatIsWrong) {
@@ -224,7 +224,7 @@ TEST_F(ServiceTest, InvalidateAndDrop) {
   EXPECT_THAT(client_->InvalidateRange(kName, Range(0, 5), 1, Soon()),
               ::d2g::testing::IsOkAndHolds(5));
   EXPECT_THAT(client_->Append({.dataset = kName, .range = Range(0, 5)}, Soon()),
-              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("invalidated")));
+              StatusIs(absl::StatusCode::kAborted, HasSubstr("invalidated")));
   EXPECT_THAT(client_->Append({.dataset = kName, .range = Range(0, 5), .range_epoch = 1}, Soon()),
               IsOk());
   EXPECT_THAT(client_->DropDataset(kName, Soon()), IsOk());

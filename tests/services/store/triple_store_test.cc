@@ -195,10 +195,10 @@ TYPED_TEST(TripleStoreTest, BlocksOfOtherShardsAreRefused) {
 TYPED_TEST(TripleStoreTest, SealNeedsEveryIndex) {
   ASSERT_THAT(this->Append(this->Triples(0, 20)), IsOk());
   EXPECT_THAT(this->store_->Seal(kName, Range(0, 22), {}),
-              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("index 20 is missing")));
+              StatusIs(absl::StatusCode::kAborted, HasSubstr("index 20 is missing")));
   EXPECT_EQ(this->Stats().sealed_count(), 0);
   EXPECT_THAT(this->store_->Seal(kName, Range(64, 128), {}),
-              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("index 64 is missing")));
+              StatusIs(absl::StatusCode::kAborted, HasSubstr("index 64 is missing")));
 }
 
 TYPED_TEST(TripleStoreTest, DigestDoesNotDependOnOrderOrCuts) {
@@ -247,9 +247,9 @@ TYPED_TEST(TripleStoreTest, InvalidateMakesAbsentAndFencesOldEpochs) {
   EXPECT_EQ(this->Stats().digest(), before.sealed().digest());
   EXPECT_THAT(this->store_->Read(kName, 40), StatusIs(absl::StatusCode::kNotFound));
   EXPECT_THAT(this->Append(this->Triples(40, 41, 1), /*epoch=*/4),
-              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("invalidated")));
+              StatusIs(absl::StatusCode::kAborted, HasSubstr("invalidated")));
   EXPECT_THAT(this->store_->OpenRange(kName, Range(32, 64), 4),
-              StatusIs(absl::StatusCode::kFailedPrecondition));
+              StatusIs(absl::StatusCode::kAborted));
   ASSERT_THAT(this->Append(this->Triples(40, 41, 1), /*epoch=*/5), IsOk());
   EXPECT_EQ(this->store_->Read(kName, 40)->x(), TestTriple(40, this->recipe_, 1).x());
 }

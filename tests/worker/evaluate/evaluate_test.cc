@@ -243,6 +243,8 @@ TEST_F(EvaluateTest, RefusesACheckpointWhoseBytesChanged) {
     flipped[flipped.size() / 2] ^= 1;
     ASSERT_THAT(common::WriteFileAtomically(path, flipped), IsOk());
     EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kDataLoss, HasSubstr(path)));
+    ASSERT_TRUE(std::filesystem::remove(path));
+    EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kNotFound, HasSubstr(path)));
     ASSERT_THAT(common::WriteFileAtomically(path, bytes), IsOk());
   }
   EXPECT_FALSE(std::filesystem::exists(dir_.File("evaluation/report.json")));
