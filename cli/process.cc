@@ -19,7 +19,7 @@ namespace {
 // A log that has grown beyond this is moved to "<log>.1" before the next start.
 constexpr off_t kMaxLogBytes = off_t{32} << 20;
 // Of a long log, TailOf reads only this much.
-constexpr std::streamoff kTailBytes = 64 * 1024;
+constexpr std::streamoff kTailBytes = 65536;
 
 // Between fork and exec: only async-signal-safe calls.
 [[noreturn]] void RunChild(char* const* argv, int log, int null, int report, pid_t parent) {
