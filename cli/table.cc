@@ -15,7 +15,7 @@ size_t Width(const std::string& text) {
 
 }  // namespace
 
-Table::Table(std::vector<std::string> headings, std::vector<size_t> left)
+Table::Table(std::vector<std::string> headings, const std::vector<size_t>& left)
     : left_(headings.size(), false) {
   left_[0] = true;
   for (size_t column : left) left_[column] = true;

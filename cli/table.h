@@ -10,7 +10,7 @@ namespace d2g::cli {
 class Table {
  public:
   // Column headings. The first column and those in `left` are aligned left, the others right.
-  explicit Table(std::vector<std::string> headings, std::vector<size_t> left = {});
+  explicit Table(std::vector<std::string> headings, const std::vector<size_t>& left = {});
 
   // A row; missing cells print empty. More cells than headings is a bug.
   void Add(std::vector<std::string> cells);

@@ -79,7 +79,7 @@ void ClusterMetrics::Count(const std::string& name, const std::string& help,
                            const d2g::common::Metrics::Labels& labels,
                            std::function<int64_t(const ClusterFigures&)> figure) {
   prometheus::Counter* counter = &metrics_->Counter(name, help, labels);
-  shows_.push_back([counter, figure = std::move(figure)](const ClusterFigures& figures) {
+  shows_.emplace_back([counter, figure = std::move(figure)](const ClusterFigures& figures) {
     const double more = static_cast<double>(figure(figures)) - counter->Value();
     if (more > 0) counter->Increment(more);
   });
@@ -89,7 +89,7 @@ void ClusterMetrics::Gauge(const std::string& name, const std::string& help,
                            const d2g::common::Metrics::Labels& labels,
                            std::function<int64_t(const ClusterFigures&)> figure) {
   prometheus::Gauge* gauge = &metrics_->Gauge(name, help, labels);
-  shows_.push_back([gauge, figure = std::move(figure)](const ClusterFigures& figures) {
+  shows_.emplace_back([gauge, figure = std::move(figure)](const ClusterFigures& figures) {
     gauge->Set(static_cast<double>(figure(figures)));
   });
 }

@@ -277,9 +277,9 @@ bool GangTable::Active(absl::string_view job) const {
 }
 
 const GangTable::Ranks& GangTable::RanksOf(absl::string_view job) const {
-  static const Ranks* const kNone = new Ranks();
+  static const Ranks* const none = new Ranks();
   const auto it = live_.find(job);
-  return it == live_.end() ? *kNone : it->second.ranks;
+  return it == live_.end() ? *none : it->second.ranks;
 }
 
 int32_t GangTable::FreeSlots() const {

@@ -54,7 +54,7 @@ void JobWatch::Send(absl::StatusOr<v1::Job> job) {
   }
 }
 
-void JobWatch::End(grpc::Status status) {
+void JobWatch::End(const grpc::Status& status) {
   {
     absl::MutexLock lock(&mutex_);
     if (ending_) return;

@@ -32,7 +32,7 @@ class JobWatch final : public grpc::ServerWriteReactor<v1::Job>,
  private:
   void Send(absl::StatusOr<v1::Job> job) ABSL_LOCKS_EXCLUDED(mutex_);
   // Finishes now, or once the write in flight is done.
-  void End(grpc::Status status) ABSL_LOCKS_EXCLUDED(mutex_);
+  void End(const grpc::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
 
   const ServiceContext services_;
   const std::string name_;

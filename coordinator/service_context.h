@@ -39,8 +39,9 @@ inline void SendIncarnation(const ServiceContext& services, grpc::CallbackServer
 // Puts a decision's result into the response.
 template <typename Response>
 absl::Status Take(absl::StatusOr<Response> result, Response* response) {
-  if (result.ok()) *response = *std::move(result);
-  return result.status();
+  if (!result.ok()) return result.status();
+  *response = *std::move(result);
+  return absl::OkStatus();
 }
 inline absl::Status Take(absl::Status result, google::protobuf::Empty*) { return result; }
 

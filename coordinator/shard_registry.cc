@@ -14,7 +14,7 @@ absl::Status ShardRegistry::Heartbeat(const ShardAddress& shard, absl::Duration 
                                                    " is not from 0 to ", count_ - 1,
                                                    "; this cluster has ", count_, " shards"));
   }
-  if (shard.address().empty() || shard.address().size() > kMaxIdBytes * 2) {
+  if (shard.address().empty() || shard.address().size() > size_t{2} * kMaxIdBytes) {
     return absl::InvalidArgumentError("shard.address: must be host:port");
   }
   if (shard.store_uuid().empty() || shard.store_uuid().size() > kMaxIdBytes) {

@@ -23,7 +23,7 @@ std::string Shortened(absl::string_view text) {
 
 }  // namespace
 
-absl::Status BadRequest(std::vector<FieldViolation> violations) {
+absl::Status BadRequest(const std::vector<FieldViolation>& violations) {
   google::rpc::BadRequest details;
   std::string message;
   for (const FieldViolation& violation : violations) {
@@ -52,7 +52,7 @@ std::vector<FieldViolation> FieldViolations(const absl::Status& status) {
 grpc::Status ToGrpcStatus(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
   const auto code = static_cast<grpc::StatusCode>(status.code());
-  std::string message = Shortened(status.message());
+  const std::string message = Shortened(status.message());
   google::rpc::Status wire;
   wire.set_code(static_cast<int>(status.code()));
   wire.set_message(message);
@@ -64,8 +64,8 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
     detail->set_type_url(std::string(url));
     detail->set_value(std::string(payload));
   });
-  if (wire.details_size() == 0) return grpc::Status(code, std::move(message));
-  return grpc::Status(code, std::move(message), wire.SerializeAsString());
+  if (wire.details_size() == 0) return grpc::Status(code, message);
+  return grpc::Status(code, message, wire.SerializeAsString());
 }
 
 absl::Status FromGrpcStatus(const grpc::Status& status) {

@@ -19,7 +19,7 @@ struct FieldViolation {
 
 // INVALID_ARGUMENT whose message reads "field: description; field: description" and which carries
 // the violations as details. REQUIRES: at least one violation.
-absl::Status BadRequest(std::vector<FieldViolation> violations);
+absl::Status BadRequest(const std::vector<FieldViolation>& violations);
 
 // The violations that a status carries; none when it carries no (readable) details.
 std::vector<FieldViolation> FieldViolations(const absl::Status& status);

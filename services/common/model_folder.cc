@@ -171,7 +171,8 @@ absl::StatusOr<std::string> DigestOf(const std::string& root, const std::set<std
   *total_bytes = 0;
   for (const std::string& relative : files) {
     Digester one;
-    D2G_ASSIGN_OR_RETURN(const int64_t size, one.UpdateFromFile(root + "/" + relative, tick));
+    D2G_ASSIGN_OR_RETURN(const int64_t size,
+                         one.UpdateFromFile(absl::StrCat(root, "/", relative), tick));
     *total_bytes += size;
     whole.Update(absl::StrCat(relative, "\n", size, "\n", one.Hex(), "\n"));
   }

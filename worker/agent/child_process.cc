@@ -25,7 +25,7 @@ namespace {
 
 // A longer line is cut here and the rest taken as a new one, so that a child without newlines
 // cannot fill our memory.
-constexpr size_t kMaxLineBytes = 64 * 1024;
+constexpr size_t kMaxLineBytes = size_t{64} * 1024;
 
 // A pipe whose ends close by themselves.
 struct Pipe {

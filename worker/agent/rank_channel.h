@@ -26,7 +26,7 @@ namespace d2g::agent {
 // Exit code of a rank that left after a checkpoint because it was told to.
 inline constexpr int kExitStopped = 75;
 // Longest status line that an agent takes; a longer one is dropped.
-inline constexpr size_t kMaxStatusLineBytes = 64 * 1024;
+inline constexpr size_t kMaxStatusLineBytes = size_t{64} * 1024;
 
 // Phases that a rank reports. kPhaseLoad, kPhaseDataWait and kPhaseCommitWait may last: they are
 // never a hang.
