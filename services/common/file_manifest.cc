@@ -55,6 +55,12 @@ absl::StatusOr<FileManifest> ParseManifest(const std::string& path, const std::s
   }
 }
 
+absl::StatusOr<FileManifest> ReadManifest(const std::string& folder) {
+  const std::string path = absl::StrCat(folder, "/", kManifestFile);
+  D2G_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  return ParseManifest(path, text);
+}
+
 absl::Status CheckFile(const std::string& folder, const std::string& name,
                        const FileManifest& manifest, const Tick& tick) {
   const std::string path = absl::StrCat(folder, "/", name);
@@ -76,9 +82,7 @@ absl::Status CheckFile(const std::string& folder, const std::string& name,
 
 absl::Status CheckFiles(const std::string& folder, const std::vector<std::string>& names,
                         const Tick& tick) {
-  const std::string path = absl::StrCat(folder, "/", kManifestFile);
-  D2G_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  D2G_ASSIGN_OR_RETURN(const FileManifest manifest, ParseManifest(path, text));
+  D2G_ASSIGN_OR_RETURN(const FileManifest manifest, ReadManifest(folder));
   for (const std::string& name : names) {
     D2G_RETURN_IF_ERROR(CheckFile(folder, name, manifest, tick));
   }

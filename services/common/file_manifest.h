@@ -30,6 +30,8 @@ absl::StatusOr<FileManifest> DescribeFiles(const std::string& folder,
 // The text of manifest.json, and back: DATA_LOSS names `path` and what is wrong.
 std::string FormatManifest(const FileManifest& manifest);
 absl::StatusOr<FileManifest> ParseManifest(const std::string& path, const std::string& text);
+// The manifest.json of `folder`; NOT_FOUND when there is none.
+absl::StatusOr<FileManifest> ReadManifest(const std::string& folder);
 
 // Compares the file `name` of `folder` with its entry. DATA_LOSS names the file, what was found and
 // what the manifest says; NOT_FOUND a missing file.

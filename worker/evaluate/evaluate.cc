@@ -40,15 +40,6 @@ constexpr int kDefaultTimingRepeats = 20;
 
 constexpr char kDiscriminatorFile[] = "discriminator.safetensors";
 
-// Whether the checkpoint was written with one.
-absl::StatusOr<bool> HasDiscriminator(const EvaluateWork& work) {
-  if (work.spec().train().gan().weight() <= 0) return false;
-  const std::string path = absl::StrCat(work.checkpoint_path(), "/", common::kManifestFile);
-  D2G_ASSIGN_OR_RETURN(const std::string text, common::ReadFile(path));
-  D2G_ASSIGN_OR_RETURN(const common::FileManifest manifest, common::ParseManifest(path, text));
-  return manifest.contains(kDiscriminatorFile);
-}
-
 // Thrown through LibTorch code to leave it when the task is cancelled.
 struct Stopped {};
 
@@ -211,11 +202,16 @@ absl::StatusOr<EvaluationReport> RunEvaluate(const EvaluateWork& work,
   D2G_RETURN_IF_ERROR(
       common::FindModelFolder(work.spec().teacher().path(), work.recipe().teacher_digest(), tick)
           .status());
-  D2G_RETURN_IF_ERROR(
-      common::CheckFiles(work.checkpoint_path(), {"state.json", "ema.safetensors"}, tick));
-  D2G_ASSIGN_OR_RETURN(const bool has_discriminator, HasDiscriminator(work));
+  D2G_ASSIGN_OR_RETURN(const common::FileManifest manifest,
+                       common::ReadManifest(work.checkpoint_path()));
+  const bool has_discriminator =
+      work.spec().train().gan().weight() > 0 && manifest.contains(kDiscriminatorFile);
+  for (const char* file : {"state.json", "ema.safetensors"}) {
+    D2G_RETURN_IF_ERROR(common::CheckFile(work.checkpoint_path(), file, manifest, tick));
+  }
   if (has_discriminator) {
-    D2G_RETURN_IF_ERROR(common::CheckFiles(work.checkpoint_path(), {kDiscriminatorFile}, tick));
+    D2G_RETURN_IF_ERROR(
+        common::CheckFile(work.checkpoint_path(), kDiscriminatorFile, manifest, tick));
   }
   const std::string folder = work.spec().output_dir() + "/evaluation";
   std::error_code error;

@@ -16,9 +16,8 @@
 namespace d2g::trainer {
 
 // Thread-safe. Waits for the coordinator where it needs a new snapshot, also while that has too few
-// sealed triples for one. When a shard does not
-// answer, asks the coordinator where it is now (at most every kRefreshInterval), since a restarted
-// shard may have another address.
+// sealed triples for one. When a shard does not answer, asks the coordinator where it is now (at
+// most every kRefreshInterval), since a restarted shard may have another address.
 class ClusterData : public TrainingData {
  public:
   // `shards` as the assignment names them. `coordinator` must outlive it.

@@ -34,7 +34,7 @@ recipe::TrainStepOptions StepOptions(const coordinator::v1::TrainSpec& spec) {
                                              ? spec.gan().discriminator_start_step()
                                              : spec.gan().start_step();
   options.gan.learning_rate = spec.gan().learning_rate();
-  // A spec that was stored before the field was known has 0.
+  // A spec that the coordinator has not made normal has 0.
   options.gan.backbone_learning_rate = spec.gan().backbone_learning_rate() > 0
                                            ? spec.gan().backbone_learning_rate()
                                            : kBackboneRateShare * spec.gan().learning_rate();

@@ -130,6 +130,8 @@ TEST(Discriminator, TellsHeldOutSolutionsFromTheStudentsPictures) {
                            conversion.Generate(student, held_out.z, held_text), [](int64_t) {});
   for (const auto& [name, share] : shares) std::cout << name << " " << share << std::endl;
   EXPECT_GT(shares.at("accuracy"), 0.6);
+  EXPECT_LT(shares.at("accuracy_noise_shuffled"), shares.at("accuracy"));
+  EXPECT_LT(shares.at("accuracy_text_shuffled"), shares.at("accuracy"));
   EXPECT_GT(shares.at("pair_accuracy"), 0.85);
   EXPECT_LT(shares.at("pair_accuracy_noise_shuffled"), shares.at("pair_accuracy"));
   EXPECT_LT(shares.at("pair_accuracy_text_shuffled"), shares.at("pair_accuracy"));
