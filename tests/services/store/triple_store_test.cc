@@ -380,73 +380,70 @@ class FaultyEngine final : public Engine {
   MemoryEngine engine_;
 };
 
-TEST(FaultTest, WhatIsRemovedUnderAReadIsAbsentAndNotDamaged) {
-  auto owned = std::make_unique<FaultyEngine>();
-  FaultyEngine* const engine = owned.get();
-  ASSERT_OK_AND_ASSIGN(const auto store, TripleStore::Create(std::move(owned), {}));
-  const auto recipe = SmallRecipe();
-  ASSERT_THAT(store->OpenDataset(kName, recipe), IsOk());
-  const Triple triple = TestTriple(0, recipe);
-  const Triple* const batch[] = {&triple};
-  ASSERT_THAT(store->Append(kName, 0, batch), IsOk());
-  engine->before_read = [&] { EXPECT_THAT(store->Invalidate(kName, Range(0, 1), 1), IsOk()); };
-  EXPECT_THAT(store->Read(kName, 0), StatusIs(absl::StatusCode::kNotFound));
-  engine->before_read = nullptr;
-  ASSERT_THAT(store->Append(kName, 1, batch), IsOk());
-  engine->before_read = [&] { EXPECT_THAT(store->Drop(kName), IsOk()); };
-  EXPECT_THAT(store->Read(kName, 0), StatusIs(absl::StatusCode::kNotFound));
+// One triple of one dataset on an engine that can fail.
+class FaultTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    auto engine = std::make_unique<FaultyEngine>();
+    engine_ = engine.get();
+    ASSERT_OK_AND_ASSIGN(store_, TripleStore::Create(std::move(engine), {}));
+    ASSERT_THAT(store_->OpenDataset(kName, recipe_), IsOk());
+    ASSERT_THAT(Append(0), IsOk());
+  }
+  absl::Status Append(int64_t range_epoch) {
+    const Triple triple = TestTriple(0, recipe_);
+    const Triple* const batch[] = {&triple};
+    return store_->Append(kName, range_epoch, batch).status();
+  }
+
+  const d2g::common::v1::DatasetRecipe recipe_ = SmallRecipe();
+  std::unique_ptr<TripleStore> store_;
+  FaultyEngine* engine_ = nullptr;
+};
+
+TEST_F(FaultTest, WhatIsRemovedUnderAReadIsAbsentAndNotDamaged) {
+  engine_->before_read = [&] { EXPECT_THAT(store_->Invalidate(kName, Range(0, 1), 1), IsOk()); };
+  EXPECT_THAT(store_->Read(kName, 0), StatusIs(absl::StatusCode::kNotFound));
+  engine_->before_read = nullptr;
+  ASSERT_THAT(Append(1), IsOk());
+  engine_->before_read = [&] { EXPECT_THAT(store_->Drop(kName), IsOk()); };
+  EXPECT_THAT(store_->Read(kName, 0), StatusIs(absl::StatusCode::kNotFound));
 }
 
-TEST(FaultTest, ADropThatFailedIsFinishedByARepeat) {
-  auto owned = std::make_unique<FaultyEngine>();
-  FaultyEngine* const engine = owned.get();
-  ASSERT_OK_AND_ASSIGN(const auto store, TripleStore::Create(std::move(owned), {}));
-  const auto recipe = SmallRecipe();
-  ASSERT_THAT(store->OpenDataset(kName, recipe), IsOk());
-  const Triple triple = TestTriple(0, recipe);
-  const Triple* const batch[] = {&triple};
-  ASSERT_THAT(store->Append(kName, 0, batch), IsOk());
-  ASSERT_THAT(store->Seal(kName, Range(0, 1), {}), IsOk());
-  engine->fail_drop = true;
-  EXPECT_THAT(store->Drop(kName), StatusIs(absl::StatusCode::kInternal));
-  ASSERT_EQ(store->Stats().size(), 1u) << "so that the coordinator asks again";
-  EXPECT_EQ(store->Stats()[0].sealed_count(), 0);
-  EXPECT_EQ(store->Stats()[0].digest(), 0u);
-  EXPECT_EQ(store->ListSealed(kName)->ranges_size(), 0);
+TEST_F(FaultTest, ADropThatFailedIsFinishedByARepeat) {
+  ASSERT_THAT(store_->Seal(kName, Range(0, 1), {}), IsOk());
+  engine_->fail_drop = true;
+  EXPECT_THAT(store_->Drop(kName), StatusIs(absl::StatusCode::kInternal));
+  ASSERT_EQ(store_->Stats().size(), 1u) << "so that the coordinator asks again";
+  EXPECT_EQ(store_->Stats()[0].sealed_count(), 0);
+  EXPECT_EQ(store_->Stats()[0].digest(), 0u);
+  EXPECT_EQ(store_->ListSealed(kName)->ranges_size(), 0);
   constexpr auto kNotFound = absl::StatusCode::kNotFound;
-  EXPECT_THAT(store->Read(kName, 0), StatusIs(kNotFound));
-  EXPECT_THAT(store->OpenRange(kName, Range(0, 1), 0), StatusIs(kNotFound));
-  EXPECT_THAT(store->Verify(kName, [](int64_t, const std::string&) { return true; }),
+  EXPECT_THAT(store_->Read(kName, 0), StatusIs(kNotFound));
+  EXPECT_THAT(store_->OpenRange(kName, Range(0, 1), 0), StatusIs(kNotFound));
+  EXPECT_THAT(store_->Verify(kName, [](int64_t, const std::string&) { return true; }),
               StatusIs(kNotFound));
-  EXPECT_THAT(store->OpenDataset(kName, recipe),
+  EXPECT_THAT(store_->OpenDataset(kName, recipe_),
               StatusIs(absl::StatusCode::kUnavailable,
                        AllOf(HasSubstr("being dropped"), HasSubstr("the disk failed"))));
-  engine->fail_drop = false;
-  EXPECT_THAT(store->Drop(kName), IsOk());
-  EXPECT_TRUE(store->Stats().empty());
-  EXPECT_TRUE(engine->Datasets().empty());
-  EXPECT_THAT(store->OpenDataset(kName, recipe), IsOk());
+  engine_->fail_drop = false;
+  EXPECT_THAT(store_->Drop(kName), IsOk());
+  EXPECT_TRUE(store_->Stats().empty());
+  EXPECT_TRUE(engine_->Datasets().empty());
+  EXPECT_THAT(store_->OpenDataset(kName, recipe_), IsOk());
 }
 
-TEST(FaultTest, OpeningADatasetFinishesADropThatFailed) {
-  auto owned = std::make_unique<FaultyEngine>();
-  FaultyEngine* const engine = owned.get();
-  ASSERT_OK_AND_ASSIGN(const auto store, TripleStore::Create(std::move(owned), {}));
-  const auto recipe = SmallRecipe();
-  ASSERT_THAT(store->OpenDataset(kName, recipe), IsOk());
-  const Triple triple = TestTriple(0, recipe);
-  const Triple* const batch[] = {&triple};
-  ASSERT_THAT(store->Append(kName, 0, batch), IsOk());
-  engine->fail_drop = true;
-  EXPECT_THAT(store->Drop(kName), StatusIs(absl::StatusCode::kInternal));
-  engine->fail_drop = false;
-  auto other = recipe;
+TEST_F(FaultTest, OpeningADatasetFinishesADropThatFailed) {
+  engine_->fail_drop = true;
+  EXPECT_THAT(store_->Drop(kName), StatusIs(absl::StatusCode::kInternal));
+  engine_->fail_drop = false;
+  auto other = recipe_;
   other.set_seed(9);
-  EXPECT_THAT(store->OpenDataset(kName, other), IsOk());
-  EXPECT_EQ(engine->Datasets().size(), 1u);
-  EXPECT_EQ(store->Stats()[0].present_count(), 0);
-  EXPECT_THAT(store->Append(kName, 0, batch), IsOk());
-  EXPECT_EQ(store->Stats()[0].present_count(), 1);
+  EXPECT_THAT(store_->OpenDataset(kName, other), IsOk());
+  EXPECT_EQ(engine_->Datasets().size(), 1u);
+  EXPECT_EQ(store_->Stats()[0].present_count(), 0);
+  EXPECT_THAT(Append(0), IsOk());
+  EXPECT_EQ(store_->Stats()[0].present_count(), 1);
 }
 
 TEST(DamageTest, FlippedBitIsDataLossNamingTheIndex) {
