@@ -22,7 +22,7 @@ void AddDescribe(CLI::App& app, Action* action);
 // cancel, pause and resume.
 void AddSteering(CLI::App& app, Action* action);
 void AddVerify(CLI::App& app, Action* action);
-void AddGenerate(CLI::App& app, Action* action);
+void AddModelCommands(CLI::App& app, Action* action);
 
 // Prints "d2g: MESSAGE" on stderr.
 void PrintError(const std::string& message);

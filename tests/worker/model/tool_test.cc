@@ -115,18 +115,18 @@ TEST(ToolTest, ComponentsRunAlone) {
   const TensorMap golden = Golden("pipeline/teacher");
   const std::string model = GoldenFolder("pipeline/teacher");
   ASSERT_EQ(RunTool({"component", "--model", model, "--component", "tokenizer", "--text",
-                     "a photo of a dark slim t-shirt", "--out", folder / "ids"})
+                     "a photo of a dark slim t-shirt", "--outputs", folder / "ids"})
                 .code,
             0);
-  ASSERT_EQ(RunTool({"component", "--model", model, "--component", "text_encoder", "--in",
-                     folder / "ids", "--out", folder / "hidden"})
+  ASSERT_EQ(RunTool({"component", "--model", model, "--component", "text_encoder", "--inputs",
+                     folder / "ids", "--outputs", folder / "hidden"})
                 .code,
             0);
   EXPECT_LE(RelativeDifference(ReadSafetensors(folder / "hidden").at("last_hidden_state")[0],
                                golden.at("embeddings")[0]),
             1e-4);
-  EXPECT_THAT(RunTool({"component", "--model", model, "--component", "unet", "--in", folder / "ids",
-                       "--out", folder / "x"})
+  EXPECT_THAT(RunTool({"component", "--model", model, "--component", "unet", "--inputs",
+                       folder / "ids", "--outputs", folder / "x"})
                   .output,
               HasSubstr("has no tensor \"sample\""));
   const Ended teacher = RunTool({"teacher", "--model", model, "--prompt", "a bag", "--seed", "1",
@@ -193,10 +193,10 @@ TEST(ToolTest, BadInputIsNamedAndNothingIsLeft) {
         outputs + "/no/latents"},
        3,
        {"--out: ", "no/latents"}},
-      {{"component", "--model", model, "--component", "tokenizer", "--text", "x", "--out",
+      {{"component", "--model", model, "--component", "tokenizer", "--text", "x", "--outputs",
         outputs + "/no/ids"},
        3,
-       {"--out: ", "no/ids"}},
+       {"--outputs: ", "no/ids"}},
       // Found by the work itself, after the outputs were looked at.
       {Generate(model, out,
                 {"--prompt", "x", "--steps", "1001", "--save-noise", noise_out, "--save-latents",

@@ -47,7 +47,7 @@ TensorMap Tokenize(const ComponentOptions& options) {
 
 TensorMap Evaluate(const ComponentOptions& options) {
   if (options.component == "tokenizer") return Tokenize(options);
-  if (options.in.empty()) Fail("--component ", options.component, " needs --in");
+  if (options.in.empty()) Fail("--component ", options.component, " needs --inputs");
   const TensorMap inputs = ReadSafetensors(options.in);
   auto input = [&](const char* name) { return Input(options, inputs, name); };
   if (options.component == "text_encoder") {
@@ -61,10 +61,10 @@ TensorMap Evaluate(const ComponentOptions& options) {
   }
   const AutoencoderKL model = AutoencoderKL::Load(options.model + "/vae");
   if (options.component == "vae_encoder") {
-    const LatentDistribution latents = model.Encode(input("sample"));
+    const LatentDistribution latents = model.Encode(input("image"));
     return {{"mean", latents.mean}, {"logvar", latents.logvar}};
   }
-  return {{"sample", model.Decode(input("latents"))}};
+  return {{"image", model.Decode(input("latent"))}};
 }
 
 }  // namespace
@@ -75,21 +75,22 @@ void AddComponent(CLI::App& app, Action* action) {
   command->add_option("--model", options->model, "Model folder in the diffusers layout")
       ->required();
   command
-      ->add_option("--component", options->component,
-                   "unet (sample, timestep, encoder_hidden_states -> sample), text_encoder "
-                   "(input_ids -> last_hidden_state), vae_encoder (sample -> mean, logvar), "
-                   "vae_decoder (latents, unscaled -> sample), tokenizer (--text -> input_ids)")
+      ->add_option(
+          "--component", options->component,
+          "unet (sample, timestep, encoder_hidden_states -> sample), text_encoder "
+          "(input_ids -> last_hidden_state), vae_encoder (image in [-1, 1] -> mean, logvar), "
+          "vae_decoder (latent, unscaled -> image), tokenizer (--text -> input_ids)")
       ->required()
       ->check(CLI::IsMember({"unet", "text_encoder", "vae_encoder", "vae_decoder", "tokenizer"}));
-  command->add_option("--in", options->in, "Safetensors file with the inputs");
+  command->add_option("--inputs", options->in, "Safetensors file with the inputs");
   command->add_option("--text", options->texts, "Text for the tokenizer; may be repeated")
       ->expected(1)
       ->take_all();
-  command->add_option("--out", options->out, "Safetensors file to write")->required();
+  command->add_option("--outputs", options->out, "Safetensors file to write")->required();
   command->add_option("--threads", options->threads, "CPU threads")->check(CLI::Range(1, 1024));
   command->callback([options, action] {
     *action = [options] {
-      CheckOutputs({{"--out", options->out, true}});
+      CheckOutputs({{"--outputs", options->out, true}});
       SetUpTorchProcess(options->threads);
       const at::NoGradGuard no_grad;
       WriteSafetensors(options->out, Evaluate(*options));
