@@ -100,7 +100,6 @@ void CheckSimulate(JobSpec* spec, Checker* check) {
   if (simulate->storage_dtype() == d2g::common::v1::DTYPE_UNSPECIFIED) {
     simulate->set_storage_dtype(d2g::common::v1::DTYPE_FP16);
   }
-  D2G_DEFAULT(simulate, batch_size, 32);
   D2G_DEFAULT(simulate, task_size, simulate->block_size());
 
   check->InRange<int64_t>("simulate.triples", simulate->triples(), 1, kMaxTriples);
@@ -120,7 +119,7 @@ void CheckSimulate(JobSpec* spec, Checker* check) {
                 absl::StrCat(static_cast<int>(simulate->storage_dtype()),
                              " is not DTYPE_FP16, DTYPE_BF16 or DTYPE_FP32"));
   }
-  check->InRange<int32_t>("simulate.batch_size", simulate->batch_size(), 1, kMaxSimulateBatch);
+  check->InRange<int32_t>("simulate.batch_size", simulate->batch_size(), 0, kMaxSimulateBatch);
   // Limits that follow from another field: its own limit where that field is bad, so that one
   // mistake is reported once.
   const bool good_block =

@@ -34,7 +34,7 @@ TEST(JobSpecTest, FillsInTheDefaults) {
   EXPECT_EQ(spec.simulate().block_size(), 4096);
   EXPECT_EQ(spec.simulate().task_size(), 4096);
   EXPECT_EQ(spec.simulate().holdout_every(), 128);
-  EXPECT_EQ(spec.simulate().batch_size(), 32);
+  EXPECT_EQ(spec.simulate().batch_size(), 0);
   EXPECT_EQ(spec.simulate().storage_dtype(), d2g::common::v1::DTYPE_FP16);
   EXPECT_EQ(spec.simulate().min_triples(), 6400);
   EXPECT_EQ(spec.train().global_batch(), 64);
@@ -175,7 +175,7 @@ INSTANTIATE_TEST_SUITE_P(
          },
          "spec.simulate.storage_dtype", "9"},
         {"BatchSize", [](JobSpec* s) { s->mutable_simulate()->set_batch_size(-1); },
-         "spec.simulate.batch_size", "-1 is not from 1 to 4096"},
+         "spec.simulate.batch_size", "-1 is not from 0 to 4096"},
         {"TaskSize", [](JobSpec* s) { s->mutable_simulate()->set_task_size(33); },
          "spec.simulate.task_size", "33 is not from 1 to 32"},
         {"NoSteps", [](JobSpec* s) { s->mutable_train()->set_steps(0); }, "spec.train.steps",
