@@ -110,6 +110,13 @@ void CheckSimulate(JobSpec* spec, Checker* check) {
     check->OneOf("simulate.solver.timestep_spacing", solver->timestep_spacing(),
                  {"trailing", "leading", "linspace"});
   }
+  if (!d2g::common::v1::DType_IsValid(solver->compute_dtype())) {
+    check->Fail("simulate.solver.compute_dtype",
+                absl::StrCat(static_cast<int>(solver->compute_dtype()),
+                             " is not DTYPE_FP16, DTYPE_BF16 or DTYPE_FP32"));
+  }
+  // One spelling, so that equal recipes have equal digests.
+  if (solver->compute_dtype() == d2g::common::v1::DTYPE_FP32) solver->clear_compute_dtype();
   check->InRange<int32_t>("simulate.block_size", simulate->block_size(), kMinBlockSize,
                           kMaxBlockSize);
   check->InRange<int32_t>("simulate.holdout_every", simulate->holdout_every(), kMinHoldoutEvery,

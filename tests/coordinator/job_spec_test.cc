@@ -26,8 +26,10 @@ TEST(JobSpecTest, FillsInTheDefaults) {
   spec.mutable_prompts()->set_digest(kPrompts);
   spec.mutable_simulate()->set_triples(100'000);
   spec.mutable_train()->set_steps(10);
+  spec.mutable_simulate()->mutable_solver()->set_compute_dtype(d2g::common::v1::DTYPE_FP32);
   spec.set_output_dir("/o");
   ASSERT_EQ(Join(NormalizeSpec(&spec)), "");
+  EXPECT_EQ(spec.simulate().solver().compute_dtype(), d2g::common::v1::DTYPE_UNSPECIFIED);
   EXPECT_EQ(spec.simulate().solver().kind(), "ddim");
   EXPECT_EQ(spec.simulate().solver().steps(), 50);
   EXPECT_EQ(spec.simulate().solver().guidance(), 3);
@@ -174,6 +176,12 @@ INSTANTIATE_TEST_SUITE_P(
            s->mutable_simulate()->set_storage_dtype(static_cast<d2g::common::v1::DType>(9));
          },
          "spec.simulate.storage_dtype", "9"},
+        {"ComputeType",
+         [](JobSpec* s) {
+           s->mutable_simulate()->mutable_solver()->set_compute_dtype(
+               static_cast<d2g::common::v1::DType>(9));
+         },
+         "spec.simulate.solver.compute_dtype", "9"},
         {"BatchSize", [](JobSpec* s) { s->mutable_simulate()->set_batch_size(-1); },
          "spec.simulate.batch_size", "-1 is not from 0 to 4096"},
         {"TaskSize", [](JobSpec* s) { s->mutable_simulate()->set_task_size(33); },

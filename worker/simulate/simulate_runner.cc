@@ -47,6 +47,12 @@ absl::Status FromShard(const common::v1::ShardAddress& shard, const absl::Status
   return absl::Status(away ? absl::StatusCode::kUnavailable : status.code(), message);
 }
 
+at::ScalarType TorchDtype(common::v1::DType dtype) {
+  return dtype == common::v1::DTYPE_FP16   ? at::kHalf
+         : dtype == common::v1::DTYPE_BF16 ? at::kBFloat16
+                                           : at::kFloat;
+}
+
 int64_t BytesIn(const std::vector<store::v1::Triple>& triples) {
   int64_t bytes = 0;
   for (const auto& triple : triples) bytes += static_cast<int64_t>(triple.x().size());
@@ -93,7 +99,7 @@ SimulateRunner::SimulateRunner(SimulateRunnerOptions options,
 BatchSizer& SimulateRunner::SizerOf(const SimulateWork& work) {
   const std::string key =
       absl::StrCat(work.recipe().teacher_digest(), " ", work.recipe().solver().guidance() > 1, " ",
-                   work.batch_size());
+                   work.recipe().solver().compute_dtype(), " ", work.batch_size());
   if (!sizer_ || sizer_key_ != key) {
     const bool asked = work.batch_size() > 0;
     sizer_.emplace(BatchSizer::Options{.start = asked ? work.batch_size() : kDefaultBatchSize,
@@ -108,11 +114,12 @@ BatchSizer& SimulateRunner::SizerOf(const SimulateWork& work) {
 absl::StatusOr<SimulateRunner::Inputs> SimulateRunner::Load(const SimulateWork& work,
                                                             TaskContext* context) {
   Inputs inputs;
-  D2G_ASSIGN_OR_RETURN(
-      inputs.teacher, teachers_.Get(work.teacher_path(), work.recipe().teacher_digest(), [context] {
-        context->AddProgress();
-        return !context->cancelled();
-      }));
+  D2G_ASSIGN_OR_RETURN(inputs.teacher,
+                       teachers_.Get(work.teacher_path(), work.recipe().teacher_digest(),
+                                     TorchDtype(work.recipe().solver().compute_dtype()), [context] {
+                                       context->AddProgress();
+                                       return !context->cancelled();
+                                     }));
   D2G_RETURN_IF_ERROR(CheckRecipe(work.recipe(), *inputs.teacher));
   D2G_ASSIGN_OR_RETURN(inputs.prompts,
                        prompts_.Get(work.recipe().prompts_digest(), work.recipe().prompt_count(),

@@ -309,14 +309,14 @@ TEST_F(SimulateRunnerTest, ATeacherTicksWhileItLoads) {
   int ticks = 0;
   {
     TeacherCache teachers(at::kCPU, &simulate.teacher_load_seconds);
-    ASSERT_THAT(teachers.Get(path, digest, [&] { return ++ticks > 0; }), IsOk());
+    ASSERT_THAT(teachers.Get(path, digest, at::kFloat, [&] { return ++ticks > 0; }), IsOk());
   }
   // Each of the folder's files, and two networks.
   EXPECT_GE(ticks, 10);
   for (int last = 1; last <= ticks; ++last) {
     int count = 0;
     TeacherCache teachers(at::kCPU, &simulate.teacher_load_seconds);
-    EXPECT_THAT(teachers.Get(path, digest, [&] { return ++count < last; }),
+    EXPECT_THAT(teachers.Get(path, digest, at::kFloat, [&] { return ++count < last; }),
                 StatusIs(absl::StatusCode::kCancelled, HasSubstr("teacher")));
     EXPECT_EQ(count, last);
   }
@@ -334,6 +334,9 @@ TEST_F(SimulateRunnerTest, RefusesWhatCannotWorkHereOrAnywhere) {
   task_ = good;
   work().set_teacher_path(dir_.File("nowhere"));
   EXPECT_THAT(Run(), StatusIs(kNotHere, HasSubstr("nowhere")));
+  task_ = good;
+  recipe().mutable_solver()->set_compute_dtype(common::v1::DTYPE_FP16);
+  EXPECT_THAT(Run(), StatusIs(kNotHere, AllOf(HasSubstr("Half needs a GPU"), HasSubstr("cpu"))));
   task_ = good;
   recipe().mutable_solver()->set_kind("euler");
   EXPECT_THAT(Run(), StatusIs(kBadInput, HasSubstr("\"euler\" is not supported")));

@@ -11,7 +11,7 @@
 #include <ATen/cuda/CUDAContext.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAFunctions.h>
-#include <cuda_runtime_api.h>
+#include <cuda.h>
 #include <torch/csrc/cuda/nccl.h>
 #endif
 
@@ -57,7 +57,7 @@ std::string Trouble(int index) {
 }
 
 void AddDevices(json* facts) {
-  (*facts)["cuda_runtime"] = CudaVersion(CUDART_VERSION);
+  (*facts)["cuda_runtime"] = CudaVersion(CUDA_VERSION);
   const uint64_t nccl = torch::cuda::nccl::version();
   (*facts)["nccl"] = std::to_string(nccl >> 32) + "." + std::to_string(nccl >> 16 & 0xffff) + "." +
                      std::to_string(nccl & 0xffff);
@@ -66,10 +66,9 @@ void AddDevices(json* facts) {
     for (int i = 0; i < count; ++i) {
       const cudaDeviceProp* properties = at::cuda::getDeviceProperties(i);
       const std::string trouble = Trouble(i);
-      size_t free = 0, total = 0;
-      c10::cuda::set_device(static_cast<c10::DeviceIndex>(i));
       c10::cuda::CUDACachingAllocator::emptyCache();
-      if (cudaMemGetInfo(&free, &total) != cudaSuccess) total = properties->totalGlobalMem;
+      const auto [free, total] =
+          c10::cuda::CUDACachingAllocator::get()->getMemoryInfo(static_cast<c10::DeviceIndex>(i));
       (*facts)["devices"].push_back({{"index", i},
                                      {"name", properties->name},
                                      {"capability", std::to_string(properties->major) + "." +
