@@ -45,7 +45,8 @@ TextToImageModel TextToImageModel::Load(const std::string& folder, const ModelOp
   TextToImageModel model;
   model.options_ = options;
   model.options_.progress = nullptr;
-  DdimConfig scheduler = DdimConfig::FromFile(folder + "/scheduler/scheduler_config.json");
+  SchedulerConfig scheduler =
+      SchedulerConfig::FromFile(folder + "/scheduler/scheduler_config.json");
   scheduler.steps_offset = 1;
   scheduler.clip_sample = false;
   model.scheduler_ = std::make_unique<DdimScheduler>(scheduler);

@@ -124,20 +124,21 @@ TEST(DdimConfigTest, BadOptionsAreNamed) {
       {R"({"beta_schedule":"sigmoid"})", "beta_schedule"},
       {R"({"prediction_type":"flow"})", "prediction_type"},
       {R"({"timestep_spacing":"random"})", "timestep_spacing"},
-      {R"({"thresholding":true})", "thresholding"},
+      {R"({"thresholding":true,"dynamic_thresholding_ratio":1.5})", "dynamic_thresholding_ratio"},
+      {R"({"thresholding":true,"sample_max_value":0})", "sample_max_value"},
       {R"({"trained_betas":[0.1],"num_train_timesteps":2})", "trained_betas"},
       {R"({"trained_betas":[2],"num_train_timesteps":1})", "trained_betas"},
       {R"({"beta_end":1.5})", "beta_end"},
       {R"({"clip_sample":"yes"})", "clip_sample"},
   };
   for (const auto& item : kCases) {
-    EXPECT_THAT(MessageOf([&] { DdimConfig::FromJson(item.json, "scheduler_config.json"); }),
+    EXPECT_THAT(MessageOf([&] { SchedulerConfig::FromJson(item.json, "scheduler_config.json"); }),
                 AllOf(HasSubstr("scheduler_config.json"), HasSubstr(item.message)));
   }
 }
 
 TEST(DdimSchedulerTest, StepsOutsideTheScheduleAreRefused) {
-  DdimConfig config;
+  SchedulerConfig config;
   const DdimScheduler scheduler(config);
   EXPECT_THAT(MessageOf([&] { scheduler.Timesteps(0); }), HasSubstr("steps is 0"));
   EXPECT_THAT(MessageOf([&] { scheduler.Timesteps(1001); }), HasSubstr("1000"));
@@ -149,7 +150,7 @@ TEST(DdimSchedulerTest, StepsOutsideTheScheduleAreRefused) {
 }
 
 TEST(DdimSchedulerTest, PredictX0InvertsNoising) {
-  const DdimScheduler scheduler(DdimConfig{});
+  const DdimScheduler scheduler(SchedulerConfig{});
   const at::Tensor x = at::randn({2, 4}), noise = at::randn({2, 4});
   const float bar = scheduler.alphas_cumprod()[500];
   const at::Tensor z = std::sqrt(bar) * x + std::sqrt(1 - bar) * noise;

@@ -94,7 +94,7 @@ void CheckOutputs(const std::vector<Output>& outputs) {
 }
 
 bool IsStudent(const std::string& folder, const DdimScheduler& scheduler) {
-  const DdimConfig& config = scheduler.config();
+  const SchedulerConfig& config = scheduler.config();
   const bool student = !config.trained_betas.empty() && config.set_alpha_to_one &&
                        config.timestep_spacing == "trailing";
   const std::string lineage = folder + "/d2g.json";
