@@ -12,6 +12,10 @@ namespace {
 
 constexpr int64_t kMaxTrainTimesteps = 1'000'000;
 constexpr int64_t kMaxSolverOrder = 3;
+const std::vector<std::string>& Spacings() {
+  static const std::vector<std::string> kSpacings = {"leading", "trailing", "linspace"};
+  return kSpacings;
+}
 
 struct KindName {
   SolverKind kind;
@@ -140,8 +144,7 @@ class Reader {
   }
 
   void ReadTimesteps() {
-    c_.timestep_spacing =
-        OneOf("timestep_spacing", c_.timestep_spacing, {"leading", "trailing", "linspace"});
+    c_.timestep_spacing = OneOf("timestep_spacing", c_.timestep_spacing, Spacings());
     c_.steps_offset = json_.IntAtLeast("steps_offset", c_.steps_offset, 0);
     if (c_.steps_offset > kMaxTrainTimesteps) {
       json_.FailAt("steps_offset", "must be at most " + std::to_string(kMaxTrainTimesteps));
@@ -283,6 +286,15 @@ SchedulerConfig SchedulerConfig::Defaults(SolverKind kind) {
     c.beta_end = 0.012;
   }
   return c;
+}
+
+SchedulerConfig SchedulerConfig::WithSpacing(const std::string& spacing) const {
+  if (std::find(Spacings().begin(), Spacings().end(), spacing) == Spacings().end()) {
+    Fail("timestep spacing \"", spacing, "\" is not one of ", Join(Spacings()));
+  }
+  SchedulerConfig changed = *this;
+  changed.timestep_spacing = spacing;
+  return changed;
 }
 
 SchedulerConfig SchedulerConfig::FromFile(const std::string& path, SolverKind kind) {

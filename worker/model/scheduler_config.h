@@ -51,6 +51,9 @@ struct SchedulerConfig {
   // The defaults of the class; those below are DDIMScheduler's.
   static SchedulerConfig Defaults(SolverKind kind);
 
+  // The same with another timestep_spacing. Throws Error unless it is one of the three.
+  SchedulerConfig WithSpacing(const std::string& spacing) const;
+
   SolverKind kind = SolverKind::kDdim;
   int64_t num_train_timesteps = 1000;
   double beta_start = 0.0001;
