@@ -70,11 +70,10 @@ TextToImageModel TextToImageModel::Load(const std::string& folder, const ModelOp
     }
   }
   const int64_t text_width = model.text_encoder_->config().hidden_size;
-  for (const int64_t width : model.unet_->config().cross_attention_dim) {
-    if (width != text_width) {
-      Fail(folder, ": the unet's cross_attention_dim ", width,
-           " differs from the text encoder's hidden_size ", text_width);
-    }
+  if (model.unet_->config().text_width() != text_width) {
+    Fail(folder, ": the unet's text width ", model.unet_->config().text_width(),
+         " (cross_attention_dim or encoder_hid_dim) differs from the text encoder's hidden_size ",
+         text_width);
   }
   if (model.tokenizer_->model_max_length() >
       model.text_encoder_->config().max_position_embeddings) {
@@ -125,7 +124,7 @@ at::Tensor TextToImageModel::Solve(const at::Tensor& noise, const at::Tensor& co
     }
     hidden = at::cat({uncond.expand({batch, -1, -1}), cond});
   }
-  const TextKeyValues text = unet_->PrecomputeText(hidden.to(options_.device));
+  const PreparedConditions conditions = unet_->PrepareConditions({hidden.to(options_.device)});
   const std::vector<int64_t> timesteps = scheduler_->Timesteps(options.steps, options.spacing);
 
   at::Tensor z =
@@ -134,11 +133,11 @@ at::Tensor TextToImageModel::Solve(const at::Tensor& noise, const at::Tensor& co
     const double timestep = static_cast<double>(timesteps[i]);
     at::Tensor output;
     if (guided) {
-      const at::Tensor both = unet_->Forward(z, timestep, text).to(at::kFloat);
+      const at::Tensor both = unet_->Forward(z, timestep, conditions).to(at::kFloat);
       const at::Tensor u = both.narrow(0, 0, batch), c = both.narrow(0, batch, batch);
       output = u + options.guidance * (c - u);
     } else {
-      output = unet_->Forward(z, timestep, text).to(at::kFloat);
+      output = unet_->Forward(z, timestep, conditions).to(at::kFloat);
     }
     z = scheduler_->Step(output, timesteps[i], z, options.steps);
     if (progress) progress(static_cast<int64_t>(i) + 1, options.steps);
