@@ -79,7 +79,7 @@ class Reader {
                const std::vector<std::string>& encoders) {
     TextComponents text;
     text.encoder = encoder;
-    RequireClass(encoder, encoders);
+    text.projects = RequireClass(encoder, encoders) == "CLIPTextModelWithProjection";
     text.tokenizer = tokenizer;
     text.flavour =
         RequireClass(tokenizer, {"CLIPTokenizer", "CLIPTokenizerFast"}) == "CLIPTokenizerFast"

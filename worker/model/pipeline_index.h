@@ -15,6 +15,7 @@ struct TextComponents {
   std::string tokenizer;
   TokenizerFlavour flavour = TokenizerFlavour::kSlow;
   std::string encoder;
+  bool projects = false;  // CLIPTextModelWithProjection: gives the pooled embedding
 };
 
 struct PipelineIndex {

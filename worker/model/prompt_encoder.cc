@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "worker/model/error.h"
-#include "worker/model/json_config.h"
 
 namespace d2g::model {
 
@@ -14,24 +13,26 @@ PromptEncoder PromptEncoder::Load(const std::string& folder, const PipelineIndex
   PromptEncoder encoder;
   encoder.is_xl_ = index.is_xl;
   encoder.force_zeros_ = index.is_xl && index.force_zeros_for_empty_prompt;
+  encoder.texts_ = index.texts;
   for (const TextComponents& text : index.texts) {
-    const std::string config_path = folder + "/" + text.encoder + "/config.json";
-    JsonConfig(ReadJsonFile(config_path), config_path).RequireDefault("use_attention_mask", false);
     encoder.tokenizers_.push_back(ClipTokenizer::Load(folder + "/" + text.tokenizer, text.flavour));
     encoder.encoders_.push_back(ClipTextModel::Load(folder + "/" + text.encoder, options));
+    if (index.is_xl && text.projects && encoder.pooling_ < 0) {
+      encoder.pooling_ = static_cast<int64_t>(encoder.encoders_.size()) - 1;
+    }
     if (progress) progress();
   }
-  encoder.CheckFits(folder, index);
+  encoder.CheckFits(folder);
   return encoder;
 }
 
-void PromptEncoder::CheckFits(const std::string& folder, const PipelineIndex& index) const {
+void PromptEncoder::CheckFits(const std::string& folder) const {
   const int64_t length = tokenizer().model_max_length();
   for (size_t i = 0; i < tokenizers_.size(); ++i) {
-    const TextComponents& names = index.texts[i];
+    const TextComponents& names = texts_[i];
     if (tokenizers_[i].model_max_length() != length) {
       Fail(folder, ": model_max_length of ", names.tokenizer, " is ",
-           tokenizers_[i].model_max_length(), ", of ", index.texts[0].tokenizer, " ", length);
+           tokenizers_[i].model_max_length(), ", of ", texts_[0].tokenizer, " ", length);
     }
     const ClipTextConfig& config = encoders_[i].config();
     if (length > config.max_position_embeddings) {
@@ -54,7 +55,7 @@ PromptEmbeddings PromptEncoder::EncodeDistinct(const std::vector<std::string>& p
         encoders_[i].Run(at::tensor(at::ArrayRef<int64_t>(ids), at::kLong)
                              .view({-1, tokenizers_[i].model_max_length()}));
     hidden.push_back(is_xl_ ? output.penultimate_hidden_state : output.last_hidden_state);
-    if (is_xl_ && !embeddings.pooled.defined()) embeddings.pooled = output.text_embeds;
+    if (static_cast<int64_t>(i) == pooling_) embeddings.pooled = output.text_embeds;
   }
   embeddings.hidden = at::cat(hidden, -1);
   return embeddings;
@@ -96,11 +97,7 @@ int64_t PromptEncoder::width() const {
 }
 
 int64_t PromptEncoder::pooled_width() const {
-  if (!is_xl_) return 0;
-  for (const ClipTextModel& encoder : encoders_) {
-    if (encoder.config().projection_dim > 0) return encoder.config().projection_dim;
-  }
-  return 0;
+  return pooling_ < 0 ? 0 : encoders_[static_cast<size_t>(pooling_)].config().projection_dim;
 }
 
 }  // namespace d2g::model

@@ -46,10 +46,12 @@ class PromptEncoder {
   PromptEncoder() = default;
   // One row for each prompt.
   PromptEmbeddings EncodeDistinct(const std::vector<std::string>& prompts) const;
-  void CheckFits(const std::string& folder, const PipelineIndex& index) const;
+  void CheckFits(const std::string& folder) const;
 
   bool is_xl_ = false;
   bool force_zeros_ = false;
+  int64_t pooling_ = -1;  // the encoder whose pooled embedding is told; none: -1
+  std::vector<TextComponents> texts_;
   std::vector<ClipTokenizer> tokenizers_;
   std::vector<ClipTextModel> encoders_;
 };
