@@ -89,16 +89,20 @@ void Attention::Prepare() {
 TransformerLayer::TransformerLayer(ParameterReader& reader, const std::string& name, int64_t width,
                                    int64_t head_dim, const TransformerOptions& o)
     : norm1(reader, name + ".norm1", width),
-      attn1(reader, name + ".attn1", width, width, o.heads, head_dim, o.upcast),
+      attn1(reader, name + ".attn1", width, o.only_cross_attention ? o.context_width : width,
+            o.heads, head_dim, o.upcast),
       norm2(reader, name + ".norm2", width),
       attn2(reader, name + ".attn2", width, o.context_width, o.heads, head_dim, o.upcast),
       norm3(reader, name + ".norm3", width),
       ff_in(reader, name + ".ff.net.0.proj", width, 8 * width),
-      ff_out(reader, name + ".ff.net.2", 4 * width, width) {}
+      ff_out(reader, name + ".ff.net.2", 4 * width, width),
+      only_cross_attention(o.only_cross_attention) {}
 
-at::Tensor TransformerLayer::operator()(const at::Tensor& x, const KeyValue& text) const {
-  at::Tensor h = x + attn1.SelfAttend(norm1(x));
-  h = h + attn2.CrossAttend(norm2(h), text);
+at::Tensor TransformerLayer::operator()(const at::Tensor& x, const KeyValue* text) const {
+  const at::Tensor normed = norm1(x);
+  at::Tensor h =
+      x + (only_cross_attention ? attn1.CrossAttend(normed, *text++) : attn1.SelfAttend(normed));
+  h = h + attn2.CrossAttend(norm2(h), *text);
   const at::Tensor gated = ff_in(norm3(h));
   if (UseCpuKernels(gated)) return h + ff_out(FusedGeglu(gated));
   const std::vector<at::Tensor> halves = gated.chunk(2, -1);
@@ -125,18 +129,30 @@ SpatialTransformer::SpatialTransformer(ParameterReader& reader, const std::strin
 at::Tensor SpatialTransformer::operator()(const at::Tensor& x, const KeyValue* text) const {
   const int64_t batch = x.size(0), height = x.size(2), width = x.size(3);
   at::Tensor h = proj_in(norm(x).flatten(2).transpose(1, 2));
-  for (size_t i = 0; i < layers.size(); ++i) h = layers[i](h, text[i]);
+  for (const TransformerLayer& layer : layers) {
+    h = layer(h, text);
+    text += layer.text_entries();
+  }
   h = proj_out(h).transpose(1, 2).reshape({batch, -1, height, width});
   return x + h;
 }
 
 void SpatialTransformer::MakeKeyValues(const at::Tensor& context,
                                        std::vector<KeyValue>& out) const {
-  for (const TransformerLayer& layer : layers) out.push_back(layer.attn2.MakeKeyValue(context));
+  for (const TransformerLayer& layer : layers) {
+    if (layer.only_cross_attention) out.push_back(layer.attn1.MakeKeyValue(context));
+    out.push_back(layer.attn2.MakeKeyValue(context));
+  }
+}
+
+size_t SpatialTransformer::text_entries() const {
+  return layers.empty() ? 0 : layers.size() * layers.front().text_entries();
 }
 
 void SpatialTransformer::Prepare() {
-  for (TransformerLayer& layer : layers) layer.attn1.Prepare();
+  for (TransformerLayer& layer : layers) {
+    if (!layer.only_cross_attention) layer.attn1.Prepare();
+  }
 }
 
 }  // namespace d2g::model

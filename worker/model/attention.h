@@ -59,6 +59,7 @@ struct TransformerOptions {
   int64_t norm_groups = 32;
   bool linear_projection = false;
   bool upcast = false;
+  bool only_cross_attention = false;  // the first attention is to the text, too
 };
 
 // diffusers' BasicTransformerBlock: self attention, cross attention, GEGLU feed-forward.
@@ -66,7 +67,9 @@ struct TransformerLayer {
   TransformerLayer(ParameterReader& reader, const std::string& name, int64_t width,
                    int64_t head_dim, const TransformerOptions& options);
 
-  at::Tensor operator()(const at::Tensor& x, const KeyValue& text) const;
+  // `text` points at text_entries() entries.
+  at::Tensor operator()(const at::Tensor& x, const KeyValue* text) const;
+  size_t text_entries() const { return only_cross_attention ? 2 : 1; }
 
   LayerNorm norm1;
   Attention attn1;
@@ -74,6 +77,7 @@ struct TransformerLayer {
   Attention attn2;
   LayerNorm norm3;
   Linear ff_in, ff_out;
+  bool only_cross_attention = false;
 };
 
 // diffusers' Transformer2DModel over a feature map.
@@ -81,9 +85,11 @@ struct SpatialTransformer {
   SpatialTransformer(ParameterReader& reader, const std::string& name,
                      const TransformerOptions& options);
 
-  // x [B, channels, H, W]; text points at one entry a layer.
+  // x [B, channels, H, W]; `text` points at text_entries() entries.
   at::Tensor operator()(const at::Tensor& x, const KeyValue* text) const;
-  // Appends one entry a layer.
+  // Keys and values that all layers together read.
+  size_t text_entries() const;
+  // Appends them, from context [B, L, context_width].
   void MakeKeyValues(const at::Tensor& context, std::vector<KeyValue>& out) const;
   void Prepare();
 

@@ -1,6 +1,12 @@
 #include "worker/model/resnet_block.h"
 
+#include <algorithm>
+
 namespace d2g::model {
+
+at::Tensor Repeated(const at::Tensor& x, int64_t rows) {
+  return x.size(0) == rows ? x : x.repeat({rows / x.size(0), 1, 1, 1});
+}
 
 ResnetBlock::ResnetBlock(ParameterReader& reader, const std::string& name, const ResnetOptions& o)
     : norm1(reader, name + ".norm1", o.groups, o.in_channels, o.eps),
@@ -23,6 +29,7 @@ at::Tensor ResnetBlock::operator()(const at::Tensor& x, const at::Tensor& time) 
   if (options.time_width > 0) shift = time_emb_proj(time);
 
   at::Tensor h = conv1(norm1.Activated(options.activation, x));
+  if (shift.defined()) h = Repeated(h, std::max(h.size(0), shift.size(0)));
   if (shift.defined() && options.scale_shift) {
     const std::vector<at::Tensor> halves = shift.unsqueeze(-1).unsqueeze(-1).chunk(2, 1);
     h = Activate(options.activation, norm2(h) * (1 + halves[0]) + halves[1]);
@@ -30,7 +37,7 @@ at::Tensor ResnetBlock::operator()(const at::Tensor& x, const at::Tensor& time) 
     h = norm2.Activated(options.activation, h, shift);
   }
   h = conv2(h);
-  h = (has_shortcut ? conv_shortcut(x) : x) + h;
+  h = Repeated(has_shortcut ? conv_shortcut(x) : x, h.size(0)) + h;
   return options.output_scale == 1 ? h : h / options.output_scale;
 }
 

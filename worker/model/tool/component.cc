@@ -56,8 +56,14 @@ TensorMap Evaluate(const ComponentOptions& options) {
   }
   if (options.component == "unet") {
     const UNet2DConditionModel model = UNet2DConditionModel::Load(options.model + "/unet");
-    const at::Tensor sample = input("sample"), timestep = input("timestep");
-    return {{"sample", model.Forward(sample, timestep, input("encoder_hidden_states"))}};
+    auto optional = [&](const char* name) {
+      const auto it = inputs.find(name);
+      return it == inputs.end() ? at::Tensor() : it->second;
+    };
+    const UNetConditions conditions{optional("encoder_hidden_states"),
+                                    optional("added_text_embeds"), optional("added_time_ids"),
+                                    optional("class_labels"), optional("timestep_cond")};
+    return {{"sample", model.Forward(input("sample"), input("timestep"), conditions)}};
   }
   const AutoencoderKL model = AutoencoderKL::Load(options.model + "/vae");
   if (options.component == "vae_encoder") {
@@ -77,7 +83,8 @@ void AddComponent(CLI::App& app, Action* action) {
   command
       ->add_option(
           "--component", options->component,
-          "unet (sample, timestep, encoder_hidden_states -> sample), text_encoder "
+          "unet (sample, timestep, encoder_hidden_states and, where the model has them, "
+          "added_text_embeds, added_time_ids, class_labels, timestep_cond -> sample), text_encoder "
           "(input_ids -> last_hidden_state), vae_encoder (image in [-1, 1] -> mean, logvar), "
           "vae_decoder (latent, unscaled -> image), tokenizer (--text -> input_ids)")
       ->required()

@@ -9,9 +9,9 @@
 #include "worker/model/autoencoder_kl.h"
 #include "worker/model/clip_text_model.h"
 #include "worker/model/clip_tokenizer.h"
-#include "worker/model/ddim_scheduler.h"
 #include "worker/model/error.h"
 #include "worker/model/json_config.h"
+#include "worker/model/scheduler_config.h"
 #include "worker/model/unet_2d_condition.h"
 
 namespace d2g::model {
@@ -107,7 +107,7 @@ void LookAtTokenizer(const std::string& folder, ComponentSummary* summary) {
 }
 
 void LookAtScheduler(const std::string& folder, ComponentSummary* summary) {
-  const DdimConfig config = DdimConfig::FromFile(folder + "/scheduler_config.json");
+  const SchedulerConfig config = SchedulerConfig::FromFile(folder + "/scheduler_config.json");
   std::ostringstream out;
   out << ParametrizationName(config.prediction_type) << ", " << config.num_train_timesteps
       << " timesteps, betas "
