@@ -69,16 +69,16 @@ TextToImageModel TextToImageModel::Load(const std::string& folder, const ModelOp
   model.options_ = options;
   model.options_.progress = nullptr;
   model.index_ = PipelineIndex::FromFolder(folder);
-  SchedulerConfig& scheduler = model.scheduler_config_;
-  scheduler =
-      SchedulerConfig::FromFile(folder + "/scheduler/scheduler_config.json", options.solver);
-  if (options.pipeline_scheduler_overrides && !model.index_.is_xl) {
-    scheduler.steps_offset = 1;
-    scheduler.clip_sample = false;
-  }
-  if (options.solver == SolverKind::kDdim) {
-    model.scheduler_ = std::make_unique<DdimScheduler>(scheduler);
-  }
+  const auto scheduler = [&](SolverKind kind) {
+    auto config = SchedulerConfig::FromFile(folder + "/scheduler/scheduler_config.json", kind);
+    if (options.pipeline_scheduler_overrides && !model.index_.is_xl) {
+      config.steps_offset = 1;
+      config.clip_sample = false;
+    }
+    return config;
+  };
+  model.scheduler_config_ = scheduler(options.solver);
+  model.scheduler_ = std::make_unique<DdimScheduler>(scheduler(SolverKind::kDdim));
   model.prompts_ = std::make_unique<PromptEncoder>(
       PromptEncoder::Load(folder, model.index_, tensor_options, progress));
   model.unet_ = std::make_unique<UNet2DConditionModel>(
@@ -246,13 +246,6 @@ std::vector<int64_t> TextToImageModel::latent_shape() const {
   const UNetConfig& config = unet_->config();
   if (config.sample_size < 1) Fail("the unet's config.json does not say sample_size");
   return {config.in_channels, config.sample_size, config.sample_width};
-}
-
-const DdimScheduler& TextToImageModel::scheduler() const {
-  if (!scheduler_) {
-    Fail("the model was loaded for ", SolverKindName(options_.solver), ", not for ddim");
-  }
-  return *scheduler_;
 }
 
 const Autoencoder& TextToImageModel::vae() const {

@@ -92,8 +92,9 @@ class TextToImageModel {
   UNet2DConditionModel& unet() { return *unet_; }
   const UNet2DConditionModel& unet() const { return *unet_; }
   const SchedulerConfig& scheduler_config() const { return scheduler_config_; }
-  const DdimScheduler& scheduler() const;  // throws Error unless options().solver is kDdim
-  const Autoencoder& vae() const;          // throws Error if it was not loaded
+  // DDIM's, whatever the solver: for x0 from one evaluation.
+  const DdimScheduler& scheduler() const { return *scheduler_; }
+  const Autoencoder& vae() const;  // throws Error if it was not loaded
   const PipelineIndex& index() const { return index_; }
   const ModelOptions& options() const { return options_; }
 

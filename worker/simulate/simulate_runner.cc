@@ -10,6 +10,7 @@
 #include "services/common/retry.h"
 #include "services/common/status_macros.h"
 #include "worker/agent/shard_patience.h"
+#include "worker/torch_status.h"
 
 namespace d2g::simulate {
 namespace {
@@ -113,13 +114,18 @@ BatchSizer& SimulateRunner::SizerOf(const SimulateWork& work) {
 
 absl::StatusOr<SimulateRunner::Inputs> SimulateRunner::Load(const SimulateWork& work,
                                                             TaskContext* context) {
+  TeacherOptions options;
+  options.dtype = TorchDtype(work.recipe().solver().compute_dtype());
+  D2G_ASSIGN_OR_RETURN(options.solver, CatchTorch([&work] {
+                         return model::ParseSolverKind(work.recipe().solver().kind());
+                       }));
   Inputs inputs;
-  D2G_ASSIGN_OR_RETURN(inputs.teacher,
-                       teachers_.Get(work.teacher_path(), work.recipe().teacher_digest(),
-                                     TorchDtype(work.recipe().solver().compute_dtype()), [context] {
-                                       context->AddProgress();
-                                       return !context->cancelled();
-                                     }));
+  D2G_ASSIGN_OR_RETURN(
+      inputs.teacher,
+      teachers_.Get(work.teacher_path(), work.recipe().teacher_digest(), options, [context] {
+        context->AddProgress();
+        return !context->cancelled();
+      }));
   D2G_RETURN_IF_ERROR(CheckRecipe(work.recipe(), *inputs.teacher));
   D2G_ASSIGN_OR_RETURN(inputs.prompts,
                        prompts_.Get(work.recipe().prompts_digest(), work.recipe().prompt_count(),
