@@ -6,7 +6,7 @@
 #include <set>
 #include <sstream>
 
-#include "worker/model/autoencoder_kl.h"
+#include "worker/model/autoencoder.h"
 #include "worker/model/clip_text_model.h"
 #include "worker/model/clip_tokenizer.h"
 #include "worker/model/error.h"
@@ -61,7 +61,7 @@ void CountTensors(const TensorMap& tensors, ComponentSummary* summary) {
 // What is known of the parts while they are looked at.
 struct Parts {
   std::unique_ptr<UNet2DConditionModel> unet;
-  std::unique_ptr<AutoencoderKL> vae;
+  std::unique_ptr<Autoencoder> vae;
   std::unique_ptr<ClipTextModel> text_encoder;
 };
 
@@ -89,11 +89,11 @@ void LookAtTextEncoder(const std::string& folder, ComponentSummary* summary, Par
 
 void LookAtVae(const std::string& folder, ComponentSummary* summary, Parts* parts) {
   CountTensors(ReadSafetensorsFolder(folder, "diffusion_pytorch_model"), summary);
-  parts->vae = std::make_unique<AutoencoderKL>(AutoencoderKL::Load(folder, kNoMemory));
-  const AutoencoderConfig& c = parts->vae->config();
+  parts->vae = LoadAutoencoder(folder, kNoMemory);
+  const Autoencoder& c = *parts->vae;
   std::ostringstream out;
-  out << c.latent_channels << " latent channels, side / " << c.scale() << ", scaling factor "
-      << c.scaling_factor;
+  out << c.latent_channels() << " latent channels, side / " << c.scale() << ", scaling factor "
+      << c.scaling_factor();
   summary->options = out.str();
 }
 
@@ -124,7 +124,7 @@ void LookAt(const std::string& folder, ComponentSummary* summary, Parts* parts) 
       LookAtUNet(folder, summary, parts);
     } else if (name == "CLIPTextModel" || name == "CLIPTextModelWithProjection") {
       LookAtTextEncoder(folder, summary, parts);
-    } else if (name == "AutoencoderKL" || name == "AutoencoderTiny") {
+    } else if (IsAutoencoderClass(name)) {
       LookAtVae(folder, summary, parts);
     } else if (name == "CLIPTokenizer" || name == "CLIPTokenizerFast") {
       LookAtTokenizer(folder, summary);
@@ -165,8 +165,8 @@ void JoinParts(const Parts& parts, ModelSummary* summary) {
     const UNetConfig& c = parts.unet->config();
     summary->latent_shape = {c.in_channels, c.sample_size, c.sample_width};
     if (parts.vae != nullptr) {
-      const int64_t scale = parts.vae->config().scale();
-      summary->picture_shape = {parts.vae->config().out_channels, c.sample_size * scale,
+      const int64_t scale = parts.vae->scale();
+      summary->picture_shape = {parts.vae->out_channels(), c.sample_size * scale,
                                 c.sample_width * scale};
     }
   }
