@@ -103,8 +103,8 @@ BytePairEncoding BytePairEncoding::MakeFast(const Vocabulary& vocabulary, const 
   return bpe;
 }
 
-void BytePairEncoding::FailUnknown(const Scratch& scratch) const {
-  Fail(unknown_, ", and \"", scratch.bytes, "\" has a part that is not in the vocabulary");
+void BytePairEncoding::FailUnknown() const {
+  Fail(unknown_, ", and the text has a part that is not in the vocabulary");
 }
 
 void BytePairEncoding::MergeByRank(Scratch& scratch) const {
@@ -195,14 +195,11 @@ void BytePairEncoding::Append(std::u32string_view piece, Scratch& scratch,
   scratch.symbols.back() = last_[static_cast<uint8_t>(scratch.bytes.back())];
   if (!fast_) {
     MergeByRank(scratch);
-    for (const int32_t symbol : scratch.symbols) {
-      if (ids_[symbol] < 0) FailUnknown(scratch);
-      ids.push_back(ids_[symbol]);
-    }
+    for (const int32_t symbol : scratch.symbols) ids.push_back(ids_[symbol]);
     return;
   }
   if (std::count(scratch.symbols.begin(), scratch.symbols.end(), kUnknown) > 0) {
-    FailUnknown(scratch);
+    FailUnknown();
   }
   std::erase(scratch.symbols, kDropped);
   MergeByQueue(scratch);

@@ -63,21 +63,23 @@ class BytePairEncoding {
                                    const std::string& source,
                                    const std::optional<std::string>& unk_token);
 
-  // Appends the ids of one piece, which is not empty. Throws Error if a symbol has no id and the
-  // unk_token has none either.
+  // Appends the ids of one piece, which is not empty. For a symbol that has no id, when the
+  // unk_token has none either, the slow one appends -1 and the fast one throws Error.
   void Append(std::u32string_view piece, Scratch& scratch, std::vector<int64_t>& ids) const;
+
+  // Throws the Error of a symbol without id.
+  [[noreturn]] void FailUnknown() const;
 
  private:
   explicit BytePairEncoding(size_t merges) : merges_(merges) {}
   void MergeByRank(Scratch& scratch) const;
   void MergeByQueue(Scratch& scratch) const;
-  [[noreturn]] void FailUnknown(const Scratch& scratch) const;
 
   bool fast_ = false;
   MergeTable merges_;
   std::array<int32_t, 256> inner_{}, last_{};  // symbol of a byte, in and at the end of a piece
   std::vector<int64_t> ids_;                   // by symbol; when fast, the symbol is the id
-  std::string unknown_;                        // what FailUnknown says
+  std::string unknown_;                        // begins the message when there is no id
 };
 
 }  // namespace d2g::model

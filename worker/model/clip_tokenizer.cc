@@ -210,9 +210,6 @@ ClipTokenizer ClipTokenizer::Load(const std::string& folder, TokenizerFlavour fl
                                  std::pair(impl.pad, "pad_token")}) {
     if (id < 0) Fail(folder, ": ", role, " has no id, and the unk_token has none either");
   }
-  for (int64_t& id : impl.whole_ids) {
-    if (id < 0) id = impl.eos;
-  }
   impl.vocab_size = std::max({impl.vocab_size, impl.bos + 1, impl.eos + 1, impl.pad + 1});
   impl.pad_left = impl.settings.padding_side == "left";
   impl.cut_left = impl.settings.truncation_side == "left";
@@ -277,6 +274,8 @@ std::vector<int64_t> ClipTokenizer::Encode(const std::string& text) const {
   ids.insert(ids.end(), first, first + static_cast<std::ptrdiff_t>(kept));
   ids.push_back(impl_->eos);
   ids.resize(length, impl_->pad);
+  // What was cut off may be unknown.
+  if (std::count(ids.begin(), ids.end(), -1) > 0) impl_->bpe->FailUnknown();
   return ids;
 }
 

@@ -30,11 +30,10 @@ class ClipTokenizer {
 
   // What the diffusers pipelines feed the text encoder: start, tokens, end, cut to
   // model_max_length (the end token stays) and padded to it. `text` is UTF-8; a malformed sequence
-  // throws Error with its byte offset, a symbol that neither it nor the unk_token has an id for
-  // throws Error naming it.
+  // throws Error with its byte offset, and so does a symbol without id if the unk_token has none.
   std::vector<int64_t> Encode(const std::string& text) const;
 
-  // The tokens alone: no start, end, cut or padding.
+  // The tokens alone: no start, end, cut or padding; -1 for a symbol without id.
   std::vector<int64_t> Tokenize(const std::string& text) const;
 
   // 77 where the folder does not say one.

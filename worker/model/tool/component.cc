@@ -98,9 +98,7 @@ void AddComponent(CLI::App& app, Action* action) {
       ->check(CLI::IsMember({"unet", "text_encoder", "text_encoder_2", "vae_encoder", "vae_decoder",
                              "tokenizer", "tokenizer_2"}));
   command->add_option("--inputs", options->in, "Safetensors file with the inputs");
-  command->add_option("--text", options->texts, "Text for a tokenizer; may be repeated")
-      ->expected(1)
-      ->take_all();
+  AddTexts(*command, "--text", &options->texts, "Text for a tokenizer; may be repeated");
   command->add_option("--outputs", options->out, "Safetensors file to write")->required();
   command->add_option("--threads", options->threads, "CPU threads")->check(CLI::Range(1, 1024));
   command->callback([options, action] {
