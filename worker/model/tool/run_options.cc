@@ -43,12 +43,23 @@ at::Tensor MakeNoise(uint64_t seed, int64_t count, const std::vector<int64_t>& s
   return noise;
 }
 
+CLI::Option* AddTexts(CLI::App& command, const std::string& name, std::vector<std::string>* texts,
+                      const std::string& description) {
+  // Into a vector CLI11 would read "[a, b]" as two values and "{}" as none.
+  return command
+      .add_option(name, CLI::callback_t([texts](const CLI::results_t& values) {
+                    *texts = values;
+                    return true;
+                  }),
+                  description)
+      ->type_name("TEXT")
+      ->take_all()
+      ->allow_extra_args(false);
+}
+
 void AddRunFlags(CLI::App& command, RunOptions* o) {
   command.add_option("--model", o->model, "Model folder in the diffusers layout")->required();
-  command.add_option("--prompt", o->prompts, "What to draw; may be repeated")
-      ->required()
-      ->expected(1)
-      ->take_all();
+  AddTexts(command, "--prompt", &o->prompts, "What to draw; may be repeated")->required();
   command.add_option("--count", o->count, "Pictures for each prompt")
       ->check(CLI::Range(int64_t{1}, kMaxPictures));
   command.add_option("--seed", o->seed, "Seed of the noise: picture i starts from noise (seed, i)");
