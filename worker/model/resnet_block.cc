@@ -29,8 +29,7 @@ at::Tensor ResnetBlock::operator()(const at::Tensor& x, const at::Tensor& time) 
   } else {
     h = norm2.Activated(options.activation, h, shift);
   }
-  h = conv2(h);
-  h = (has_shortcut ? conv_shortcut(x) : x) + h;
+  h = conv2(h, has_shortcut ? conv_shortcut(x) : x);
   return options.output_scale == 1 ? h : h / options.output_scale;
 }
 

@@ -74,6 +74,7 @@ struct UNet2DConditionModel::Impl {
       : config(c), activation(ParseActivation(c.act_fn, "act_fn")), network(reader, c) {
     reader.Finish();
     parameters = reader.taken();
+    packed_weights = reader.packed_weights();
   }
 
   at::Tensor Run(const at::Tensor& sample, const at::Tensor& timestep, const TextKeyValues& text,
@@ -85,6 +86,7 @@ struct UNet2DConditionModel::Impl {
   Activation activation;
   Network network;
   TensorMap parameters;
+  PackedWeights packed_weights;
   bool prepared = false;
 };
 
@@ -153,7 +155,7 @@ at::Tensor UNet2DConditionModel::Impl::Run(const at::Tensor& sample, const at::T
   if (net.mid) x = (*net.mid)(x, context);
   for (const UpBlock& block : net.up) {
     for (const UNetLayer& layer : block.layers) {
-      x = layer(at::cat({x, Repeated(skips.back(), x.size(0))}, 1), context);
+      x = layer(ConcatChannels(x, Repeated(skips.back(), x.size(0))), context);
       skips.pop_back();
     }
     if (taps != nullptr && taps->up_features != nullptr) taps->up_features->push_back(x);
@@ -162,7 +164,7 @@ at::Tensor UNet2DConditionModel::Impl::Run(const at::Tensor& sample, const at::T
       x = (*block.upsample)(x, skips.back().size(2), skips.back().size(3));
     }
   }
-  return net.conv_out(net.norm_out.Activated(activation, Repeated(x, context.batch)));
+  return net.conv_out(net.norm_out.Activated(activation, Repeated(x, context.batch))).contiguous();
 }
 
 UNet2DConditionModel UNet2DConditionModel::Load(const std::string& folder,
@@ -234,8 +236,7 @@ void UNet2DConditionModel::CopyParametersFrom(const TensorMap& parameters) {
 }
 
 void UNet2DConditionModel::PrepareForInference() {
-  Network::ForEachTransformer(impl_->network,
-                              [](SpatialTransformer& transformer) { transformer.Prepare(); });
+  for (const std::shared_ptr<PackedWeight>& weight : impl_->packed_weights) weight->Pack();
   impl_->prepared = true;
 }
 

@@ -49,7 +49,9 @@ UNetLayer MakeLayer(ParameterReader& reader, const std::string& block, int64_t i
 }  // namespace
 
 at::Tensor Repeated(const at::Tensor& x, int64_t rows) {
-  return x.size(0) == rows ? x : x.repeat({rows / x.size(0), 1, 1, 1});
+  if (x.size(0) == rows) return x;
+  // Unlike repeat, cat leaves channels where they lie in memory.
+  return at::cat(std::vector<at::Tensor>(static_cast<size_t>(rows / x.size(0)), x));
 }
 
 at::Tensor UNetLayer::operator()(const at::Tensor& x, BlockContext& context) const {
