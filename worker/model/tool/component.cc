@@ -23,6 +23,7 @@ struct ComponentOptions {
   std::string out;
   std::vector<std::string> texts;
   int threads = 0;
+  bool prepare = false;
 };
 
 at::Tensor Input(const ComponentOptions& options, const TensorMap& inputs, const char* name) {
@@ -55,7 +56,7 @@ TensorMap Evaluate(const ComponentOptions& options) {
     return {{"last_hidden_state", model.Forward(input("input_ids").to(at::kLong))}};
   }
   if (options.component == "unet") {
-    const UNet2DConditionModel model = UNet2DConditionModel::Load(options.model + "/unet");
+    UNet2DConditionModel model = UNet2DConditionModel::Load(options.model + "/unet");
     auto optional = [&](const char* name) {
       const auto it = inputs.find(name);
       return it == inputs.end() ? at::Tensor() : it->second;
@@ -63,7 +64,12 @@ TensorMap Evaluate(const ComponentOptions& options) {
     const UNetConditions conditions{optional("encoder_hidden_states"),
                                     optional("added_text_embeds"), optional("added_time_ids"),
                                     optional("class_labels"), optional("timestep_cond")};
-    return {{"sample", model.Forward(input("sample"), input("timestep"), conditions)}};
+    const at::Tensor sample = input("sample"), timestep = input("timestep");
+    if (!options.prepare) return {{"sample", model.Forward(sample, timestep, conditions)}};
+    model.PrepareForInference();
+    if (timestep.numel() != 1) return {{"sample", model.Forward(sample, timestep, conditions)}};
+    const PreparedConditions prepared = model.PrepareConditions(conditions);
+    return {{"sample", model.Forward(sample, timestep.to(at::kDouble).item<double>(), prepared)}};
   }
   const AutoencoderKL model = AutoencoderKL::Load(options.model + "/vae");
   if (options.component == "vae_encoder") {
@@ -94,6 +100,8 @@ void AddComponent(CLI::App& app, Action* action) {
       ->expected(1)
       ->take_all();
   command->add_option("--outputs", options->out, "Safetensors file to write")->required();
+  command->add_flag("--prepare", options->prepare,
+                    "unet: rearrange weights and conditions first, as runs of many steps do");
   command->add_option("--threads", options->threads, "CPU threads")->check(CLI::Range(1, 1024));
   command->callback([options, action] {
     *action = [options] {
