@@ -218,9 +218,9 @@ def compare(config, folder, d2g):
                         generator=torch.Generator().manual_seed(config["seed"]))
     prompts = config["prompts"]
     save_file({"noise": noise}, folder / "noise")
-    arguments = [f"--prompt={prompt}" for prompt in prompts]
+    arguments = [word for prompt in prompts for word in ("--prompt", prompt)]
     if config["negative"] is not None:
-        arguments.append(f"--negative-prompt={config['negative']}")
+        arguments += ["--negative-prompt", config["negative"]]
     if config["rescale"]:
         arguments += ["--guidance-rescale", config["rescale"]]
     d2g.run("teacher", "--model", model, "--noise", folder / "noise", "--scheduler", config["kind"],

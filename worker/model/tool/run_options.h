@@ -30,6 +30,10 @@ struct RunOptions {
   int threads = 0;  // 0: as many as LibTorch takes
 };
 
+// An option that may be repeated and takes one text each time, whatever the text looks like.
+CLI::Option* AddTexts(CLI::App& command, const std::string& name, std::vector<std::string>* texts,
+                      const std::string& description);
+
 // Declares the flags on a subcommand.
 void AddRunFlags(CLI::App& command, RunOptions* options);
 
