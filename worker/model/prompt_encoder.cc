@@ -8,7 +8,7 @@
 namespace d2g::model {
 
 PromptEncoder PromptEncoder::Load(const std::string& folder, const PipelineIndex& index,
-                                  const at::TensorOptions& options,
+                                  const LoadOptions& options,
                                   const std::function<void()>& progress) {
   PromptEncoder encoder;
   encoder.is_xl_ = index.is_xl;

@@ -25,8 +25,7 @@ class PromptEncoder {
   // Reads the sub-folders that `index` names; calls progress after each network. Throws Error
   // naming what is missing or does not fit together.
   static PromptEncoder Load(const std::string& folder, const PipelineIndex& index,
-                            const at::TensorOptions& options,
-                            const std::function<void()>& progress);
+                            const LoadOptions& options, const std::function<void()>& progress);
 
   // Equal prompts are encoded once. Throws Error for no prompts and for malformed UTF-8.
   PromptEmbeddings Encode(const std::vector<std::string>& prompts) const;

@@ -61,7 +61,9 @@ bool Upcasts(const std::string& folder, const PipelineIndex& index, at::ScalarTy
 }  // namespace
 
 TextToImageModel TextToImageModel::Load(const std::string& folder, const ModelOptions& options) {
-  const auto tensor_options = at::TensorOptions().device(options.device).dtype(options.dtype);
+  LoadOptions load(at::TensorOptions().device(options.device).dtype(options.dtype));
+  load.variant = options.variant;
+  load.share_file = true;
   const auto progress = [&options] {
     if (options.progress) options.progress();
   };
@@ -79,17 +81,16 @@ TextToImageModel TextToImageModel::Load(const std::string& folder, const ModelOp
   if (options.solver == SolverKind::kDdim) {
     model.scheduler_ = std::make_unique<DdimScheduler>(scheduler);
   }
-  model.prompts_ = std::make_unique<PromptEncoder>(
-      PromptEncoder::Load(folder, model.index_, tensor_options, progress));
-  model.unet_ = std::make_unique<UNet2DConditionModel>(
-      UNet2DConditionModel::Load(folder + "/unet", tensor_options));
+  model.prompts_ =
+      std::make_unique<PromptEncoder>(PromptEncoder::Load(folder, model.index_, load, progress));
+  model.unet_ =
+      std::make_unique<UNet2DConditionModel>(UNet2DConditionModel::Load(folder + "/unet", load));
   progress();
   model.unet_->PrepareForInference();
   if (options.load_vae) {
     if (!model.index_.has_vae) Fail(folder, "/model_index.json: there is no vae");
-    model.vae_ = LoadAutoencoder(folder + "/vae", Upcasts(folder, model.index_, options.dtype)
-                                                      ? tensor_options.dtype(at::kFloat)
-                                                      : tensor_options);
+    if (Upcasts(folder, model.index_, options.dtype)) load.tensors = load.tensors.dtype(at::kFloat);
+    model.vae_ = LoadAutoencoder(folder + "/vae", load);
     progress();
   }
   model.CheckFits(folder);

@@ -42,6 +42,7 @@ struct ModelOptions {
   // from the file computes. XL pipelines change nothing. Published files hold those values anyway.
   bool pipeline_scheduler_overrides = true;
   bool load_vae = true;  // without it DecodeToImages throws
+  std::string variant;   // of the weight files, see LoadOptions
   // Called after each network of a Load. It may throw to stop: the exception passes through.
   std::function<void()> progress = nullptr;
 };

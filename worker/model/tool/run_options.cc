@@ -59,6 +59,8 @@ CLI::Option* AddTexts(CLI::App& command, const std::string& name, std::vector<st
 
 void AddRunFlags(CLI::App& command, RunOptions* o) {
   command.add_option("--model", o->model, "Model folder in the diffusers layout")->required();
+  command.add_option("--variant", o->variant,
+                     "Weight files to read where the folder holds several: fp16, non_ema, ...");
   AddTexts(command, "--prompt", &o->prompts, "What to draw; may be repeated")->required();
   command.add_option("--count", o->count, "Pictures for each prompt")
       ->check(CLI::Range(int64_t{1}, kMaxPictures));
@@ -146,6 +148,7 @@ ModelOptions ToModelOptions(const RunOptions& options) {
   model.dtype = options.dtype == "fp16"   ? at::kHalf
                 : options.dtype == "bf16" ? at::kBFloat16
                                           : at::kFloat;
+  model.variant = options.variant;
   model.solver = ParseSolverKind(options.scheduler);
   if (model.device.is_cuda() && !at::hasCUDA()) {
     Fail("--device ", options.device, ": this build or machine has no CUDA");
