@@ -14,6 +14,7 @@ namespace d2g::model {
 
 struct RunOptions {
   std::string model;
+  std::string variant;
   std::vector<std::string> prompts;
   int64_t count = 1;
   uint64_t seed = 0;
