@@ -33,6 +33,11 @@ std::string UnknownText(const std::string& source, const std::optional<std::stri
 
 }  // namespace
 
+void Vocabulary::Reserve(size_t count) {
+  tokens_.Reserve(count);
+  ids_.reserve(count);
+}
+
 void Vocabulary::Set(std::string_view token, int64_t id) {
   const auto number = static_cast<size_t>(tokens_.Intern(token));
   if (number == ids_.size()) ids_.push_back(id);
