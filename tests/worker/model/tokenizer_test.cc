@@ -268,6 +268,16 @@ TEST_F(TokenizerTest, TheFolderChoosesTheFlavour) {
   EXPECT_THAT(MessageOf(is_fast), HasSubstr("tokenizer_class"));
 }
 
+TEST_F(TokenizerTest, TextualInversionsOfSeveralVectorsAreWrittenOut) {
+  Write({{"added_tokens.json", R"({"<cat>":7,"<cat>_1":8,"<cat>_2":9,"<dog>":10,"<cat>_4":11})"}});
+  for (const auto flavour : {TokenizerFlavour::kSlow, TokenizerFlavour::kFast}) {
+    const ClipTokenizer tokenizer = Load(flavour);
+    EXPECT_EQ(tokenizer.MaybeConvertPrompt("a <cat>, <dog>"), "a <cat> <cat>_1 <cat>_2, <dog>");
+    EXPECT_EQ(tokenizer.MaybeConvertPrompt("a cat"), "a cat");
+    EXPECT_THAT(tokenizer.Tokenize("<cat> <cat>_1"), ElementsAre(7, 8));
+  }
+}
+
 TEST_F(TokenizerTest, AddedTokensOfAFastFileAreFound) {
   Write({{"tokenizer.json", FastFile()}});
   const ClipTokenizer tokenizer = Load(TokenizerFlavour::kFast);
