@@ -38,7 +38,7 @@ void DemoUNetForward(benchmark::State& state) {
   const at::NoGradGuard no_grad;
   const int64_t batch = state.range(0);
   const at::Tensor sample = at::randn({batch, 4, 8, 8});
-  const TextKeyValues text = DemoUNet().PrecomputeText(at::randn({batch, 16, 96}));
+  const PreparedConditions text = DemoUNet().PrepareConditions({at::randn({batch, 16, 96})});
   for (auto _ : state) benchmark::DoNotOptimize(DemoUNet().Forward(sample, 500, text));
   state.SetItemsProcessed(state.iterations() * batch);
 }
@@ -54,7 +54,7 @@ BENCHMARK(DemoUNetForward)
 void DemoTrajectories(benchmark::State& state) {
   const at::NoGradGuard no_grad;
   const int64_t batch = state.range(0);
-  DdimConfig config;
+  SchedulerConfig config;
   config.beta_schedule = "scaled_linear";
   config.timestep_spacing = "trailing";
   config.clip_sample = false;
@@ -62,7 +62,7 @@ void DemoTrajectories(benchmark::State& state) {
   const DdimScheduler scheduler(config);
   const at::Tensor noise = at::randn({batch, 4, 8, 8}), hidden = at::randn({2 * batch, 16, 96});
   for (auto _ : state) {
-    const TextKeyValues text = DemoUNet().PrecomputeText(hidden);
+    const PreparedConditions text = DemoUNet().PrepareConditions({hidden});
     at::Tensor z = noise;
     for (const int64_t timestep : scheduler.Timesteps(50)) {
       const at::Tensor both = DemoUNet().Forward(z, static_cast<double>(timestep), text);
@@ -104,7 +104,7 @@ void Sd15UNetForward(benchmark::State& state) {
   const at::NoGradGuard no_grad;
   const UNet2DConditionModel model = MakeUNet(kSd15Unet);
   const at::Tensor sample = at::randn({state.range(0), 4, 64, 64});
-  const TextKeyValues text = model.PrecomputeText(at::randn({state.range(0), 77, 768}));
+  const PreparedConditions text = model.PrepareConditions({at::randn({state.range(0), 77, 768})});
   for (auto _ : state) benchmark::DoNotOptimize(model.Forward(sample, 500, text));
   state.SetItemsProcessed(state.iterations() * state.range(0));
 }

@@ -180,9 +180,9 @@ struct ClipTextModel::Impl {
   TensorMap parameters;
 };
 
-ClipTextModel ClipTextModel::Load(const std::string& folder, const at::TensorOptions& options) {
+ClipTextModel ClipTextModel::Load(const std::string& folder, const LoadOptions& options) {
   ClipTextConfig config = ClipTextConfig::FromFile(folder + "/config.json");
-  const TensorMap stored = ReadSafetensorsFolder(folder, "model");
+  const TensorMap stored = ReadSafetensorsFolder(folder, "model", options.variant);
   const auto projection = stored.find(kProjection);
   if (projection != stored.end() &&
       projection->second.sizes() == at::IntArrayRef({config.projection_dim, config.hidden_size})) {

@@ -45,8 +45,7 @@ class ClipTextModel {
   // accepted; "position_ids" and a CLIPModel's vision half are ignored. The model has a projection
   // if the config names CLIPTextModelWithProjection, or if there is one that fits. Throws Error for
   // missing, extra or wrongly shaped tensors, each by name.
-  static ClipTextModel Load(const std::string& folder,
-                            const at::TensorOptions& options = at::kFloat);
+  static ClipTextModel Load(const std::string& folder, const LoadOptions& options = {});
 
   ClipTextModel(const ClipTextConfig& config, const TensorMap& parameters,
                 const at::TensorOptions& options = at::kFloat);

@@ -3,9 +3,12 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "worker/model/load_options.h"
+#include "worker/model/packed_weight.h"
 #include "worker/model/safetensors.h"
 
 namespace d2g::model {
@@ -18,26 +21,34 @@ using ShapeMap = std::map<std::string, std::vector<int64_t>>;
 class ParameterReader {
  public:
   // `what` names the component in errors. `source` must outlive the reader.
-  ParameterReader(const TensorMap& source, std::string what, const at::TensorOptions& options);
+  ParameterReader(const TensorMap& source, std::string what, LoadOptions options);
   ParameterReader() = default;
 
-  // A copy of the tensor in `options`, without gradient. If it is missing or has another shape,
-  // that is remembered for Finish and the result is undefined.
+  // A copy of the tensor in `options`, without gradient, or with share_file the tensor itself where
+  // it fits. The pages of a mapped tensor that was copied are released. If it is missing or has
+  // another shape, that is remembered for Finish and the result is undefined.
   at::Tensor Take(const std::string& name, const std::vector<int64_t>& shape);
 
-  // Throws Error if anything was missing, wrongly shaped, not floating, or left over.
+  // A form of a layer's weight and bias (may be undefined) that inference may use; empty until
+  // packed_weights() are packed.
+  std::shared_ptr<PackedWeight> MakePacked(const at::Tensor& weight, const at::Tensor& bias);
+
+  // Throws Error if anything was missing, wrongly shaped, not floating, or left over, listing up to
+  // 50 names of each kind, sorted.
   void Finish() const;
 
   // What was taken.
   const TensorMap& taken() const { return taken_; }
   const ShapeMap& shapes() const { return shapes_; }
+  const PackedWeights& packed_weights() const { return packed_; }
 
  private:
   const TensorMap* source_ = nullptr;
   std::string what_;
-  at::TensorOptions options_;
+  LoadOptions options_;
   TensorMap taken_;
   ShapeMap shapes_;
+  PackedWeights packed_;
   std::vector<std::string> missing_;
   std::vector<std::string> wrong_;
 };

@@ -1,9 +1,10 @@
 // d2g-model component: one network of a model folder on tensors from a file. For finding out where
 // two implementations part.
+#include <chrono>
 #include <iostream>
 #include <memory>
 
-#include "worker/model/autoencoder_kl.h"
+#include "worker/model/autoencoder.h"
 #include "worker/model/clip_text_model.h"
 #include "worker/model/clip_tokenizer.h"
 #include "worker/model/error.h"
@@ -22,7 +23,17 @@ struct ComponentOptions {
   std::string in;
   std::string out;
   std::vector<std::string> texts;
+  std::string variant;
+  bool tile = false;
   int threads = 0;
+  bool prepare = false;
+
+  LoadOptions load() const {
+    LoadOptions options;
+    options.variant = variant;
+    options.share_file = true;
+    return options;
+  }
 };
 
 at::Tensor Input(const ComponentOptions& options, const TensorMap& inputs, const char* name) {
@@ -45,8 +56,10 @@ TensorMap Tokenize(const ComponentOptions& options) {
        at::tensor(at::ArrayRef<int64_t>(ids), at::kLong).view({-1, tokenizer.model_max_length()})}};
 }
 
-TensorMap EncodeText(const std::string& folder, const at::Tensor& input_ids) {
-  const ClipTextOutput output = ClipTextModel::Load(folder).Run(input_ids.to(at::kLong));
+TensorMap EncodeText(const ComponentOptions& options, const at::Tensor& input_ids) {
+  const ClipTextModel model =
+      ClipTextModel::Load(options.model + "/" + options.component, options.load());
+  const ClipTextOutput output = model.Run(input_ids.to(at::kLong));
   TensorMap tensors = {{"last_hidden_state", output.last_hidden_state},
                        {"pooled_output", output.pooled_output}};
   if (output.penultimate_hidden_state.defined()) {
@@ -57,6 +70,9 @@ TensorMap EncodeText(const std::string& folder, const at::Tensor& input_ids) {
 }
 
 TensorMap Evaluate(const ComponentOptions& options) {
+  if (options.tile && options.component != "vae_encoder" && options.component != "vae_decoder") {
+    Fail("--tile is for vae_encoder and vae_decoder, not for ", options.component);
+  }
   if (options.component == "tokenizer" || options.component == "tokenizer_2") {
     return Tokenize(options);
   }
@@ -64,19 +80,33 @@ TensorMap Evaluate(const ComponentOptions& options) {
   const TensorMap inputs = ReadSafetensors(options.in);
   auto input = [&](const char* name) { return Input(options, inputs, name); };
   if (options.component == "text_encoder" || options.component == "text_encoder_2") {
-    return EncodeText(options.model + "/" + options.component, input("input_ids"));
+    return EncodeText(options, input("input_ids"));
   }
   if (options.component == "unet") {
-    const UNet2DConditionModel model = UNet2DConditionModel::Load(options.model + "/unet");
+    UNet2DConditionModel model =
+        UNet2DConditionModel::Load(options.model + "/unet", options.load());
+    auto optional = [&](const char* name) {
+      const auto it = inputs.find(name);
+      return it == inputs.end() ? at::Tensor() : it->second;
+    };
+    const UNetConditions conditions{optional("encoder_hidden_states"),
+                                    optional("added_text_embeds"), optional("added_time_ids"),
+                                    optional("class_labels"), optional("timestep_cond")};
     const at::Tensor sample = input("sample"), timestep = input("timestep");
-    return {{"sample", model.Forward(sample, timestep, input("encoder_hidden_states"))}};
+    if (!options.prepare) return {{"sample", model.Forward(sample, timestep, conditions)}};
+    model.PrepareForInference();
+    if (timestep.numel() != 1) return {{"sample", model.Forward(sample, timestep, conditions)}};
+    const PreparedConditions prepared = model.PrepareConditions(conditions);
+    return {{"sample", model.Forward(sample, timestep.to(at::kDouble).item<double>(), prepared)}};
   }
-  const AutoencoderKL model = AutoencoderKL::Load(options.model + "/vae");
-  if (options.component == "vae_encoder") {
-    const LatentDistribution latents = model.Encode(input("image"));
-    return {{"mean", latents.mean}, {"logvar", latents.logvar}};
-  }
-  return {{"image", model.Decode(input("latent"))}};
+  const std::unique_ptr<Autoencoder> model =
+      LoadAutoencoder(options.model + "/vae", options.load());
+  model->SetTiling(options.tile);
+  if (options.component == "vae_decoder") return {{"image", model->Decode(input("latent"))}};
+  const LatentDistribution latents = model->Encode(input("image"));
+  // A network without a posterior has latents and no distribution of them.
+  if (!latents.logvar.defined()) return {{"mean", latents.mean}, {"latents", latents.mean}};
+  return {{"mean", latents.mean}, {"logvar", latents.logvar}};
 }
 
 }  // namespace
@@ -89,24 +119,38 @@ void AddComponent(CLI::App& app, Action* action) {
   command
       ->add_option(
           "--component", options->component,
-          "unet (sample, timestep, encoder_hidden_states -> sample), text_encoder and "
-          "text_encoder_2 (input_ids -> last_hidden_state, penultimate_hidden_state, "
+          "unet (sample, timestep, encoder_hidden_states and, where the model has them, "
+          "added_text_embeds, added_time_ids, class_labels, timestep_cond -> sample), text_encoder "
+          "and text_encoder_2 (input_ids -> last_hidden_state, penultimate_hidden_state, "
           "pooled_output and, with a projection, text_embeds), vae_encoder (image in [-1, 1] -> "
-          "mean, logvar), vae_decoder (latent, unscaled -> image), tokenizer and tokenizer_2 "
-          "(--text -> input_ids)")
+          "mean, logvar; mean and latents of AutoencoderTiny), vae_decoder (latent, unscaled -> "
+          "image), tokenizer and tokenizer_2 (--text -> input_ids)")
       ->required()
       ->check(CLI::IsMember({"unet", "text_encoder", "text_encoder_2", "vae_encoder", "vae_decoder",
                              "tokenizer", "tokenizer_2"}));
   command->add_option("--inputs", options->in, "Safetensors file with the inputs");
   AddTexts(*command, "--text", &options->texts, "Text for a tokenizer; may be repeated");
   command->add_option("--outputs", options->out, "Safetensors file to write")->required();
+  command->add_option("--variant", options->variant,
+                      "Weight files to read where the folder holds several: fp16, non_ema, ...");
+  command->add_flag("--tile", options->tile,
+                    "Run the vae on overlapping tiles, as diffusers' enable_tiling");
+  command->add_flag("--prepare", options->prepare,
+                    "unet: rearrange weights and conditions first, as runs of many steps do");
   command->add_option("--threads", options->threads, "CPU threads")->check(CLI::Range(1, 1024));
   command->callback([options, action] {
     *action = [options] {
       CheckOutputs({{"--outputs", options->out, true}});
       SetUpTorchProcess(options->threads);
       const at::NoGradGuard no_grad;
-      WriteSafetensors(options->out, Evaluate(*options));
+      const auto started = std::chrono::steady_clock::now();
+      const TensorMap outputs = Evaluate(*options);
+      const double seconds =
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+      WriteSafetensors(options->out, outputs);
+      std::cout << options->out << ":";
+      for (const auto& [name, tensor] : outputs) std::cout << " " << name << " " << tensor.sizes();
+      std::cout << ", " << seconds << " s, peak memory " << (PeakMemoryBytes() >> 20) << " MiB\n";
     };
   });
 }
