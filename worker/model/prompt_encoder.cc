@@ -52,7 +52,8 @@ PromptEmbeddings PromptEncoder::EncodeDistinct(const std::vector<std::string>& p
   for (size_t i = 0; i < encoders_.size(); ++i) {
     std::vector<int64_t> ids;
     for (const std::string& prompt : prompts) {
-      const std::vector<int64_t> tokens = tokenizers_[i].Encode(prompt);
+      const std::vector<int64_t> tokens =
+          tokenizers_[i].Encode(tokenizers_[i].MaybeConvertPrompt(prompt));
       ids.insert(ids.end(), tokens.begin(), tokens.end());
     }
     const ClipTextOutput output =
