@@ -91,7 +91,8 @@ TensorMap Evaluate(const ComponentOptions& options) {
     const UNetConditions conditions{optional("encoder_hidden_states"),
                                     optional("added_text_embeds"), optional("added_time_ids"),
                                     optional("class_labels"), optional("timestep_cond")};
-    return {{"sample", model.Forward(input("sample"), input("timestep"), conditions)}};
+    const at::Tensor sample = input("sample"), timestep = input("timestep");
+    return {{"sample", model.Forward(sample, timestep, conditions)}};
   }
   const std::unique_ptr<Autoencoder> model =
       LoadAutoencoder(options.model + "/vae", options.load());
