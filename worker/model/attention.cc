@@ -50,40 +50,31 @@ Attention::Attention(ParameterReader& reader, const std::string& name, int64_t w
       heads(heads_),
       upcast(upcast_) {}
 
-at::Tensor Attention::Attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
+at::Tensor Attention::Attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                             const at::Tensor& added) const {
   if (UseCpuKernels(q) && k.size(2) <= kMaxSmallAttentionKeys) {
-    return to_out(SmallAttention(q, k, v));
+    return to_out(SmallAttention(q, k, v), added);
   }
   if (!upcast || q.scalar_type() == at::kFloat || q.scalar_type() == at::kDouble) {
-    return to_out(MergeHeads(DotProductAttention(q, k, v)));
+    return to_out(MergeHeads(DotProductAttention(q, k, v)), added);
   }
   const at::Tensor attended =
       DotProductAttention(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat));
-  return to_out(MergeHeads(attended.to(q.scalar_type())));
+  return to_out(MergeHeads(attended.to(q.scalar_type())), added);
 }
 
-at::Tensor Attention::SelfAttend(const at::Tensor& x) const {
-  if (joined_qkv.defined() && !at::GradMode::is_enabled()) {
-    const int64_t inner = joined_qkv.size(0) / 3;
-    const at::Tensor qkv = ApplyLinear(x, joined_qkv, {})
-                               .view({x.size(0), x.size(1), 3, heads, inner / heads})
-                               .permute({2, 0, 3, 1, 4});
-    return Attend(qkv[0], qkv[1], qkv[2]);
-  }
-  return Attend(SplitHeads(to_q(x), heads), SplitHeads(to_k(x), heads), SplitHeads(to_v(x), heads));
+at::Tensor Attention::SelfAttend(const at::Tensor& x, const at::Tensor& added) const {
+  return Attend(SplitHeads(to_q(x), heads), SplitHeads(to_k(x), heads), SplitHeads(to_v(x), heads),
+                added);
 }
 
-at::Tensor Attention::CrossAttend(const at::Tensor& x, const KeyValue& context) const {
-  return Attend(SplitHeads(to_q(x), heads), context.key, context.value);
+at::Tensor Attention::CrossAttend(const at::Tensor& x, const KeyValue& context,
+                                  const at::Tensor& added) const {
+  return Attend(SplitHeads(to_q(x), heads), context.key, context.value, added);
 }
 
 KeyValue Attention::MakeKeyValue(const at::Tensor& context) const {
   return {SplitHeads(to_k(context), heads), SplitHeads(to_v(context), heads)};
-}
-
-void Attention::Prepare() {
-  const at::NoGradGuard no_grad;
-  joined_qkv = at::cat({to_q.weight, to_k.weight, to_v.weight}).detach();
 }
 
 TransformerLayer::TransformerLayer(ParameterReader& reader, const std::string& name, int64_t width,
@@ -101,12 +92,12 @@ TransformerLayer::TransformerLayer(ParameterReader& reader, const std::string& n
 at::Tensor TransformerLayer::operator()(const at::Tensor& x, const KeyValue* text) const {
   const at::Tensor normed = norm1(x);
   at::Tensor h =
-      x + (only_cross_attention ? attn1.CrossAttend(normed, *text++) : attn1.SelfAttend(normed));
-  h = h + attn2.CrossAttend(norm2(h), *text);
+      only_cross_attention ? attn1.CrossAttend(normed, *text++, x) : attn1.SelfAttend(normed, x);
+  h = attn2.CrossAttend(norm2(h), *text, h);
   const at::Tensor gated = ff_in(norm3(h));
-  if (UseCpuKernels(gated)) return h + ff_out(FusedGeglu(gated));
+  if (UseCpuKernels(gated)) return ff_out(FusedGeglu(gated), h);
   const std::vector<at::Tensor> halves = gated.chunk(2, -1);
-  return h + ff_out(halves[0] * at::gelu(halves[1]));
+  return ff_out(halves[0] * at::gelu(halves[1]), h);
 }
 
 SpatialTransformer::SpatialTransformer(ParameterReader& reader, const std::string& name,
@@ -126,13 +117,26 @@ SpatialTransformer::SpatialTransformer(ParameterReader& reader, const std::strin
   proj_out = projection(".proj_out", width, o.channels);
 }
 
-at::Tensor SpatialTransformer::operator()(const at::Tensor& x, const KeyValue* text) const {
-  const int64_t batch = x.size(0), height = x.size(2), width = x.size(3);
-  at::Tensor h = proj_in(norm(x).flatten(2).transpose(1, 2));
+at::Tensor SpatialTransformer::Transform(const at::Tensor& tokens, const KeyValue* text) const {
+  at::Tensor h = proj_in(tokens);
   for (const TransformerLayer& layer : layers) {
     h = layer(h, text);
     text += layer.text_entries();
   }
+  return h;
+}
+
+at::Tensor SpatialTransformer::operator()(const at::Tensor& x, const KeyValue* text) const {
+  const int64_t batch = x.size(0), height = x.size(2), width = x.size(3);
+  if (IsChannelsLast(x)) {
+    // A picture's points are tokens already.
+    auto tokens = [](const at::Tensor& picture) {
+      return picture.permute({0, 2, 3, 1}).flatten(1, 2);
+    };
+    const at::Tensor h = Transform(tokens(norm(x)), text);
+    return proj_out(h, tokens(x)).view({batch, height, width, -1}).permute({0, 3, 1, 2});
+  }
+  at::Tensor h = Transform(norm(x).flatten(2).transpose(1, 2), text);
   h = proj_out(h).transpose(1, 2).reshape({batch, -1, height, width});
   return x + h;
 }
@@ -147,12 +151,6 @@ void SpatialTransformer::MakeKeyValues(const at::Tensor& context,
 
 size_t SpatialTransformer::text_entries() const {
   return layers.empty() ? 0 : layers.size() * layers.front().text_entries();
-}
-
-void SpatialTransformer::Prepare() {
-  for (TransformerLayer& layer : layers) {
-    if (!layer.only_cross_attention) layer.attn1.Prepare();
-  }
 }
 
 }  // namespace d2g::model

@@ -33,22 +33,21 @@ struct Attention {
   Attention(ParameterReader& reader, const std::string& name, int64_t width, int64_t context_width,
             int64_t heads, int64_t head_dim, bool upcast);
 
-  // x [B, L, width] to itself.
-  at::Tensor SelfAttend(const at::Tensor& x) const;
-  // x [B, L, width] to a context prepared by MakeKeyValue.
-  at::Tensor CrossAttend(const at::Tensor& x, const KeyValue& context) const;
+  // x [B, L, width] to itself, plus `added` of that shape unless undefined.
+  at::Tensor SelfAttend(const at::Tensor& x, const at::Tensor& added = {}) const;
+  // x [B, L, width] to a context prepared by MakeKeyValue, plus `added` unless undefined.
+  at::Tensor CrossAttend(const at::Tensor& x, const KeyValue& context,
+                         const at::Tensor& added = {}) const;
   // context [B, L, context_width].
   KeyValue MakeKeyValue(const at::Tensor& context) const;
-  // Joins the three self-attention matrices; see UNet2DConditionModel::PrepareForInference.
-  void Prepare();
 
   Linear to_q, to_k, to_v, to_out;
   int64_t heads = 1;
   bool upcast = false;
-  at::Tensor joined_qkv;  // [3 * heads * d, width] after Prepare
 
  private:
-  at::Tensor Attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const;
+  at::Tensor Attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                    const at::Tensor& added) const;
 };
 
 struct TransformerOptions {
@@ -91,12 +90,14 @@ struct SpatialTransformer {
   size_t text_entries() const;
   // Appends them, from context [B, L, context_width].
   void MakeKeyValues(const at::Tensor& context, std::vector<KeyValue>& out) const;
-  void Prepare();
 
   GroupNorm norm;
   Linear proj_in;
   std::vector<TransformerLayer> layers;
   Linear proj_out;
+
+ private:
+  at::Tensor Transform(const at::Tensor& tokens, const KeyValue* text) const;
 };
 
 }  // namespace d2g::model

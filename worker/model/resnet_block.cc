@@ -5,7 +5,9 @@
 namespace d2g::model {
 
 at::Tensor Repeated(const at::Tensor& x, int64_t rows) {
-  return x.size(0) == rows ? x : x.repeat({rows / x.size(0), 1, 1, 1});
+  if (x.size(0) == rows) return x;
+  // Unlike repeat, cat leaves channels where they lie in memory.
+  return at::cat(std::vector<at::Tensor>(static_cast<size_t>(rows / x.size(0)), x));
 }
 
 ResnetBlock::ResnetBlock(ParameterReader& reader, const std::string& name, const ResnetOptions& o)
@@ -36,8 +38,7 @@ at::Tensor ResnetBlock::operator()(const at::Tensor& x, const at::Tensor& time) 
   } else {
     h = norm2.Activated(options.activation, h, shift);
   }
-  h = conv2(h);
-  h = Repeated(has_shortcut ? conv_shortcut(x) : x, h.size(0)) + h;
+  h = conv2(h, Repeated(has_shortcut ? conv_shortcut(x) : x, h.size(0)));
   return options.output_scale == 1 ? h : h / options.output_scale;
 }
 

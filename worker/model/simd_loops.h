@@ -6,15 +6,6 @@
 
 namespace d2g::model {
 
-// One sample: `groups` groups of `channels` channels of `area` values.
-struct NormShape {
-  int64_t groups, channels, area;
-};
-
-// Group norm of one sample, then silu if asked for. shift has one value a channel, or is null.
-void GroupNormSample(const float* x, float* out, NormShape shape, const float* weight,
-                     const float* bias, const float* shift, float eps, bool silu);
-
 // out[i] = x[i] * gelu(x[width + i]).
 void GegluRow(const float* x, float* out, int64_t width);
 

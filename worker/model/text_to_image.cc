@@ -71,15 +71,20 @@ TextToImageModel TextToImageModel::Load(const std::string& folder, const ModelOp
   model.options_ = options;
   model.options_.progress = nullptr;
   model.index_ = PipelineIndex::FromFolder(folder);
-  SchedulerConfig& scheduler = model.scheduler_config_;
-  scheduler =
-      SchedulerConfig::FromFile(folder + "/scheduler/scheduler_config.json", options.solver);
-  if (options.pipeline_scheduler_overrides && !model.index_.is_xl) {
-    scheduler.steps_offset = 1;
-    scheduler.clip_sample = false;
-  }
-  if (options.solver == SolverKind::kDdim) {
-    model.scheduler_ = std::make_unique<DdimScheduler>(scheduler);
+  const auto scheduler = [&](SolverKind kind) {
+    auto config = SchedulerConfig::FromFile(folder + "/scheduler/scheduler_config.json", kind);
+    if (options.pipeline_scheduler_overrides && !model.index_.is_xl) {
+      config.steps_offset = 1;
+      config.clip_sample = false;
+    }
+    return config;
+  };
+  model.scheduler_config_ = scheduler(options.solver);
+  try {
+    model.scheduler_ = std::make_unique<DdimScheduler>(scheduler(SolverKind::kDdim));
+  } catch (const Error& error) {
+    if (options.solver == SolverKind::kDdim) throw;
+    model.no_scheduler_ = error.what();
   }
   model.prompts_ =
       std::make_unique<PromptEncoder>(PromptEncoder::Load(folder, model.index_, load, progress));
@@ -250,9 +255,7 @@ std::vector<int64_t> TextToImageModel::latent_shape() const {
 }
 
 const DdimScheduler& TextToImageModel::scheduler() const {
-  if (!scheduler_) {
-    Fail("the model was loaded for ", SolverKindName(options_.solver), ", not for ddim");
-  }
+  if (!scheduler_) Fail(no_scheduler_);
   return *scheduler_;
 }
 

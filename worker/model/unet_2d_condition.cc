@@ -54,6 +54,7 @@ struct UNet2DConditionModel::Impl {
   Impl(const UNetConfig& c, ParameterReader& reader) : config(c), network(reader, c) {
     reader.Finish();
     parameters = reader.taken();
+    packed_weights = reader.packed_weights();
   }
 
   at::Tensor Run(const at::Tensor& sample, const at::Tensor& timestep,
@@ -66,6 +67,7 @@ struct UNet2DConditionModel::Impl {
   UNetConfig config;
   Network network;
   TensorMap parameters;
+  PackedWeights packed_weights;
   bool prepared = false;
 };
 
@@ -94,8 +96,8 @@ PreparedConditions UNet2DConditionModel::Impl::Prepare(const UNetConditions& con
   const bool reads_text =
       text_entries() > 0 || config.addition_embed_type == AdditionEmbedType::kText;
   if (reads_text && !hidden.defined()) Fail("unet: needs encoder_hidden_states");
-  if (reads_text && (hidden.dim() != 3 || hidden.size(0) < 1 || hidden.size(1) < 1 ||
-                     hidden.size(2) != config.text_width())) {
+  if (hidden.defined() && (hidden.dim() != 3 || hidden.size(0) < 1 || hidden.size(1) < 1 ||
+                           (reads_text && hidden.size(2) != config.text_width()))) {
     Fail("unet: encoder_hidden_states is ", hidden.sizes(), ", not [B, L, ", config.text_width(),
          "]");
   }
@@ -154,7 +156,7 @@ at::Tensor UNet2DConditionModel::Impl::Run(const at::Tensor& sample, const at::T
   if (net.mid) x = (*net.mid)(x, context);
   for (const UpBlock& block : net.up) {
     for (const UNetLayer& layer : block.layers) {
-      x = layer(at::cat({x, Repeated(skips.back(), x.size(0))}, 1), context);
+      x = layer(ConcatChannels(x, Repeated(skips.back(), x.size(0))), context);
       skips.pop_back();
     }
     if (taps != nullptr && taps->up_features != nullptr) taps->up_features->push_back(x);
@@ -163,7 +165,8 @@ at::Tensor UNet2DConditionModel::Impl::Run(const at::Tensor& sample, const at::T
       x = (*block.upsample)(x, skips.back().size(2), skips.back().size(3));
     }
   }
-  return net.conv_out(net.norm_out.Activated(config.act_fn, Repeated(x, context.batch)));
+  return net.conv_out(net.norm_out.Activated(config.act_fn, Repeated(x, context.batch)))
+      .contiguous();
 }
 
 UNet2DConditionModel UNet2DConditionModel::Load(const std::string& folder,
@@ -238,8 +241,7 @@ void UNet2DConditionModel::CopyParametersFrom(const TensorMap& parameters) {
 }
 
 void UNet2DConditionModel::PrepareForInference() {
-  Network::ForEachTransformer(impl_->network,
-                              [](SpatialTransformer& transformer) { transformer.Prepare(); });
+  for (const std::shared_ptr<PackedWeight>& weight : impl_->packed_weights) weight->Pack();
   impl_->prepared = true;
 }
 

@@ -69,8 +69,8 @@ class UNet2DConditionModel {
   // Copies values into the parameters. Throws Error for missing, extra or wrongly shaped names.
   void CopyParametersFrom(const TensorMap& parameters);
 
-  // Keeps copies of some weights in the layout that inference wants (one matrix for query, key and
-  // value). Forward uses them whenever gradients are off. Call again after parameters changed;
+  // Keeps copies of the weights in the layout that the CPU's kernels read (packed_weight.h).
+  // Forward uses them whenever gradients are off. Call again after parameters changed;
   // CopyParametersFrom does it by itself if it was called before.
   void PrepareForInference();
 

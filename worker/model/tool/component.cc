@@ -26,6 +26,7 @@ struct ComponentOptions {
   std::string variant;
   bool tile = false;
   int threads = 0;
+  bool prepare = false;
 
   LoadOptions load() const {
     LoadOptions options;
@@ -82,7 +83,7 @@ TensorMap Evaluate(const ComponentOptions& options) {
     return EncodeText(options, input("input_ids"));
   }
   if (options.component == "unet") {
-    const UNet2DConditionModel model =
+    UNet2DConditionModel model =
         UNet2DConditionModel::Load(options.model + "/unet", options.load());
     auto optional = [&](const char* name) {
       const auto it = inputs.find(name);
@@ -92,7 +93,11 @@ TensorMap Evaluate(const ComponentOptions& options) {
                                     optional("added_text_embeds"), optional("added_time_ids"),
                                     optional("class_labels"), optional("timestep_cond")};
     const at::Tensor sample = input("sample"), timestep = input("timestep");
-    return {{"sample", model.Forward(sample, timestep, conditions)}};
+    if (!options.prepare) return {{"sample", model.Forward(sample, timestep, conditions)}};
+    model.PrepareForInference();
+    if (timestep.numel() != 1) return {{"sample", model.Forward(sample, timestep, conditions)}};
+    const PreparedConditions prepared = model.PrepareConditions(conditions);
+    return {{"sample", model.Forward(sample, timestep.to(at::kDouble).item<double>(), prepared)}};
   }
   const std::unique_ptr<Autoencoder> model =
       LoadAutoencoder(options.model + "/vae", options.load());
@@ -130,6 +135,8 @@ void AddComponent(CLI::App& app, Action* action) {
                       "Weight files to read where the folder holds several: fp16, non_ema, ...");
   command->add_flag("--tile", options->tile,
                     "Run the vae on overlapping tiles, as diffusers' enable_tiling");
+  command->add_flag("--prepare", options->prepare,
+                    "unet: rearrange weights and conditions first, as runs of many steps do");
   command->add_option("--threads", options->threads, "CPU threads")->check(CLI::Range(1, 1024));
   command->callback([options, action] {
     *action = [options] {

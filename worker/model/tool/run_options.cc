@@ -31,6 +31,8 @@ at::Tensor ReadNoise(const std::string& path, const std::vector<int64_t>& shape)
   return noise;
 }
 
+}  // namespace
+
 at::Tensor MakeNoise(uint64_t seed, int64_t count, const std::vector<int64_t>& shape) {
   at::Tensor noise = at::empty({count, shape[0], shape[1], shape[2]}, at::kFloat);
   const int64_t numel = shape[0] * shape[1] * shape[2];
@@ -40,8 +42,6 @@ at::Tensor MakeNoise(uint64_t seed, int64_t count, const std::vector<int64_t>& s
   }
   return noise;
 }
-
-}  // namespace
 
 CLI::Option* AddTexts(CLI::App& command, const std::string& name, std::vector<std::string>* texts,
                       const std::string& description) {

@@ -49,6 +49,9 @@ struct Output {
 // before the work, which may take long. Changes nothing.
 void CheckOutputs(const std::vector<Output>& outputs);
 
+// [count, C, h, w] fp32 for `shape` (C, h, w): picture i starts from noise (seed, i).
+at::Tensor MakeNoise(uint64_t seed, int64_t count, const std::vector<int64_t>& shape);
+
 struct Run {
   at::Tensor noise;    // [B, C, h, w] fp32
   at::Tensor latents;  // [B, C, h, w] fp32

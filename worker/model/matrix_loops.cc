@@ -1,0 +1,284 @@
+#include "worker/model/matrix_loops.h"
+
+#include "worker/model/simd_lanes.h"
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define D2G_X86_VERSIONS 1
+#endif
+
+namespace d2g::model {
+
+namespace {
+
+// Rows of a patch are gathered, and weights are read, in blocks of so many: a tile of rows then
+// stays in the first cache and a block of weights in the second.
+constexpr int64_t kInnerBlock = 512;
+constexpr int64_t kWeightBlockFloats = 96 * 1024;
+
+struct Panel {
+  const float* weights;  // of the first row of the block
+  int64_t width;         // floats from one row to the next
+  int64_t column;        // of the first lane
+  int64_t columns;       // that exist from there on
+};
+
+// One tile: kRows rows times kVectors vectors of columns, over `count` inner elements. `begins` and
+// `ends`: the first block of the inner dimension, and the last.
+template <int kRows, int kVectors>
+[[gnu::always_inline]] inline void Tile(const float* a, int64_t a_stride, const Panel& panel,
+                                        int64_t count, const Product& p, int64_t row, bool begins) {
+  Lanes sums[kRows][kVectors] = {};
+  const float* b = panel.weights;
+#pragma GCC unroll 4
+  for (int64_t k = 0; k < count; ++k) {
+    Lanes columns[kVectors];
+    for (int v = 0; v < kVectors; ++v) columns[v] = Load(b + v * kLanes);
+    for (int r = 0; r < kRows; ++r) {
+      const float factor = a[r * a_stride + k];
+      for (int v = 0; v < kVectors; ++v) sums[r][v] += factor * columns[v];
+    }
+    b += panel.width;
+  }
+  for (int v = 0; v < kVectors; ++v) {
+    const int64_t column = panel.column + v * kLanes;
+    const int64_t left = panel.columns - v * kLanes;
+    const bool whole = left >= kLanes;
+    Lanes bias = {};
+    if (begins && p.bias != nullptr) {
+      bias = whole ? Load(p.bias + column) : LoadSome(p.bias + column, left);
+    }
+    const float* base = begins ? p.added : p.out;
+    const int64_t base_stride = begins ? p.added_stride : p.out_stride;
+    for (int r = 0; r < kRows; ++r) {
+      Lanes sum = sums[r][v] + bias;
+      if (base != nullptr) {
+        const float* from = base + (row + r) * base_stride + column;
+        sum += whole ? Load(from) : LoadSome(from, left);
+      }
+      float* to = p.out + (row + r) * p.out_stride + column;
+      if (whole) {
+        Store(to, sum);
+      } else {
+        StoreSome(to, sum, left);
+      }
+    }
+  }
+}
+
+[[gnu::always_inline]] inline void Copy(const float* from, float* to, int64_t count) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) Store(to + i, Load(from + i));
+  for (; i < count; ++i) to[i] = from[i];
+}
+
+[[gnu::always_inline]] inline void Clear(float* to, int64_t count) {
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) Store(to + i, Lanes{});
+  for (; i < count; ++i) to[i] = 0;
+}
+
+// Elements [begin, end) of one row of a patch, whose elements are [kernel, channels]. `line` is the
+// line of the picture, or null for one beyond its border; x where the patch begins.
+[[gnu::always_inline]] inline void GatherLine(const Rows& rows, const float* line, int64_t x,
+                                              int64_t begin, int64_t end, float* to) {
+  if (line == nullptr) {
+    Clear(to, end - begin);
+    return;
+  }
+  if (rows.up_width == 0) {
+    // Points that lie side by side in the picture do so in the patch.
+    const int64_t inside = std::clamp(-x * rows.channels, begin, end);
+    const int64_t outside = std::clamp((rows.width - x) * rows.channels, inside, end);
+    Clear(to, inside - begin);
+    Copy(line + x * rows.channels + inside, to + (inside - begin), outside - inside);
+    Clear(to + (outside - begin), end - outside);
+    return;
+  }
+  for (int64_t i = begin; i < end;) {
+    const int64_t point = i / rows.channels, channel = i - point * rows.channels;
+    const int64_t count = std::min(end - i, rows.channels - channel);
+    const int64_t at = x + point;
+    if (at < 0 || at >= rows.up_width) {
+      Clear(to + (i - begin), count);
+    } else {
+      Copy(line + at * rows.width / rows.up_width * rows.channels + channel, to + (i - begin),
+           count);
+    }
+    i += count;
+  }
+}
+
+// Elements [begin, end) of `count` patches from row `first`, to [count, end - begin].
+[[gnu::always_inline]] inline void Gather(const Rows& rows, int64_t first, int64_t count,
+                                          int64_t begin, int64_t end, float* to) {
+  const int64_t line_length = rows.kernel * rows.channels;
+  const int64_t height = rows.up_height == 0 ? rows.height : rows.up_height;
+  for (int64_t r = first; r < first + count; ++r) {
+    const int64_t x = r % rows.out_width * rows.step - rows.padding;
+    const int64_t y = r / rows.out_width % rows.out_height * rows.step - rows.padding;
+    const float* picture = rows.data + r / (rows.out_width * rows.out_height) * rows.height *
+                                           rows.width * rows.channels;
+    for (int64_t i = begin; i < end;) {
+      const int64_t line = i / line_length, start = i - line * line_length;
+      const int64_t stop = std::min(line_length, start + end - i);
+      const int64_t at = y + line;
+      const float* source = nullptr;
+      if (at >= 0 && at < height) {
+        const int64_t from = rows.up_height == 0 ? at : at * rows.height / rows.up_height;
+        source = picture + from * rows.width * rows.channels;
+      }
+      GatherLine(rows, source, x, start, stop, to);
+      to += stop - start;
+      i += stop - start;
+    }
+  }
+}
+
+template <int kRows, int kVectors>
+[[gnu::always_inline]] inline void Panels(const float* a, int64_t a_stride, const Product& p,
+                                          int64_t row, int64_t first_panel, int64_t last_panel,
+                                          int64_t begin, int64_t count) {
+  for (int64_t i = first_panel; i < last_panel; ++i) {
+    const int64_t column = i * kPanelColumns;
+    const int64_t columns = std::min(kPanelColumns, p.columns - column);
+    const int64_t width = RoundUpToLanes(columns);
+    Panel panel{p.packed + column * p.inner + begin * width, width, column, columns};
+    int64_t done = 0;
+    for (; done + kVectors * kLanes <= width; done += kVectors * kLanes) {
+      Tile<kRows, kVectors>(a, a_stride, panel, count, p, row, begin == 0);
+      panel.weights += kVectors * kLanes;
+      panel.column += kVectors * kLanes;
+      panel.columns -= kVectors * kLanes;
+    }
+    if constexpr (kVectors > 1) {
+      if (width - done == 2 * kLanes) {
+        Tile<kRows, 2>(a, a_stride, panel, count, p, row, begin == 0);
+      } else if (width - done == kLanes) {
+        Tile<kRows, 1>(a, a_stride, panel, count, p, row, begin == 0);
+      }
+    }
+  }
+}
+
+template <int kRows, int kVectors>
+[[gnu::always_inline]] inline void MultiplyLoop(const Product& p, int64_t first_row,
+                                                int64_t last_row, int64_t first_panel,
+                                                int64_t last_panel) {
+  alignas(64) float work[kRows * kInnerBlock];
+  const int64_t blocks = (p.inner + kInnerBlock - 1) / kInnerBlock;
+  const int64_t block = blocks == 0 ? 0 : (p.inner + blocks - 1) / blocks;
+  const int64_t panels_at_once =
+      std::max<int64_t>(1, kWeightBlockFloats / (kPanelColumns * std::max<int64_t>(block, 1)));
+  for (int64_t panel = first_panel; panel < last_panel; panel += panels_at_once) {
+    const int64_t end_panel = std::min(last_panel, panel + panels_at_once);
+    for (int64_t begin = 0; begin < p.inner; begin += block) {
+      const int64_t count = std::min(block, p.inner - begin);
+      for (int64_t row = first_row; row < last_row;) {
+        const int64_t rows = std::min<int64_t>(kRows, last_row - row);
+        const float* a = p.rows.data + row * p.rows.stride + begin;
+        int64_t stride = p.rows.stride;
+        if (p.rows.kernel > 0) {
+          Gather(p.rows, row, rows, begin, begin + count, work);
+          a = work;
+          stride = count;
+        }
+        if (rows == kRows) {
+          Panels<kRows, kVectors>(a, stride, p, row, panel, end_panel, begin, count);
+          row += kRows;
+          continue;
+        }
+        for (const int64_t end = row + rows; row < end;) {
+          if (kRows > 4 && end - row >= 4) {
+            Panels<4, kVectors>(a, stride, p, row, panel, end_panel, begin, count);
+            row += 4, a += 4 * stride;
+          } else if (end - row >= 2) {
+            Panels<2, kVectors>(a, stride, p, row, panel, end_panel, begin, count);
+            row += 2, a += 2 * stride;
+          } else {
+            Panels<1, kVectors>(a, stride, p, row, panel, end_panel, begin, count);
+            row += 1, a += stride;
+          }
+        }
+      }
+    }
+  }
+}
+
+struct Version {
+  int64_t rows;
+  void (*multiply)(const Product&, int64_t, int64_t, int64_t, int64_t);
+};
+
+// Tiles that fill the registers: 32 of 16 floats, 16 of 8 floats, 16 of 4 floats.
+#ifdef D2G_X86_VERSIONS
+[[gnu::target("avx512f,avx512vl,avx512dq,avx512bw,fma")]] void MultiplyAvx512(const Product& p,
+                                                                              int64_t first_row,
+                                                                              int64_t last_row,
+                                                                              int64_t first_panel,
+                                                                              int64_t last_panel) {
+  MultiplyLoop<8, 3>(p, first_row, last_row, first_panel, last_panel);
+}
+[[gnu::target("avx2,fma")]] void MultiplyAvx2(const Product& p, int64_t first_row, int64_t last_row,
+                                              int64_t first_panel, int64_t last_panel) {
+  MultiplyLoop<6, 1>(p, first_row, last_row, first_panel, last_panel);
+}
+#endif
+void MultiplyPortable(const Product& p, int64_t first_row, int64_t last_row, int64_t first_panel,
+                      int64_t last_panel) {
+  MultiplyLoop<2, 1>(p, first_row, last_row, first_panel, last_panel);
+}
+
+const Version& Chosen() {
+  static const Version version = [] {
+#ifdef D2G_X86_VERSIONS
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")) {
+      return Version{8, MultiplyAvx512};
+    }
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+      return Version{6, MultiplyAvx2};
+    }
+#endif
+    return Version{2, MultiplyPortable};
+  }();
+  return version;
+}
+
+}  // namespace
+
+int64_t PanelCount(int64_t columns) { return (columns + kPanelColumns - 1) / kPanelColumns; }
+
+int64_t PackedFloats(int64_t inner, int64_t columns) { return inner * RoundUpToLanes(columns); }
+
+void PackPanels(const float* from, WeightLayout layout, float* packed, int64_t first,
+                int64_t last) {
+  const int64_t channels = layout.inner / layout.taps;
+  for (int64_t i = first; i < last; ++i) {
+    const int64_t column = i * kPanelColumns;
+    const int64_t columns = std::min(kPanelColumns, layout.columns - column);
+    const int64_t width = RoundUpToLanes(columns);
+    float* panel = packed + column * layout.inner;
+    // Whole cache lines of a few weights at a time: both sides are walked in order.
+    for (int64_t channel = 0; channel < channels; channel += kLanes) {
+      const int64_t end = std::min(channels, channel + kLanes);
+      for (int64_t c = 0; c < width; ++c) {
+        const float* weight = from + (column + c) * layout.column_stride;
+        for (int64_t k = channel; k < end; ++k) {
+          for (int64_t tap = 0; tap < layout.taps; ++tap) {
+            panel[(tap * channels + k) * width + c] =
+                c < columns ? weight[k * layout.channel_stride + tap * layout.tap_stride] : 0;
+          }
+        }
+      }
+    }
+  }
+}
+
+int64_t TileRows() { return Chosen().rows; }
+
+void Multiply(const Product& product, int64_t first_row, int64_t last_row, int64_t first_panel,
+              int64_t last_panel) {
+  Chosen().multiply(product, first_row, last_row, first_panel, last_panel);
+}
+
+}  // namespace d2g::model
