@@ -52,9 +52,7 @@ Attention::Attention(ParameterReader& reader, const std::string& name, int64_t w
 
 at::Tensor Attention::Attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              const at::Tensor& added) const {
-  if (UseCpuKernels(q) && k.size(2) <= kMaxSmallAttentionKeys) {
-    return to_out(SmallAttention(q, k, v), added);
-  }
+  if (UseCpuKernels(q)) return to_out(FusedAttention(q, k, v), added);
   if (!upcast || q.scalar_type() == at::kFloat || q.scalar_type() == at::kDouble) {
     return to_out(MergeHeads(DotProductAttention(q, k, v)), added);
   }

@@ -2,10 +2,6 @@
 
 #include "worker/model/simd_lanes.h"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define D2G_X86_VERSIONS 1
-#endif
-
 namespace d2g::model {
 
 namespace {
@@ -22,23 +18,13 @@ struct Panel {
   int64_t columns;       // that exist from there on
 };
 
-// One tile: kRows rows times kVectors vectors of columns, over `count` inner elements. `begins` and
-// `ends`: the first block of the inner dimension, and the last.
+// One tile: kRows rows times kVectors vectors of columns, over `count` inner elements, which come
+// on top of what is in p.out unless this is where the inner dimension begins.
 template <int kRows, int kVectors>
 [[gnu::always_inline]] inline void Tile(const float* a, int64_t a_stride, const Panel& panel,
                                         int64_t count, const Product& p, int64_t row, bool begins) {
-  Lanes sums[kRows][kVectors] = {};
-  const float* b = panel.weights;
-#pragma GCC unroll 4
-  for (int64_t k = 0; k < count; ++k) {
-    Lanes columns[kVectors];
-    for (int v = 0; v < kVectors; ++v) columns[v] = Load(b + v * kLanes);
-    for (int r = 0; r < kRows; ++r) {
-      const float factor = a[r * a_stride + k];
-      for (int v = 0; v < kVectors; ++v) sums[r][v] += factor * columns[v];
-    }
-    b += panel.width;
-  }
+  Lanes sums[kRows][kVectors];
+  TileSums(a, a_stride, panel.weights, panel.width, count, sums);
   for (int v = 0; v < kVectors; ++v) {
     const int64_t column = panel.column + v * kLanes;
     const int64_t left = panel.columns - v * kLanes;
@@ -204,22 +190,13 @@ template <int kRows, int kVectors>
   }
 }
 
-struct Version {
-  int64_t rows;
-  void (*multiply)(const Product&, int64_t, int64_t, int64_t, int64_t);
-};
-
-// Tiles that fill the registers: 32 of 16 floats, 16 of 8 floats, 16 of 4 floats.
-#ifdef D2G_X86_VERSIONS
-[[gnu::target("avx512f,avx512vl,avx512dq,avx512bw,fma")]] void MultiplyAvx512(const Product& p,
-                                                                              int64_t first_row,
-                                                                              int64_t last_row,
-                                                                              int64_t first_panel,
-                                                                              int64_t last_panel) {
+#ifdef D2G_AVX512
+D2G_AVX512 void MultiplyAvx512(const Product& p, int64_t first_row, int64_t last_row,
+                               int64_t first_panel, int64_t last_panel) {
   MultiplyLoop<8, 3>(p, first_row, last_row, first_panel, last_panel);
 }
-[[gnu::target("avx2,fma")]] void MultiplyAvx2(const Product& p, int64_t first_row, int64_t last_row,
-                                              int64_t first_panel, int64_t last_panel) {
+D2G_AVX2 void MultiplyAvx2(const Product& p, int64_t first_row, int64_t last_row,
+                           int64_t first_panel, int64_t last_panel) {
   MultiplyLoop<6, 1>(p, first_row, last_row, first_panel, last_panel);
 }
 #endif
@@ -228,18 +205,23 @@ void MultiplyPortable(const Product& p, int64_t first_row, int64_t last_row, int
   MultiplyLoop<2, 1>(p, first_row, last_row, first_panel, last_panel);
 }
 
+struct Version {
+  int64_t rows;
+  void (*multiply)(const Product&, int64_t, int64_t, int64_t, int64_t);
+};
+
 const Version& Chosen() {
   static const Version version = [] {
-#ifdef D2G_X86_VERSIONS
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")) {
-      return Version{8, MultiplyAvx512};
-    }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-      return Version{6, MultiplyAvx2};
-    }
+    switch (MachineInstructions()) {
+#ifdef D2G_AVX512
+      case Instructions::kAvx512:
+        return Version{8, MultiplyAvx512};
+      case Instructions::kAvx2:
+        return Version{6, MultiplyAvx2};
 #endif
-    return Version{2, MultiplyPortable};
+      default:
+        return Version{2, MultiplyPortable};
+    }
   }();
   return version;
 }
