@@ -48,7 +48,7 @@ int64_t PeakBytes() {
 // What is timed. `in` holds the tensors of --inputs.
 std::function<at::Tensor()> Work(const Options& options, TextToImageModel& model, TensorMap in) {
   if (options.work == "evaluate") {
-    const auto text = model.unet().PrecomputeText(in.at("hidden"));
+    const auto text = model.unet().PrepareConditions({in.at("hidden")});
     return [&model, in, text] {
       return model.unet().Forward(in.at("sample"), kEvaluationTimestep, text);
     };
@@ -65,7 +65,7 @@ std::function<at::Tensor()> Work(const Options& options, TextToImageModel& model
     return [&model, in] { return model.DecodeToImages(in.at("latents")); };
   }
   if (options.work == "encode") {
-    return [&model, in] { return model.text_encoder().Forward(in.at("input_ids")); };
+    return [&model, in] { return model.prompts().text_encoder().Forward(in.at("input_ids")); };
   }
   // A training step's evaluation, forward and backward.
   for (const auto& [name, parameter] : model.unet().parameters()) parameter.requires_grad_(true);

@@ -21,6 +21,11 @@ at::Tensor DotProductAttention(const at::Tensor& q, const at::Tensor& k, const a
 at::Tensor SplitHeads(const at::Tensor& x, int64_t heads);
 at::Tensor MergeHeads(const at::Tensor& x);
 
+// The points of a picture [B, C, H, W] as tokens [B, H * W, C], and back to a picture of the size
+// and memory order of `like`. Views where the channels lie last in memory.
+at::Tensor ToTokens(const at::Tensor& picture);
+at::Tensor ToPicture(const at::Tensor& tokens, const at::Tensor& like);
+
 // Keys and values made before, [B, heads, L, d] each.
 struct KeyValue {
   at::Tensor key;
@@ -58,6 +63,7 @@ struct TransformerOptions {
   int64_t norm_groups = 32;
   bool linear_projection = false;
   bool upcast = false;
+  bool only_cross_attention = false;  // the first attention is to the text, too
 };
 
 // diffusers' BasicTransformerBlock: self attention, cross attention, GEGLU feed-forward.
@@ -65,7 +71,9 @@ struct TransformerLayer {
   TransformerLayer(ParameterReader& reader, const std::string& name, int64_t width,
                    int64_t head_dim, const TransformerOptions& options);
 
-  at::Tensor operator()(const at::Tensor& x, const KeyValue& text) const;
+  // `text` points at text_entries() entries.
+  at::Tensor operator()(const at::Tensor& x, const KeyValue* text) const;
+  size_t text_entries() const { return only_cross_attention ? 2 : 1; }
 
   LayerNorm norm1;
   Attention attn1;
@@ -73,6 +81,7 @@ struct TransformerLayer {
   Attention attn2;
   LayerNorm norm3;
   Linear ff_in, ff_out;
+  bool only_cross_attention = false;
 };
 
 // diffusers' Transformer2DModel over a feature map.
@@ -80,9 +89,11 @@ struct SpatialTransformer {
   SpatialTransformer(ParameterReader& reader, const std::string& name,
                      const TransformerOptions& options);
 
-  // x [B, channels, H, W]; text points at one entry a layer.
+  // x [B, channels, H, W]; `text` points at text_entries() entries.
   at::Tensor operator()(const at::Tensor& x, const KeyValue* text) const;
-  // Appends one entry a layer.
+  // Keys and values that all layers together read.
+  size_t text_entries() const;
+  // Appends them, from context [B, L, context_width].
   void MakeKeyValues(const at::Tensor& context, std::vector<KeyValue>& out) const;
 
   GroupNorm norm;

@@ -91,26 +91,30 @@ template <int kRows, int kVectors>
   }
 }
 
-// Turns one query's scores of `seen` keys into weights, 0 for the rest of `keys`; returns by what
-// the sums made before must be multiplied.
-[[gnu::always_inline]] inline float Weigh(float* scores, int64_t seen, int64_t keys, float& largest,
-                                          float& total) {
+// Turns one query's scores into weights; returns by what the sums made before must be multiplied.
+[[gnu::always_inline]] inline float Weigh(float* scores, const float* mask, int64_t keys,
+                                          float& largest, float& total) {
   constexpr float kNone = -std::numeric_limits<float>::infinity();
-  for (int64_t j = seen; j < RoundUpToLanes(keys); ++j) scores[j] = kNone;
+  // Its exponential is 0, which that of minus infinity is not.
+  constexpr float kLeast = -200.0f;
+  if (mask != nullptr) {
+    for (int64_t j = 0; j < keys; ++j) scores[j] += mask[j];
+  }
+  for (int64_t j = keys; j < RoundUpToLanes(keys); ++j) scores[j] = kNone;
   Lanes lanes = Lanes{} + kNone;
-  for (int64_t j = 0; j < seen; j += kLanes) lanes = Larger(Load(scores + j), lanes);
+  for (int64_t j = 0; j < keys; j += kLanes) lanes = Larger(Load(scores + j), lanes);
   float peak = largest;
   for (int64_t i = 0; i < kLanes; ++i) peak = std::max(peak, lanes[i]);
   if (peak == kNone) peak = 0;
-  const float before = largest == kNone ? 0.0f : Exp(largest - peak);
+  const float before = largest - peak < kLeast ? 0.0f : Exp(largest - peak);
   largest = peak;
   float sum = 0;
 #pragma omp simd reduction(+ : sum)
-  for (int64_t j = 0; j < seen; ++j) {
-    scores[j] = Exp(scores[j] - peak);
+  for (int64_t j = 0; j < keys; ++j) {
+    const float apart = scores[j] - peak;
+    scores[j] = Exp(apart < kLeast ? kLeast : apart);
     sum += scores[j];
   }
-  for (int64_t j = seen; j < keys; ++j) scores[j] = 0;
   total = total * before + sum;
   return before;
 }
@@ -141,9 +145,8 @@ template <int kRows, int kVectors>
   Score<kRows, kVectors>(s, work, row, first, keys);
   float before[kRows];
   for (int r = 0; r < kRows; ++r) {
-    const int64_t seen =
-        s.causal ? std::clamp<int64_t>(query + r + 1 + s.keys - s.queries - first, 0, keys) : keys;
-    before[r] = Weigh(work.scores + (row + r) * kKeysAtOnce, seen, keys, work.largest[row + r],
+    const float* mask = s.mask == nullptr ? nullptr : s.mask + (query + r) * s.keys + first;
+    before[r] = Weigh(work.scores + (row + r) * kKeysAtOnce, mask, keys, work.largest[row + r],
                       work.total[row + r]);
   }
   AddValues<kRows, kVectors>(work, row, first, keys, before);

@@ -9,7 +9,7 @@ namespace d2g::model {
 struct AttentionShape {
   int64_t queries, keys, width;
   int64_t q_stride, k_stride, v_stride, out_stride;
-  bool causal;  // query i sees the keys up to i + keys - queries
+  const float* mask;  // [queries, keys], added to the scores; may be -infinity; null for none
 };
 
 // Floats of scratch memory that AttendHead needs.

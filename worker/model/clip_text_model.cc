@@ -32,8 +32,8 @@ struct EncoderLayer {
     const at::Tensor n = norm1(x);
     const at::Tensor attended = DotProductAttention(
         SplitHeads(q(n), heads), SplitHeads(k(n), heads), SplitHeads(v(n), heads), mask);
-    const at::Tensor h = x + out(MergeHeads(attended));
-    return h + fc2(Activate(activation, fc1(norm2(h))));
+    const at::Tensor h = out(MergeHeads(attended), x);
+    return fc2(Activate(activation, fc1(norm2(h))), h);
   }
 
   LayerNorm norm1;
@@ -99,9 +99,9 @@ struct ClipTextModel::Impl {
   TensorMap parameters;
 };
 
-ClipTextModel ClipTextModel::Load(const std::string& folder, const at::TensorOptions& options) {
+ClipTextModel ClipTextModel::Load(const std::string& folder, const LoadOptions& options) {
   const ClipTextConfig config = ClipTextConfig::FromFile(folder + "/config.json");
-  const TensorMap tensors = Normalised(ReadSafetensorsFolder(folder, "model"));
+  const TensorMap tensors = Normalised(ReadSafetensorsFolder(folder, "model", options.variant));
   ParameterReader reader(tensors, folder, options);
   ClipTextModel model;
   model.impl_ = std::make_unique<Impl>(config, reader);

@@ -187,13 +187,15 @@ at::Tensor FusedGeglu(const at::Tensor& x) {
 }
 
 at::Tensor FusedAttention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-                          bool causal) {
+                          const at::Tensor& mask) {
   auto rows = [](const at::Tensor& x) { return x.stride(3) == 1 ? x : x.contiguous(); };
   const at::Tensor q = rows(query), k = rows(key), v = rows(value);
   const int64_t batch = q.size(0), heads = q.size(1), queries = q.size(2), width = q.size(3);
   at::Tensor out = at::empty({batch, queries, heads * width}, q.options());
+  const at::Tensor added = mask.defined() ? mask.contiguous() : mask;
+  const float* mask_data = mask.defined() ? added.const_data_ptr<float>() : nullptr;
   const AttentionShape shape{queries,     k.size(2),   width,         q.stride(2),
-                             k.stride(2), v.stride(2), heads * width, causal};
+                             k.stride(2), v.stride(2), heads * width, mask_data};
   const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(width)));
   const float* q_data = q.const_data_ptr<float>();
   const float* k_data = k.const_data_ptr<float>();

@@ -30,10 +30,9 @@ at::Tensor JoinChannels(const at::Tensor& x, const at::Tensor& y);
 // error function is Abramowitz and Stegun 7.1.26: absolute error below 2e-7.
 at::Tensor FusedGeglu(const at::Tensor& x);
 
-// softmax(q k^T / sqrt(d)) v, merged over heads. q [B, heads, Lq, d], k and v [B, heads, Lk, d]
-// with any strides but 1 in the last dimension. With `causal` query i sees the keys up to i + Lk -
-// Lq. Returns [B, Lq, heads * d].
+// softmax(q k^T / sqrt(d) + mask) v, merged over heads. q [B, heads, Lq, d], k and v [B, heads, Lk,
+// d]; mask [Lq, Lk] or undefined. Returns [B, Lq, heads * d].
 at::Tensor FusedAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                          bool causal = false);
+                          const at::Tensor& mask = {});
 
 }  // namespace d2g::model

@@ -9,6 +9,7 @@
 
 #include "worker/model/cpu_kernels.h"
 #include "worker/model/matrix_loops.h"
+#include "worker/model/safetensors.h"
 #include "worker/model/winograd_loops.h"
 
 namespace d2g::model {
@@ -94,8 +95,9 @@ void ConvolveInThreads(const Product& product, int64_t batch) {
 PackedWeight::PackedWeight(at::Tensor weight, at::Tensor bias)
     : weight_(std::move(weight)), bias_(std::move(bias)) {}
 
-void PackedWeight::Pack() {
+void PackedWeight::Pack(bool keep) {
   if (!weight_.defined() || !weight_.is_cpu() || weight_.scalar_type() != at::kFloat) return;
+  TORCH_CHECK(!packed() || weight_.numel() > 0, "a weight that was given up is packed again");
   const at::Tensor weight = weight_.detach().contiguous();
   columns_ = weight.size(0);
   inner_ = weight.numel() / std::max<int64_t>(columns_, 1);
@@ -107,6 +109,11 @@ void PackedWeight::Pack() {
   float* to = panels_.mutable_data_ptr<float>();
   at::parallel_for(0, PanelCount(columns_), 1,
                    [&](int64_t begin, int64_t end) { PackPanels(from, layout, to, begin, end); });
+  if (IsMapped(weight_)) {
+    ReleasePages(weight_);
+  } else if (!keep) {
+    weight_.set_data(at::empty({0}, weight_.options()));
+  }
 }
 
 bool PackedWeight::Takes(const at::Tensor& x) const {

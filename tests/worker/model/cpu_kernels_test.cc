@@ -48,13 +48,21 @@ TEST_F(CpuKernelsTest, GegluIsAtens) {
 }
 
 TEST_F(CpuKernelsTest, AttentionIsAtens) {
-  for (const auto& [queries, keys, width] :
-       std::vector<std::array<int64_t, 3>>{{16, 16, 24}, {1, 1, 1}, {5, 128, 40}, {64, 77, 17}, {3, 385, 9}, {130, 1000, 80}}) {
+  for (const auto& [queries, keys, width] : std::vector<std::array<int64_t, 3>>{
+           {16, 16, 24}, {1, 1, 1}, {5, 128, 40}, {64, 77, 17}, {3, 385, 9}, {130, 1000, 80}}) {
     const at::Tensor q = 3 * at::randn({2, queries, 3, width}).transpose(1, 2);
     const at::Tensor k = 3 * at::randn({2, 3, keys, width});
     const at::Tensor v = at::randn({2, keys, 3, width}).transpose(1, 2);
-    const at::Tensor expected = at::scaled_dot_product_attention(q, k, v);
-    EXPECT_LE(Difference(FusedAttention(q, k, v), expected.transpose(1, 2).flatten(2)), 1e-5);
+    at::Tensor hides =
+        at::zeros({queries, keys}).masked_fill(at::rand({queries, keys}) < 0.5, -INFINITY);
+    hides.select(1, 0).zero_();
+    for (const at::Tensor& mask : {at::Tensor(), hides, at::randn({queries, keys})}) {
+      const at::Tensor expected = at::scaled_dot_product_attention(
+          q.to(at::kDouble), k.to(at::kDouble), v.to(at::kDouble),
+          mask.defined() ? std::optional(mask.to(at::kDouble)) : std::nullopt);
+      EXPECT_LE(Difference(FusedAttention(q, k, v, mask), expected.transpose(1, 2).flatten(2)),
+                3e-5);
+    }
   }
 }
 

@@ -1,9 +1,10 @@
 // d2g-model component: one network of a model folder on tensors from a file. For finding out where
 // two implementations part.
+#include <chrono>
 #include <iostream>
 #include <memory>
 
-#include "worker/model/autoencoder_kl.h"
+#include "worker/model/autoencoder.h"
 #include "worker/model/clip_text_model.h"
 #include "worker/model/clip_tokenizer.h"
 #include "worker/model/error.h"
@@ -22,7 +23,18 @@ struct ComponentOptions {
   std::string in;
   std::string out;
   std::vector<std::string> texts;
+  std::string variant;
+  bool tile = false;
   int threads = 0;
+
+  LoadOptions load() const {
+    LoadOptions options;
+    options.variant = variant;
+    options.share_file = true;
+    options.pack = true;
+    options.only_packed = true;
+    return options;
+  }
 };
 
 at::Tensor Input(const ComponentOptions& options, const TensorMap& inputs, const char* name) {
@@ -46,25 +58,38 @@ TensorMap Tokenize(const ComponentOptions& options) {
 }
 
 TensorMap Evaluate(const ComponentOptions& options) {
+  if (options.tile && options.component != "vae_encoder" && options.component != "vae_decoder") {
+    Fail("--tile is for vae_encoder and vae_decoder, not for ", options.component);
+  }
   if (options.component == "tokenizer") return Tokenize(options);
   if (options.in.empty()) Fail("--component ", options.component, " needs --inputs");
   const TensorMap inputs = ReadSafetensors(options.in);
   auto input = [&](const char* name) { return Input(options, inputs, name); };
   if (options.component == "text_encoder") {
-    const ClipTextModel model = ClipTextModel::Load(options.model + "/text_encoder");
+    const ClipTextModel model =
+        ClipTextModel::Load(options.model + "/text_encoder", options.load());
     return {{"last_hidden_state", model.Forward(input("input_ids").to(at::kLong))}};
   }
   if (options.component == "unet") {
-    const UNet2DConditionModel model = UNet2DConditionModel::Load(options.model + "/unet");
-    const at::Tensor sample = input("sample"), timestep = input("timestep");
-    return {{"sample", model.Forward(sample, timestep, input("encoder_hidden_states"))}};
+    const UNet2DConditionModel model =
+        UNet2DConditionModel::Load(options.model + "/unet", options.load());
+    auto optional = [&](const char* name) {
+      const auto it = inputs.find(name);
+      return it == inputs.end() ? at::Tensor() : it->second;
+    };
+    const UNetConditions conditions{optional("encoder_hidden_states"),
+                                    optional("added_text_embeds"), optional("added_time_ids"),
+                                    optional("class_labels"), optional("timestep_cond")};
+    return {{"sample", model.Forward(input("sample"), input("timestep"), conditions)}};
   }
-  const AutoencoderKL model = AutoencoderKL::Load(options.model + "/vae");
-  if (options.component == "vae_encoder") {
-    const LatentDistribution latents = model.Encode(input("image"));
-    return {{"mean", latents.mean}, {"logvar", latents.logvar}};
-  }
-  return {{"image", model.Decode(input("latent"))}};
+  const std::unique_ptr<Autoencoder> model =
+      LoadAutoencoder(options.model + "/vae", options.load());
+  model->SetTiling(options.tile);
+  if (options.component == "vae_decoder") return {{"image", model->Decode(input("latent"))}};
+  const LatentDistribution latents = model->Encode(input("image"));
+  // A network without a posterior has latents and no distribution of them.
+  if (!latents.logvar.defined()) return {{"mean", latents.mean}, {"latents", latents.mean}};
+  return {{"mean", latents.mean}, {"logvar", latents.logvar}};
 }
 
 }  // namespace
@@ -77,8 +102,10 @@ void AddComponent(CLI::App& app, Action* action) {
   command
       ->add_option(
           "--component", options->component,
-          "unet (sample, timestep, encoder_hidden_states -> sample), text_encoder "
-          "(input_ids -> last_hidden_state), vae_encoder (image in [-1, 1] -> mean, logvar), "
+          "unet (sample, timestep, encoder_hidden_states and, where the model has them, "
+          "added_text_embeds, added_time_ids, class_labels, timestep_cond -> sample), text_encoder "
+          "(input_ids -> last_hidden_state), vae_encoder (image in [-1, 1] -> mean, logvar; "
+          "mean and latents of AutoencoderTiny), "
           "vae_decoder (latent, unscaled -> image), tokenizer (--text -> input_ids)")
       ->required()
       ->check(CLI::IsMember({"unet", "text_encoder", "vae_encoder", "vae_decoder", "tokenizer"}));
@@ -87,13 +114,24 @@ void AddComponent(CLI::App& app, Action* action) {
       ->expected(1)
       ->take_all();
   command->add_option("--outputs", options->out, "Safetensors file to write")->required();
+  command->add_option("--variant", options->variant,
+                      "Weight files to read where the folder holds several: fp16, non_ema, ...");
+  command->add_flag("--tile", options->tile,
+                    "Run the vae on overlapping tiles, as diffusers' enable_tiling");
   command->add_option("--threads", options->threads, "CPU threads")->check(CLI::Range(1, 1024));
   command->callback([options, action] {
     *action = [options] {
       CheckOutputs({{"--outputs", options->out, true}});
       SetUpTorchProcess(options->threads);
       const at::NoGradGuard no_grad;
-      WriteSafetensors(options->out, Evaluate(*options));
+      const auto started = std::chrono::steady_clock::now();
+      const TensorMap outputs = Evaluate(*options);
+      const double seconds =
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+      WriteSafetensors(options->out, outputs);
+      std::cout << options->out << ":";
+      for (const auto& [name, tensor] : outputs) std::cout << " " << name << " " << tensor.sizes();
+      std::cout << ", " << seconds << " s, peak memory " << (PeakMemoryBytes() >> 20) << " MiB\n";
     };
   });
 }

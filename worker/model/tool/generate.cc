@@ -1,5 +1,4 @@
 // d2g-model generate: prompts and noise to a grid of pictures.
-#include <cmath>
 #include <iostream>
 #include <memory>
 
@@ -28,15 +27,11 @@ void Generate(const GenerateOptions& options) {
   const Run run = Solve(model, options.run);
   const at::Tensor pictures = TextToImageModel::ToBytes(model.DecodeToImages(run.latents));
   const int64_t count = pictures.size(0);
-  const int64_t columns =
-      options.columns > 0 ? options.columns
-                          : static_cast<int64_t>(std::ceil(std::sqrt(static_cast<double>(count))));
-  const at::Tensor grid = MakeGrid(pictures, columns, options.gap);
   SaveNoise(run, options.run);
   if (!options.save_latents.empty()) {
     WriteSafetensors(options.save_latents, {{"latents", run.latents}});
   }
-  WritePng(options.out, grid);
+  WritePng(options.out, PictureGrid(pictures, options.columns, options.gap));
   std::cout << options.out << ": " << count << (count == 1 ? " picture" : " pictures") << " of "
             << pictures.size(2) << "x" << pictures.size(1) << ", " << run.steps
             << (run.steps == 1 ? " step" : " steps") << ", guidance "
