@@ -7,7 +7,6 @@ import json
 import math
 import warnings
 
-import numpy
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.utils import logging
@@ -134,7 +133,7 @@ def some(random, chance):
 def draw_options(random):
     levels = random.choice([1, 2, 2, 3, 3, 4])
     groups = random.choice([1, 2, 4, 8, 32])
-    step = max(groups, 4)
+    step = max(groups, 8)
     channels = [step * random.randint(1, 3 if step < 32 else 1) for _ in range(levels)]
     down = [random.choice([DOWN, CROSS_DOWN]) for _ in range(levels)]
     up = [random.choice([UP, CROSS_UP]) for _ in range(levels)]
@@ -348,5 +347,7 @@ def compare(config, folder, d2g):
         folder / "unet", variant=config["saving"].get("variant"), torch_dtype=torch.float32,
         low_cpu_mem_usage=False).eval()
     made = inputs_of(model, config, generator)
-    ours = d2g.component(folder, "unet", made, folder)["sample"]
-    yield "sample", ours, numpy.asarray(reference(model, made)), LIMIT
+    theirs = reference(model, made)
+    yield "sample", d2g.component(folder, "unet", made, folder)["sample"], theirs, LIMIT
+    prepared = d2g.component(folder, "unet", made, folder, "--prepare")["sample"]
+    yield "prepared sample", prepared, theirs, LIMIT

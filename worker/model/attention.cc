@@ -130,12 +130,17 @@ SpatialTransformer::SpatialTransformer(ParameterReader& reader, const std::strin
   proj_out = projection(".proj_out", width, o.channels);
 }
 
-at::Tensor SpatialTransformer::operator()(const at::Tensor& x, const KeyValue* text) const {
-  at::Tensor h = proj_in(ToTokens(norm(x)));
+at::Tensor SpatialTransformer::Transform(const at::Tensor& tokens, const KeyValue* text) const {
+  at::Tensor h = proj_in(tokens);
   for (const TransformerLayer& layer : layers) {
     h = layer(h, text);
     text += layer.text_entries();
   }
+  return h;
+}
+
+at::Tensor SpatialTransformer::operator()(const at::Tensor& x, const KeyValue* text) const {
+  const at::Tensor h = Transform(ToTokens(norm(x)), text);
   if (IsChannelsLast(x)) return ToPicture(proj_out(h, ToTokens(x)), x);
   return x + ToPicture(proj_out(h), x);
 }

@@ -100,6 +100,9 @@ struct SpatialTransformer {
   Linear proj_in;
   std::vector<TransformerLayer> layers;
   Linear proj_out;
+
+ private:
+  at::Tensor Transform(const at::Tensor& tokens, const KeyValue* text) const;
 };
 
 }  // namespace d2g::model

@@ -15,24 +15,7 @@ constexpr int64_t kKeysAtOnce = 8 * kPanel;
 constexpr int64_t kQueriesAtOnce = 48;
 
 int64_t PanelWidth(int64_t column, int64_t columns) {
-  return RoundUpToLanes(std::min(kPanel, columns - column));
-}
-
-// Calls tile(column, vectors) for tiles of at most kVectors vectors that cover `width` columns, a
-// multiple of kLanes.
-template <int kVectors, typename F>
-[[gnu::always_inline]] inline void ForEachTile(int64_t width, F&& tile) {
-  int64_t done = 0;
-  for (; done + kVectors * kLanes <= width; done += kVectors * kLanes) {
-    tile(done, std::integral_constant<int, kVectors>());
-  }
-  if constexpr (kVectors > 1) {
-    if (width - done == 2 * kLanes) {
-      tile(done, std::integral_constant<int, 2>());
-    } else if (width - done == kLanes) {
-      tile(done, std::integral_constant<int, 1>());
-    }
-  }
+  return RoundUpToLine(std::min(kPanel, columns - column));
 }
 
 // Scratch memory: keys [panel, width, columns of the panel], values [keys, value_width], and for a
@@ -40,9 +23,9 @@ template <int kVectors, typename F>
 // each.
 struct Work {
   Work(const AttentionShape& s, float* memory)
-      : value_width(RoundUpToLanes(s.width)),
+      : value_width(RoundUpToLine(s.width)),
         keys(memory),
-        values(keys + s.width * RoundUpToLanes(s.keys)),
+        values(keys + s.width * RoundUpToLine(s.keys)),
         queries(values + s.keys * value_width),
         scores(queries + kQueriesAtOnce * s.width),
         sums(scores + kQueriesAtOnce * kKeysAtOnce),
@@ -73,25 +56,26 @@ struct Work {
 }
 
 // Scores of kRows queries from `row` for the `keys` keys from `first`.
-template <int kRows, int kVectors>
+template <typename V, int kRows, int kVectors>
 [[gnu::always_inline]] inline void Score(const AttentionShape& s, const Work& work, int64_t row,
                                          int64_t first, int64_t keys) {
   for (int64_t column = first; column < first + keys; column += kPanel) {
     const int64_t width = PanelWidth(column, s.keys);
     const float* panel = work.keys + column * s.width;
-    ForEachTile<kVectors>(width, [&](int64_t at, auto vectors) {
+    ForEachTile<V, kVectors>(width, [&](int64_t at, auto vectors) D2G_INLINE {
       constexpr int kTile = decltype(vectors)::value;
-      Lanes sums[kRows][kTile];
+      V sums[kRows][kTile];
       TileSums(work.queries + row * s.width, s.width, panel + at, width, s.width, sums);
       float* to = work.scores + row * kKeysAtOnce + (column - first) + at;
       for (int r = 0; r < kRows; ++r) {
-        for (int v = 0; v < kTile; ++v) Store(to + r * kKeysAtOnce + v * kLanes, sums[r][v]);
+        for (int v = 0; v < kTile; ++v) Store(to + r * kKeysAtOnce + v * kLanes<V>, sums[r][v]);
       }
     });
   }
 }
 
 // Turns one query's scores into weights; returns by what the sums made before must be multiplied.
+template <typename V>
 [[gnu::always_inline]] inline float Weigh(float* scores, const float* mask, int64_t keys,
                                           float& largest, float& total) {
   constexpr float kNone = -std::numeric_limits<float>::infinity();
@@ -100,11 +84,11 @@ template <int kRows, int kVectors>
   if (mask != nullptr) {
     for (int64_t j = 0; j < keys; ++j) scores[j] += mask[j];
   }
-  for (int64_t j = keys; j < RoundUpToLanes(keys); ++j) scores[j] = kNone;
-  Lanes lanes = Lanes{} + kNone;
-  for (int64_t j = 0; j < keys; j += kLanes) lanes = Larger(Load(scores + j), lanes);
+  for (int64_t j = keys; j < RoundUpToLine(keys); ++j) scores[j] = kNone;
+  V lanes = V{} + kNone;
+  for (int64_t j = 0; j < keys; j += kLanes<V>) lanes = Larger(Load<V>(scores + j), lanes);
   float peak = largest;
-  for (int64_t i = 0; i < kLanes; ++i) peak = std::max(peak, lanes[i]);
+  for (int64_t i = 0; i < kLanes<V>; ++i) peak = std::max(peak, lanes[i]);
   if (peak == kNone) peak = 0;
   const float before = largest - peak < kLeast ? 0.0f : Exp(largest - peak);
   largest = peak;
@@ -120,39 +104,39 @@ template <int kRows, int kVectors>
 }
 
 // sums = sums * before + weights * values, for kRows queries from `row`.
-template <int kRows, int kVectors>
+template <typename V, int kRows, int kVectors>
 [[gnu::always_inline]] inline void AddValues(const Work& work, int64_t row, int64_t first,
                                              int64_t keys, const float* before) {
-  ForEachTile<kVectors>(work.value_width, [&](int64_t at, auto vectors) {
+  ForEachTile<V, kVectors>(work.value_width, [&](int64_t at, auto vectors) D2G_INLINE {
     constexpr int kTile = decltype(vectors)::value;
-    Lanes sums[kRows][kTile];
+    V sums[kRows][kTile];
     TileSums(work.scores + row * kKeysAtOnce, kKeysAtOnce,
              work.values + first * work.value_width + at, work.value_width, keys, sums);
     float* to = work.sums + row * work.value_width + at;
     for (int r = 0; r < kRows; ++r) {
       for (int v = 0; v < kTile; ++v) {
-        float* target = to + r * work.value_width + v * kLanes;
-        Store(target, Load(target) * before[r] + sums[r][v]);
+        float* target = to + r * work.value_width + v * kLanes<V>;
+        Store(target, Load<V>(target) * before[r] + sums[r][v]);
       }
     }
   });
 }
 
-template <int kRows, int kVectors>
+template <typename V, int kRows, int kVectors>
 [[gnu::always_inline]] inline void AttendRows(const AttentionShape& s, const Work& work,
                                               int64_t query, int64_t row, int64_t first,
                                               int64_t keys) {
-  Score<kRows, kVectors>(s, work, row, first, keys);
+  Score<V, kRows, kVectors>(s, work, row, first, keys);
   float before[kRows];
   for (int r = 0; r < kRows; ++r) {
     const float* mask = s.mask == nullptr ? nullptr : s.mask + (query + r) * s.keys + first;
-    before[r] = Weigh(work.scores + (row + r) * kKeysAtOnce, mask, keys, work.largest[row + r],
-                      work.total[row + r]);
+    before[r] = Weigh<V>(work.scores + (row + r) * kKeysAtOnce, mask, keys, work.largest[row + r],
+                         work.total[row + r]);
   }
-  AddValues<kRows, kVectors>(work, row, first, keys, before);
+  AddValues<V, kRows, kVectors>(work, row, first, keys, before);
 }
 
-template <int kRows, int kVectors>
+template <typename V, int kRows, int kVectors>
 [[gnu::always_inline]] inline void AttendLoop(const float* q, const float* k, const float* v,
                                               float* out, const AttentionShape& s, float scale,
                                               int64_t first_query, int64_t last_query,
@@ -172,10 +156,10 @@ template <int kRows, int kVectors>
       const int64_t keys = std::min(kKeysAtOnce, s.keys - first);
       int64_t row = 0;
       for (; row + kRows <= rows; row += kRows) {
-        AttendRows<kRows, kVectors>(s, work, query + row, row, first, keys);
+        AttendRows<V, kRows, kVectors>(s, work, query + row, row, first, keys);
       }
       for (; row < rows; ++row) {
-        AttendRows<1, kVectors>(s, work, query + row, row, first, keys);
+        AttendRows<V, 1, kVectors>(s, work, query + row, row, first, keys);
       }
     }
     for (int64_t r = 0; r < rows; ++r) {
@@ -190,18 +174,18 @@ template <int kRows, int kVectors>
 D2G_AVX512 void AttendAvx512(const float* q, const float* k, const float* v, float* out,
                              const AttentionShape& s, float scale, int64_t first, int64_t last,
                              float* work) {
-  AttendLoop<8, 3>(q, k, v, out, s, scale, first, last, work);
+  AttendLoop<Float16, 8, 3>(q, k, v, out, s, scale, first, last, work);
 }
 D2G_AVX2 void AttendAvx2(const float* q, const float* k, const float* v, float* out,
                          const AttentionShape& s, float scale, int64_t first, int64_t last,
                          float* work) {
-  AttendLoop<6, 1>(q, k, v, out, s, scale, first, last, work);
+  AttendLoop<Float8, 6, 2>(q, k, v, out, s, scale, first, last, work);
 }
 #endif
 void AttendPortable(const float* q, const float* k, const float* v, float* out,
                     const AttentionShape& s, float scale, int64_t first, int64_t last,
                     float* work) {
-  AttendLoop<2, 1>(q, k, v, out, s, scale, first, last, work);
+  AttendLoop<Float4, 2, 4>(q, k, v, out, s, scale, first, last, work);
 }
 
 }  // namespace
@@ -212,21 +196,19 @@ int64_t AttentionWork(const AttentionShape& shape) {
 }
 
 void AttendHead(const float* q, const float* k, const float* v, float* out,
-                const AttentionShape& shape, float scale, int64_t first, int64_t last,
-                float* work) {
-  static const auto version = [] {
-    switch (MachineInstructions()) {
+                const AttentionShape& shape, float scale, int64_t first, int64_t last, float* work,
+                Instructions instructions) {
 #ifdef D2G_AVX512
-      case Instructions::kAvx512:
-        return AttendAvx512;
-      case Instructions::kAvx2:
-        return AttendAvx2;
+  if (instructions == Instructions::kAvx512) {
+    AttendAvx512(q, k, v, out, shape, scale, first, last, work);
+    return;
+  }
+  if (instructions == Instructions::kAvx2) {
+    AttendAvx2(q, k, v, out, shape, scale, first, last, work);
+    return;
+  }
 #endif
-      default:
-        return AttendPortable;
-    }
-  }();
-  version(q, k, v, out, shape, scale, first, last, work);
+  AttendPortable(q, k, v, out, shape, scale, first, last, work);
 }
 
 }  // namespace d2g::model

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "worker/model/instructions.h"
+
 namespace d2g::model {
 
 // Strides between rows of one head.
@@ -19,6 +21,7 @@ int64_t AttentionWork(const AttentionShape& shape);
 // a whole: blocks of keys are visited one after the other, and sums made so far are scaled when a
 // larger score comes up. Source: Milakov and Gimelshein, arXiv 1805.02867.
 void AttendHead(const float* q, const float* k, const float* v, float* out,
-                const AttentionShape& shape, float scale, int64_t first, int64_t last, float* work);
+                const AttentionShape& shape, float scale, int64_t first, int64_t last, float* work,
+                Instructions instructions = MachineInstructions());
 
 }  // namespace d2g::model

@@ -35,6 +35,10 @@ void PromptEncoder::CheckFits(const std::string& folder) const {
            tokenizers_[i].model_max_length(), ", of ", texts_[0].tokenizer, " ", length);
     }
     const ClipTextConfig& config = encoders_[i].config();
+    if (names.projects && !config.has_projection) {
+      Fail(folder, "/", names.encoder, ": there is no text_projection.weight, which ",
+           "CLIPTextModelWithProjection has");
+    }
     if (length > config.max_position_embeddings) {
       Fail(folder, ": model_max_length ", length, " of ", names.tokenizer, " is over ",
            names.encoder, "'s max_position_embeddings ", config.max_position_embeddings);

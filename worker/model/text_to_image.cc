@@ -90,9 +90,8 @@ TextToImageModel TextToImageModel::Load(const std::string& folder, const ModelOp
   progress();
   if (options.load_vae) {
     if (!model.index_.has_vae) Fail(folder, "/model_index.json: there is no vae");
-    LoadOptions vae = load;
-    if (Upcasts(folder, model.index_, options.dtype)) vae.tensors = vae.tensors.dtype(at::kFloat);
-    model.vae_ = LoadAutoencoder(folder + "/vae", vae);
+    if (Upcasts(folder, model.index_, options.dtype)) load.tensors = load.tensors.dtype(at::kFloat);
+    model.vae_ = LoadAutoencoder(folder + "/vae", load);
     progress();
   }
   model.CheckFits(folder);

@@ -95,8 +95,8 @@ PreparedConditions UNet2DConditionModel::Impl::Prepare(const UNetConditions& con
   const bool reads_text =
       text_entries() > 0 || config.addition_embed_type == AdditionEmbedType::kText;
   if (reads_text && !hidden.defined()) Fail("unet: needs encoder_hidden_states");
-  if (reads_text && (hidden.dim() != 3 || hidden.size(0) < 1 || hidden.size(1) < 1 ||
-                     hidden.size(2) != config.text_width())) {
+  if (hidden.defined() && (hidden.dim() != 3 || hidden.size(0) < 1 || hidden.size(1) < 1 ||
+                           (reads_text && hidden.size(2) != config.text_width()))) {
     Fail("unet: encoder_hidden_states is ", hidden.sizes(), ", not [B, L, ", config.text_width(),
          "]");
   }

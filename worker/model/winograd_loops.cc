@@ -15,7 +15,7 @@ constexpr int64_t kChannelsAtOnce = 64;
 
 // The values of one place for all points are written together. Their distance is this more than a
 // power of two, which would send all of them to the same few lines of the cache.
-constexpr int64_t kGap = kLanes;
+constexpr int64_t kGap = kLine;
 
 // Scratch memory for blocks of `squares` squares.
 struct Work {
@@ -48,8 +48,8 @@ struct Square {
 }
 
 // One dimension of the three transforms. d0..d3 -> d0 - d2, d1 + d2, d2 - d1, d1 - d3.
-[[gnu::always_inline]] inline void TransformInput(const Lanes d0, const Lanes d1, const Lanes d2,
-                                                  const Lanes d3, Lanes* out, int64_t stride) {
+template <typename V>
+[[gnu::always_inline]] inline void TransformInput(V d0, V d1, V d2, V d3, V* out, int64_t stride) {
   out[0] = d0 - d2;
   out[stride] = d1 + d2;
   out[2 * stride] = d2 - d1;
@@ -57,15 +57,16 @@ struct Square {
 }
 
 // g0..g2 -> g0, (g0 + g1 + g2) / 2, (g0 - g1 + g2) / 2, g2.
-[[gnu::always_inline]] inline void TransformWeights(const Lanes g0, const Lanes g1, const Lanes g2,
-                                                    Lanes* out, int64_t stride) {
-  const Lanes ends = (g0 + g2) * 0.5f, middle = g1 * 0.5f;
+template <typename V>
+[[gnu::always_inline]] inline void TransformWeights(V g0, V g1, V g2, V* out, int64_t stride) {
+  const V ends = (g0 + g2) * 0.5f, middle = g1 * 0.5f;
   out[0] = g0;
   out[stride] = ends + middle;
   out[2 * stride] = ends - middle;
   out[3 * stride] = g2;
 }
 
+template <typename V>
 [[gnu::always_inline]] inline void GatherSquare(const Rows& rows, int64_t index, const Work& work,
                                                 int64_t at, int64_t squares) {
   const Square square = SquareAt(rows, index);
@@ -89,14 +90,14 @@ struct Square {
   }
   float* to = work.input + at * rows.channels;
   const int64_t stride = squares * rows.channels + kGap;
-  for (int64_t c = 0; c < rows.channels; c += kLanes) {
-    Lanes half[kPoints], out[kPoints];
+  for (int64_t c = 0; c < rows.channels; c += kLanes<V>) {
+    V half[kPoints], out[kPoints];
     for (int64_t j = 0; j < kSide; ++j) {
-      TransformInput(Load(points[0][j] + c), Load(points[1][j] + c), Load(points[2][j] + c),
-                     Load(points[3][j] + c), half + j, kSide);
+      TransformInput(Load<V>(points[0][j] + c), Load<V>(points[1][j] + c),
+                     Load<V>(points[2][j] + c), Load<V>(points[3][j] + c), half + j, kSide);
     }
     for (int64_t i = 0; i < kSide; ++i) {
-      const Lanes* line = half + i * kSide;
+      const V* line = half + i * kSide;
       TransformInput(line[0], line[1], line[2], line[3], out + i * kSide, 1);
     }
     for (int64_t p = 0; p < kPoints; ++p) Store(to + p * stride + c, out[p]);
@@ -104,6 +105,7 @@ struct Square {
 }
 
 // Channels [first, first + count) of a panel.
+template <typename V>
 [[gnu::always_inline]] inline void GatherWeights(const Product& p, const float* panel,
                                                  int64_t width, int64_t first, int64_t count,
                                                  const Work& work) {
@@ -111,14 +113,14 @@ struct Square {
   for (int64_t k = 0; k < count; ++k) {
     const float* from = panel + (first + k) * width;
     float* to = work.weights + k * width;
-    for (int64_t v = 0; v < width; v += kLanes) {
-      Lanes half[kSide * kKernel], out[kPoints];
+    for (int64_t v = 0; v < width; v += kLanes<V>) {
+      V half[kSide * kKernel], out[kPoints];
       for (int64_t j = 0; j < kKernel; ++j) {
-        TransformWeights(Load(from + j * tap + v), Load(from + (kKernel + j) * tap + v),
-                         Load(from + (2 * kKernel + j) * tap + v), half + j, kKernel);
+        TransformWeights(Load<V>(from + j * tap + v), Load<V>(from + (kKernel + j) * tap + v),
+                         Load<V>(from + (2 * kKernel + j) * tap + v), half + j, kKernel);
       }
       for (int64_t i = 0; i < kSide; ++i) {
-        const Lanes* line = half + i * kKernel;
+        const V* line = half + i * kKernel;
         TransformWeights(line[0], line[1], line[2], out + i * kSide, 1);
       }
       for (int64_t point = 0; point < kPoints; ++point) {
@@ -128,73 +130,53 @@ struct Square {
   }
 }
 
-template <int kRows, int kVectors>
-[[gnu::always_inline]] inline void AddTile(const float* a, int64_t a_stride, const float* b,
-                                           int64_t width, int64_t count, float* sums, bool begins) {
-  Lanes tile[kRows][kVectors];
-  TileSums(a, a_stride, b, width, count, tile);
-  for (int r = 0; r < kRows; ++r) {
-    for (int v = 0; v < kVectors; ++v) {
-      float* to = sums + r * width + v * kLanes;
-      Store(to, begins ? tile[r][v] : tile[r][v] + Load(to));
+template <typename V, int kRows, int kVectors>
+[[gnu::always_inline]] inline void AddProducts(const float* a, int64_t a_stride, const float* b,
+                                               int64_t width, int64_t count, float* results,
+                                               bool begins) {
+  ForEachTile<V, kVectors>(width, [&](int64_t at, auto vectors) D2G_INLINE {
+    constexpr int kTile = decltype(vectors)::value;
+    V sums[kRows][kTile];
+    TileSums(a, a_stride, b + at, width, count, sums);
+    for (int r = 0; r < kRows; ++r) {
+      for (int v = 0; v < kTile; ++v) {
+        float* to = results + r * width + at + v * kLanes<V>;
+        Store(to, begins ? sums[r][v] : sums[r][v] + Load<V>(to));
+      }
     }
-  }
-}
-
-template <int kRows, int kVectors>
-[[gnu::always_inline]] inline void AddVectors(const float* a, int64_t a_stride, const float* b,
-                                              int64_t width, int64_t count, float* sums,
-                                              bool begins) {
-  int64_t v = 0;
-  for (; v + kVectors * kLanes <= width; v += kVectors * kLanes) {
-    AddTile<kRows, kVectors>(a, a_stride, b + v, width, count, sums + v, begins);
-  }
-  if constexpr (kVectors > 1) {
-    if (width - v == 2 * kLanes) {
-      AddTile<kRows, 2>(a, a_stride, b + v, width, count, sums + v, begins);
-    } else if (width - v == kLanes) {
-      AddTile<kRows, 1>(a, a_stride, b + v, width, count, sums + v, begins);
-    }
-  }
+  });
 }
 
 // One vector of columns of one square's results: sums, bias, what is added, into the picture.
+template <typename V>
 [[gnu::always_inline]] inline void FinishSquare(const Product& p, const Square& square,
                                                 const float* sums, int64_t stride, int64_t column) {
-  Lanes half[2][kSide];
+  V half[2][kSide];
   for (int64_t j = 0; j < kSide; ++j) {
-    const Lanes m0 = Load(sums + j * stride), m1 = Load(sums + (kSide + j) * stride);
-    const Lanes m2 = Load(sums + (2 * kSide + j) * stride);
-    const Lanes m3 = Load(sums + (3 * kSide + j) * stride);
+    const V m0 = Load<V>(sums + j * stride), m1 = Load<V>(sums + (kSide + j) * stride);
+    const V m2 = Load<V>(sums + (2 * kSide + j) * stride);
+    const V m3 = Load<V>(sums + (3 * kSide + j) * stride);
     half[0][j] = m0 + m1 + m2;
     half[1][j] = m1 - m2 - m3;
   }
   const int64_t left = p.columns - column;
-  const bool whole = left >= kLanes;
-  Lanes bias = {};
-  if (p.bias != nullptr) bias = whole ? Load(p.bias + column) : LoadSome(p.bias + column, left);
+  if (left <= 0) return;
+  V bias = {};
+  if (p.bias != nullptr) bias = LoadSome<V>(p.bias + column, left);
   for (int64_t i = 0; i < 2 && square.y + i < p.rows.out_height; ++i) {
-    const Lanes* line = half[i];
-    const Lanes results[2] = {line[0] + line[1] + line[2], line[1] - line[2] - line[3]};
+    const V* line = half[i];
+    const V results[2] = {line[0] + line[1] + line[2], line[1] - line[2] - line[3]};
     for (int64_t j = 0; j < 2 && square.x + j < p.rows.out_width; ++j) {
       const int64_t row =
           (square.picture * p.rows.out_height + square.y + i) * p.rows.out_width + square.x + j;
-      Lanes result = results[j] + bias;
-      if (p.added != nullptr) {
-        const float* from = p.added + row * p.added_stride + column;
-        result += whole ? Load(from) : LoadSome(from, left);
-      }
-      float* to = p.out + row * p.out_stride + column;
-      if (whole) {
-        Store(to, result);
-      } else {
-        StoreSome(to, result, left);
-      }
+      V result = results[j] + bias;
+      if (p.added != nullptr) result += LoadSome<V>(p.added + row * p.added_stride + column, left);
+      StoreSome(p.out + row * p.out_stride + column, result, left);
     }
   }
 }
 
-template <int kRows, int kVectors>
+template <typename V, int kRows, int kVectors>
 [[gnu::always_inline]] inline void WinogradLoop(const Product& p, int64_t first, int64_t last,
                                                 int64_t first_panel, int64_t last_panel,
                                                 float* memory) {
@@ -204,13 +186,13 @@ template <int kRows, int kVectors>
   std::fill_n(work.zeros, channels, 0.0f);
   for (int64_t begin = first; begin < last; begin += at_once) {
     const int64_t squares = std::min(at_once, last - begin);
-    for (int64_t i = 0; i < squares; ++i) GatherSquare(p.rows, begin + i, work, i, squares);
+    for (int64_t i = 0; i < squares; ++i) GatherSquare<V>(p.rows, begin + i, work, i, squares);
     for (int64_t panel = first_panel; panel < last_panel; ++panel) {
       const int64_t column = panel * kPanelColumns;
-      const int64_t width = RoundUpToLanes(std::min(kPanelColumns, p.columns - column));
+      const int64_t width = RoundUpToLine(std::min(kPanelColumns, p.columns - column));
       for (int64_t channel = 0; channel < channels; channel += kChannelsAtOnce) {
         const int64_t count = std::min(kChannelsAtOnce, channels - channel);
-        GatherWeights(p, p.packed + column * p.inner, width, channel, count, work);
+        GatherWeights<V>(p, p.packed + column * p.inner, width, channel, count, work);
         for (int64_t point = 0; point < kPoints; ++point) {
           const float* b = work.weights + point * Work::kWeightStride;
           const float* input = work.input + point * (squares * channels + kGap) + channel;
@@ -220,13 +202,13 @@ template <int kRows, int kVectors>
             float* sums = results + row * width;
             const bool begins = channel == 0;
             if (squares - row >= kRows) {
-              AddVectors<kRows, kVectors>(a, channels, b, width, count, sums, begins);
+              AddProducts<V, kRows, kVectors>(a, channels, b, width, count, sums, begins);
               row += kRows;
             } else if (kRows > 4 && squares - row >= 4) {
-              AddVectors<4, kVectors>(a, channels, b, width, count, sums, begins);
+              AddProducts<V, 4, kVectors>(a, channels, b, width, count, sums, begins);
               row += 4;
             } else {
-              AddVectors<1, kVectors>(a, channels, b, width, count, sums, begins);
+              AddProducts<V, 1, kVectors>(a, channels, b, width, count, sums, begins);
               row += 1;
             }
           }
@@ -234,8 +216,8 @@ template <int kRows, int kVectors>
       }
       for (int64_t i = 0; i < squares; ++i) {
         const Square square = SquareAt(p.rows, begin + i);
-        for (int64_t v = 0; v < width; v += kLanes) {
-          FinishSquare(p, square, work.sums + i * width + v, squares * width + kGap, column + v);
+        for (int64_t v = 0; v < width; v += kLanes<V>) {
+          FinishSquare<V>(p, square, work.sums + i * width + v, squares * width + kGap, column + v);
         }
       }
     }
@@ -245,23 +227,23 @@ template <int kRows, int kVectors>
 #ifdef D2G_AVX512
 D2G_AVX512 void WinogradAvx512(const Product& p, int64_t first, int64_t last, int64_t first_panel,
                                int64_t last_panel, float* work) {
-  WinogradLoop<8, 3>(p, first, last, first_panel, last_panel, work);
+  WinogradLoop<Float16, 8, 3>(p, first, last, first_panel, last_panel, work);
 }
 D2G_AVX2 void WinogradAvx2(const Product& p, int64_t first, int64_t last, int64_t first_panel,
                            int64_t last_panel, float* work) {
-  WinogradLoop<6, 1>(p, first, last, first_panel, last_panel, work);
+  WinogradLoop<Float8, 6, 2>(p, first, last, first_panel, last_panel, work);
 }
 #endif
 void WinogradPortable(const Product& p, int64_t first, int64_t last, int64_t first_panel,
                       int64_t last_panel, float* work) {
-  WinogradLoop<2, 1>(p, first, last, first_panel, last_panel, work);
+  WinogradLoop<Float4, 2, 4>(p, first, last, first_panel, last_panel, work);
 }
 
 }  // namespace
 
 bool TakesWinograd(const Rows& rows) {
   return rows.kernel == kKernel && rows.step == 1 && rows.padding == 1 &&
-         rows.channels % kLanes == 0;
+         rows.channels % kLine == 0;
 }
 
 int64_t SquareCount(const Rows& rows) { return Across(rows) * Down(rows); }
@@ -272,20 +254,18 @@ int64_t WinogradWork(const Product& product, int64_t squares) {
 }
 
 void MultiplyWinograd(const Product& product, int64_t first, int64_t last, int64_t first_panel,
-                      int64_t last_panel, float* work) {
-  static const auto version = [] {
-    switch (MachineInstructions()) {
+                      int64_t last_panel, float* work, Instructions instructions) {
 #ifdef D2G_AVX512
-      case Instructions::kAvx512:
-        return WinogradAvx512;
-      case Instructions::kAvx2:
-        return WinogradAvx2;
+  if (instructions == Instructions::kAvx512) {
+    WinogradAvx512(product, first, last, first_panel, last_panel, work);
+    return;
+  }
+  if (instructions == Instructions::kAvx2) {
+    WinogradAvx2(product, first, last, first_panel, last_panel, work);
+    return;
+  }
 #endif
-      default:
-        return WinogradPortable;
-    }
-  }();
-  version(product, first, last, first_panel, last_panel, work);
+  WinogradPortable(product, first, last, first_panel, last_panel, work);
 }
 
 }  // namespace d2g::model

@@ -22,6 +22,7 @@ int64_t WinogradWork(const Product& product, int64_t squares);
 // As Multiply, with the rows given by squares: [first, last) of all pictures. The weights are those
 // of the plain form; they are transformed on the way, a block at a time.
 void MultiplyWinograd(const Product& product, int64_t first, int64_t last, int64_t first_panel,
-                      int64_t last_panel, float* work);
+                      int64_t last_panel, float* work,
+                      Instructions instructions = MachineInstructions());
 
 }  // namespace d2g::model

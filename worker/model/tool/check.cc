@@ -188,9 +188,7 @@ void AddCheck(CLI::App& app, Action* action) {
       "Try a teacher on a few trajectories: finite, decoded, what half precision changes, speed");
   command->add_option("DIR", options->run.model, "Model folder in the diffusers layout")
       ->required();
-  command->add_option("--prompt", options->run.prompts, "Prompts, two or more (default: two)")
-      ->expected(1)
-      ->take_all();
+  AddTexts(*command, "--prompt", &options->run.prompts, "Prompts, two or more (default: two)");
   command->add_option("--noises", options->noises, "Noises for each prompt")
       ->check(CLI::Range(int64_t{2}, int64_t{64}));
   command->add_option("--seed", options->run.seed, "Seed of the noise");

@@ -43,12 +43,25 @@ at::Tensor MakeNoise(uint64_t seed, int64_t count, const std::vector<int64_t>& s
   return noise;
 }
 
+CLI::Option* AddTexts(CLI::App& command, const std::string& name, std::vector<std::string>* texts,
+                      const std::string& description) {
+  // Into a vector CLI11 would read "[a, b]" as two values and "{}" as none.
+  return command
+      .add_option(name, CLI::callback_t([texts](const CLI::results_t& values) {
+                    *texts = values;
+                    return true;
+                  }),
+                  description)
+      ->type_name("TEXT")
+      ->take_all()
+      ->allow_extra_args(false);
+}
+
 void AddRunFlags(CLI::App& command, RunOptions* o) {
   command.add_option("--model", o->model, "Model folder in the diffusers layout")->required();
-  command.add_option("--prompt", o->prompts, "What to draw; may be repeated")
-      ->required()
-      ->expected(1)
-      ->take_all();
+  command.add_option("--variant", o->variant,
+                     "Weight files to read where the folder holds several: fp16, non_ema, ...");
+  AddTexts(command, "--prompt", &o->prompts, "What to draw; may be repeated")->required();
   command.add_option("--count", o->count, "Pictures for each prompt")
       ->check(CLI::Range(int64_t{1}, kMaxPictures));
   command.add_option("--seed", o->seed, "Seed of the noise: picture i starts from noise (seed, i)");
@@ -68,10 +81,13 @@ void AddRunFlags(CLI::App& command, RunOptions* o) {
                   "Share by which guidance is moved back to the deviation of the prompt's output")
       ->check(CLI::Range(0.0, 1.0));
   command
-      .add_option_function<std::string>(
-          "--negative-prompt", [o](const std::string& prompt) { o->negative_prompt = prompt; },
-          "What not to draw (default: no prompt, which is not \"\" for every XL model)")
-      ->expected(1);
+      .add_option("--negative-prompt", CLI::callback_t([o](const CLI::results_t& values) {
+                    o->negative_prompt = values.back();
+                    return true;
+                  }),
+                  "What not to draw (default: no prompt, which for an XL model may not be \"\")")
+      ->type_name("TEXT")
+      ->allow_extra_args(false);
   command.add_option("--spacing", o->spacing, "Timestep spacing instead of the scheduler file's")
       ->check(CLI::IsMember({"leading", "trailing", "linspace"}));
   command.add_option("--dtype", o->dtype, "Arithmetic of the networks")
@@ -132,6 +148,7 @@ ModelOptions ToModelOptions(const RunOptions& options) {
   model.dtype = options.dtype == "fp16"   ? at::kHalf
                 : options.dtype == "bf16" ? at::kBFloat16
                                           : at::kFloat;
+  model.variant = options.variant;
   model.solver = ParseSolverKind(options.scheduler);
   model.keep_weights = false;
   if (model.device.is_cuda() && !at::hasCUDA()) {

@@ -14,6 +14,7 @@ namespace d2g::model {
 
 struct RunOptions {
   std::string model;
+  std::string variant;
   std::vector<std::string> prompts;
   int64_t count = 1;
   uint64_t seed = 0;
@@ -29,6 +30,10 @@ struct RunOptions {
   std::string device = "cpu";
   int threads = 0;  // 0: as many as LibTorch takes
 };
+
+// An option that may be repeated and takes one text each time, whatever the text looks like.
+CLI::Option* AddTexts(CLI::App& command, const std::string& name, std::vector<std::string>* texts,
+                      const std::string& description);
 
 // Declares the flags on a subcommand.
 void AddRunFlags(CLI::App& command, RunOptions* options);
