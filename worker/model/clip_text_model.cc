@@ -58,8 +58,8 @@ struct EncoderLayer {
     const at::Tensor n = norm1(x);
     const at::Tensor attended = DotProductAttention(
         SplitHeads(q(n), heads), SplitHeads(k(n), heads), SplitHeads(v(n), heads), mask);
-    const at::Tensor h = x + out(MergeHeads(attended));
-    return h + fc2(activation(fc1(norm2(h))));
+    const at::Tensor h = out(MergeHeads(attended), x);
+    return fc2(activation(fc1(norm2(h))), h);
   }
 
   LayerNorm norm1;

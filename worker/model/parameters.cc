@@ -83,6 +83,7 @@ std::shared_ptr<PackedWeight> ParameterReader::MakePacked(const at::Tensor& weig
                                                           const at::Tensor& bias) {
   if (source_ == nullptr) return nullptr;
   packed_.push_back(std::make_shared<PackedWeight>(weight, bias));
+  if (options_.pack) packed_.back()->Pack(/*keep=*/!options_.only_packed);
   return packed_.back();
 }
 
