@@ -36,6 +36,8 @@ class Refused(Exception):
 class D2g:
     """Runs the command line under test."""
 
+    Refused = Refused  # for modules, which cannot import this one: it runs as __main__
+
     def __init__(self, program):
         self.program = str(program)
 

@@ -3,154 +3,33 @@
 #include <optional>
 #include <utility>
 
-#include "worker/model/attention.h"
 #include "worker/model/error.h"
 #include "worker/model/json_config.h"
-#include "worker/model/resnet_block.h"
+#include "worker/model/vae_networks.h"
+#include "worker/model/vae_tiling.h"
 
 namespace d2g::model {
 
 namespace {
 
-constexpr double kNormEps = 1e-6;
+// How far two neighbouring tiles overlap, as a part of their side.
+constexpr double kTileOverlap = 0.25;
 
-// diffusers' UNetMidBlock2D: resnet, one attention head over all positions, resnet.
-struct VaeMidBlock {
-  VaeMidBlock(ParameterReader& reader, const std::string& name, const ResnetOptions& resnet,
-              bool attends)
-      : first(reader, name + ".resnets.0", resnet),
-        second(reader, name + ".resnets.1", resnet),
-        has_attention(attends) {
-    if (!attends) return;
-    const int64_t channels = resnet.out_channels;
-    const std::string attention = name + ".attentions.0";
-    norm = GroupNorm(reader, attention + ".group_norm", resnet.groups, channels, kNormEps);
-    q = Linear(reader, attention + ".to_q", channels, channels);
-    k = Linear(reader, attention + ".to_k", channels, channels);
-    v = Linear(reader, attention + ".to_v", channels, channels);
-    out = Linear(reader, attention + ".to_out.0", channels, channels);
-  }
-
-  at::Tensor operator()(const at::Tensor& input) const {
-    at::Tensor x = first(input);
-    if (has_attention) {
-      const at::Tensor h = norm(x).flatten(2).transpose(1, 2);
-      const at::Tensor attended =
-          DotProductAttention(SplitHeads(q(h), 1), SplitHeads(k(h), 1), SplitHeads(v(h), 1));
-      x = x + out(MergeHeads(attended)).transpose(1, 2).reshape(x.sizes());
-    }
-    return second(x);
-  }
-
-  ResnetBlock first, second;
-  bool has_attention;
-  GroupNorm norm;
-  Linear q, k, v, out;
-};
-
-ResnetOptions Resnet(const AutoencoderConfig& c, int64_t in, int64_t out) {
-  ResnetOptions options;
-  options.in_channels = in;
-  options.out_channels = out;
+VaeNetworkOptions NetworkOptions(const AutoencoderConfig& c, bool encodes) {
+  VaeNetworkOptions options;
+  options.in_channels = encodes ? c.in_channels : c.latent_channels;
+  options.out_channels = encodes ? 2 * c.latent_channels : c.out_channels;
+  options.widths = c.block_out_channels;
+  options.attends = encodes ? c.down_attends : c.up_attends;
+  options.attends.resize(c.block_out_channels.size(), false);
+  options.layers = c.layers_per_block;
   options.groups = c.norm_num_groups;
-  options.eps = kNormEps;
   options.activation = ParseActivation(c.act_fn, "act_fn");
+  options.mid_attends = c.mid_block_add_attention;
   return options;
 }
 
-struct Encoder {
-  Encoder(ParameterReader& reader, const AutoencoderConfig& c)
-      : conv_in(reader, "encoder.conv_in", c.in_channels, c.block_out_channels.front(), 3, 1, 1),
-        mid(reader, "encoder.mid_block",
-            Resnet(c, c.block_out_channels.back(), c.block_out_channels.back()),
-            c.mid_block_add_attention),
-        norm_out(reader, "encoder.conv_norm_out", c.norm_num_groups, c.block_out_channels.back(),
-                 kNormEps),
-        conv_out(reader, "encoder.conv_out", c.block_out_channels.back(), 2 * c.latent_channels, 3,
-                 1, 1) {
-    int64_t in = c.block_out_channels.front();
-    for (size_t i = 0; i < c.block_out_channels.size(); ++i) {
-      const std::string name = "encoder.down_blocks." + std::to_string(i);
-      const int64_t out = c.block_out_channels[i];
-      Level& level = levels.emplace_back();
-      for (int64_t j = 0; j < c.layers_per_block; ++j) {
-        level.resnets.emplace_back(reader, name + ".resnets." + std::to_string(j),
-                                   Resnet(c, j == 0 ? in : out, out));
-      }
-      if (i + 1 < c.block_out_channels.size()) {
-        level.downsample.emplace(reader, name + ".downsamplers.0", out, /*padding=*/0);
-      }
-      in = out;
-    }
-  }
-
-  at::Tensor operator()(at::Tensor x) const {
-    x = conv_in(x);
-    for (const Level& level : levels) {
-      for (const ResnetBlock& resnet : level.resnets) x = resnet(x);
-      if (level.downsample) x = (*level.downsample)(x);
-    }
-    return conv_out(norm_out.Activated(Activation::kSilu, mid(x)));
-  }
-
-  struct Level {
-    std::vector<ResnetBlock> resnets;
-    std::optional<Downsample> downsample;
-  };
-  Conv2d conv_in;
-  std::vector<Level> levels;
-  VaeMidBlock mid;
-  GroupNorm norm_out;
-  Conv2d conv_out;
-};
-
-struct Decoder {
-  Decoder(ParameterReader& reader, const AutoencoderConfig& c)
-      : conv_in(reader, "decoder.conv_in", c.latent_channels, c.block_out_channels.back(), 3, 1, 1),
-        mid(reader, "decoder.mid_block",
-            Resnet(c, c.block_out_channels.back(), c.block_out_channels.back()),
-            c.mid_block_add_attention),
-        norm_out(reader, "decoder.conv_norm_out", c.norm_num_groups, c.block_out_channels.front(),
-                 kNormEps),
-        conv_out(reader, "decoder.conv_out", c.block_out_channels.front(), c.out_channels, 3, 1,
-                 1) {
-    int64_t in = c.block_out_channels.back();
-    for (size_t i = 0; i < c.block_out_channels.size(); ++i) {
-      const std::string name = "decoder.up_blocks." + std::to_string(i);
-      const int64_t out = c.block_out_channels[c.block_out_channels.size() - 1 - i];
-      Level& level = levels.emplace_back();
-      for (int64_t j = 0; j < c.layers_per_block + 1; ++j) {
-        level.resnets.emplace_back(reader, name + ".resnets." + std::to_string(j),
-                                   Resnet(c, j == 0 ? in : out, out));
-      }
-      if (i + 1 < c.block_out_channels.size()) {
-        level.upsample.emplace(reader, name + ".upsamplers.0", out);
-      }
-      in = out;
-    }
-  }
-
-  at::Tensor operator()(at::Tensor x) const {
-    x = mid(conv_in(x));
-    for (const Level& level : levels) {
-      for (const ResnetBlock& resnet : level.resnets) x = resnet(x);
-      if (level.upsample) x = (*level.upsample)(x, 2 * x.size(2), 2 * x.size(3));
-    }
-    return conv_out(norm_out.Activated(Activation::kSilu, x));
-  }
-
-  struct Level {
-    std::vector<ResnetBlock> resnets;
-    std::optional<Upsample> upsample;
-  };
-  Conv2d conv_in;
-  VaeMidBlock mid;
-  std::vector<Level> levels;
-  GroupNorm norm_out;
-  Conv2d conv_out;
-};
-
-// The parameters with the attention names of today.
+// The attention's parameters with the names and shapes of today.
 TensorMap Renamed(const TensorMap& parameters) {
   const std::pair<std::string, std::string> kOldNames[] = {{".query.", ".to_q."},
                                                            {".key.", ".to_k."},
@@ -158,67 +37,119 @@ TensorMap Renamed(const TensorMap& parameters) {
                                                            {".proj_attn.", ".to_out.0."}};
   TensorMap renamed;
   for (const auto& [name, tensor] : parameters) {
-    std::string now = name;
-    if (name.find(".attentions.") != std::string::npos) {
-      for (const auto& [from, to] : kOldNames) {
-        const size_t at = now.find(from);
-        if (at != std::string::npos) now.replace(at, from.size(), to);
-      }
+    if (name.find(".attentions.") == std::string::npos) {
+      renamed[name] = tensor;
+      continue;
     }
-    renamed[now] = tensor;
+    std::string now = name;
+    for (const auto& [from, to] : kOldNames) {
+      const size_t at = now.find(from);
+      if (at != std::string::npos) now.replace(at, from.size(), to);
+    }
+    const bool conv1x1 = tensor.dim() == 4 && tensor.size(2) == 1 && tensor.size(3) == 1;
+    renamed[now] = conv1x1 ? tensor.flatten(1) : tensor;
   }
   return renamed;
 }
 
-void RequireAllBlocks(const JsonConfig& json, const char* key, const std::string& only,
-                      size_t levels) {
-  const std::vector<std::string> types =
-      json.Strings(key, std::vector<std::string>(levels == 1 ? 1 : 0, only));
+// Whether each level has attention, from the types of its blocks.
+std::vector<bool> BlockTypes(const JsonConfig& json, const char* key, const std::string& plain,
+                             const std::string& attending, size_t levels) {
+  const std::vector<std::string> types = json.Strings(key, {plain});
   if (types.size() != levels) {
-    json.FailAt(key,
-                "needs as many entries as block_out_channels (" + std::to_string(levels) + ")");
+    json.FailAt(key, "has " + std::to_string(types.size()) +
+                         " entries, but block_out_channels has " + std::to_string(levels));
   }
+  std::vector<bool> attends;
   for (const std::string& type : types) {
-    if (type != only) {
-      json.FailAt(key, "block type \"" + type + "\" is not supported (only " + only + ")");
+    const std::string name = type.starts_with("UNetRes") ? type.substr(7) : type;
+    if (name != plain && name != attending) {
+      json.FailAt(key, "block type \"" + type + "\" is not supported (only " + plain + " and " +
+                           attending + " are)");
     }
+    attends.push_back(name == attending);
   }
+  return attends;
+}
+
+// A list with one number for each latent channel, or nothing.
+std::vector<double> PerChannel(const JsonConfig& json, const char* key, int64_t channels) {
+  std::vector<double> values = json.Doubles(key, {});
+  if (!values.empty() && values.size() != static_cast<size_t>(channels)) {
+    json.FailAt(key, "has " + std::to_string(values.size()) + " entries, but latent_channels is " +
+                         std::to_string(channels));
+  }
+  return values;
+}
+
+// A number, or [height, width]: tiles are square, by the first.
+int64_t SampleSize(const JsonConfig& json) {
+  if (!json.IsList("sample_size")) return json.IntBetween("sample_size", 32, 1, kMaxConfigSize);
+  const std::vector<int64_t> sides = json.Ints("sample_size", {}, 0);
+  if (sides.empty() || sides.front() < 1 || sides.front() > kMaxConfigSize) {
+    json.FailAt("sample_size", "must hold sides in [1, " + std::to_string(kMaxConfigSize) + "]");
+  }
+  return sides.front();
 }
 
 }  // namespace
 
 AutoencoderConfig AutoencoderConfig::FromFile(const std::string& path) {
   const JsonConfig json(ReadJsonFile(path), path);
-  const nlohmann::json& class_name = json.Get("_class_name");
-  if (!class_name.is_null() && class_name != "AutoencoderKL") {
-    json.FailAt("_class_name", "not supported (only AutoencoderKL is)");
+  if (json.String("_class_name", "AutoencoderKL") != "AutoencoderKL") {
+    json.FailAt("_class_name", "not AutoencoderKL");
   }
-  json.RequireDefault("latents_mean", nullptr);
-  json.RequireDefault("latents_std", nullptr);
-  json.RequireDefault("shift_factor", nullptr);
   AutoencoderConfig c;
-  c.block_out_channels = json.Ints("block_out_channels", c.block_out_channels, 0);
-  if (c.block_out_channels.empty()) json.FailAt("block_out_channels", "must not be empty");
-  RequireAllBlocks(json, "down_block_types", "DownEncoderBlock2D", c.block_out_channels.size());
-  RequireAllBlocks(json, "up_block_types", "UpDecoderBlock2D", c.block_out_channels.size());
-  c.in_channels = json.IntAtLeast("in_channels", 3, 1);
-  c.out_channels = json.IntAtLeast("out_channels", 3, 1);
-  c.layers_per_block = json.IntAtLeast("layers_per_block", 1, 1);
-  c.act_fn = json.String("act_fn", "silu");
-  ParseActivation(c.act_fn, path);
-  c.latent_channels = json.IntAtLeast("latent_channels", 4, 1);
-  c.norm_num_groups = json.IntAtLeast("norm_num_groups", 32, 1);
+  c.block_out_channels = json.Widths("block_out_channels", c.block_out_channels);
+  const size_t levels = c.block_out_channels.size();
+  c.down_attends =
+      BlockTypes(json, "down_block_types", "DownEncoderBlock2D", "AttnDownEncoderBlock2D", levels);
+  c.up_attends =
+      BlockTypes(json, "up_block_types", "UpDecoderBlock2D", "AttnUpDecoderBlock2D", levels);
+  c.in_channels = json.IntBetween("in_channels", 3, 1, kMaxConfigSize);
+  c.out_channels = json.IntBetween("out_channels", 3, 1, kMaxConfigSize);
+  c.layers_per_block = json.IntBetween("layers_per_block", 1, 1, kMaxConfigLayers);
+  c.act_fn = ReadVaeActivation(json, "silu");
+  c.latent_channels = json.IntBetween("latent_channels", 4, 1, kMaxConfigSize);
+  c.norm_num_groups = json.IntBetween("norm_num_groups", 32, 1, kMaxConfigSize);
+  for (const int64_t width : c.block_out_channels) {
+    if (width % c.norm_num_groups != 0) {
+      json.FailAt("norm_num_groups",
+                  "does not divide " + std::to_string(width) + " of block_out_channels");
+    }
+  }
+  c.sample_size = SampleSize(json);
   c.scaling_factor = json.Double("scaling_factor", 0.18215);
   if (c.scaling_factor == 0) json.FailAt("scaling_factor", "must not be 0");
+  c.shift_factor = json.Double("shift_factor", 0);
+  c.latents_mean = PerChannel(json, "latents_mean", c.latent_channels);
+  c.latents_std = PerChannel(json, "latents_std", c.latent_channels);
+  c.force_upcast = json.Bool("force_upcast", true);
   c.use_quant_conv = json.Bool("use_quant_conv", true);
   c.use_post_quant_conv = json.Bool("use_post_quant_conv", true);
   c.mid_block_add_attention = json.Bool("mid_block_add_attention", true);
   return c;
 }
 
+AutoencoderTraits AutoencoderConfig::Traits() const {
+  AutoencoderTraits traits;
+  traits.in_channels = in_channels;
+  traits.out_channels = out_channels;
+  traits.latent_channels = latent_channels;
+  traits.levels = static_cast<int64_t>(block_out_channels.size());
+  traits.scaling_factor = scaling_factor;
+  traits.shift_factor = shift_factor;
+  traits.latents_mean = latents_mean;
+  traits.latents_std = latents_std;
+  traits.force_upcast = force_upcast;
+  return traits;
+}
+
 struct AutoencoderKL::Impl {
   Impl(const AutoencoderConfig& c, ParameterReader& reader)
-      : config(c), encoder(reader, c), decoder(reader, c) {
+      : config(c),
+        encoder(reader, NetworkOptions(c, /*encodes=*/true)),
+        decoder(reader, NetworkOptions(c, /*encodes=*/false)) {
     if (c.use_quant_conv) {
       quant.emplace(reader, "quant_conv", 2 * c.latent_channels, 2 * c.latent_channels, 1);
     }
@@ -229,25 +160,45 @@ struct AutoencoderKL::Impl {
     parameters = reader.taken();
   }
 
+  int64_t tile_latents() const {
+    return config.sample_size >> (config.block_out_channels.size() - 1);
+  }
+
+  at::Tensor Moments(const at::Tensor& pictures) const {
+    const int64_t scale = int64_t{1} << (config.block_out_channels.size() - 1);
+    if (pictures.size(2) < scale || pictures.size(3) < scale) {
+      Fail("vae: pictures (or the last of their tiles) are ", pictures.size(3), "x",
+           pictures.size(2), ", the network needs at least ", scale, "x", scale);
+    }
+    const at::Tensor moments = encoder(pictures);
+    return quant ? (*quant)(moments) : moments;
+  }
+
+  at::Tensor Picture(const at::Tensor& latents) const {
+    return decoder(post_quant ? (*post_quant)(latents) : latents);
+  }
+
   AutoencoderConfig config;
-  Encoder encoder;
-  Decoder decoder;
+  VaeEncoder encoder;
+  VaeDecoder decoder;
   std::optional<Conv2d> quant, post_quant;
   TensorMap parameters;
 };
 
-AutoencoderKL AutoencoderKL::Load(const std::string& folder, const at::TensorOptions& options) {
+AutoencoderKL AutoencoderKL::Load(const std::string& folder, const LoadOptions& options) {
   const AutoencoderConfig config = AutoencoderConfig::FromFile(folder + "/config.json");
-  const TensorMap tensors = Renamed(ReadSafetensorsFolder(folder, "diffusion_pytorch_model"));
+  const TensorMap tensors =
+      Renamed(ReadSafetensorsFolder(folder, "diffusion_pytorch_model", options.variant));
   ParameterReader reader(tensors, folder, options);
-  AutoencoderKL model;
-  model.impl_ = std::make_unique<Impl>(config, reader);
-  return model;
+  return AutoencoderKL(std::make_unique<Impl>(config, reader));
 }
 
-AutoencoderKL::AutoencoderKL() = default;
+AutoencoderKL::AutoencoderKL(std::unique_ptr<Impl> impl)
+    : Autoencoder(impl->config.Traits()), impl_(std::move(impl)) {}
+
 AutoencoderKL::AutoencoderKL(const AutoencoderConfig& config, const TensorMap& parameters,
-                             const at::TensorOptions& options) {
+                             const LoadOptions& options)
+    : Autoencoder(config.Traits()) {
   const TensorMap renamed = Renamed(parameters);
   ParameterReader reader(renamed, "vae", options);
   impl_ = std::make_unique<Impl>(config, reader);
@@ -256,28 +207,44 @@ AutoencoderKL::~AutoencoderKL() = default;
 AutoencoderKL::AutoencoderKL(AutoencoderKL&&) noexcept = default;
 AutoencoderKL& AutoencoderKL::operator=(AutoencoderKL&&) noexcept = default;
 
-LatentDistribution AutoencoderKL::Encode(const at::Tensor& pictures) const {
-  const AutoencoderConfig& c = impl_->config;
-  if (pictures.dim() != 4 || pictures.size(1) != c.in_channels ||
-      pictures.size(2) % c.scale() != 0 || pictures.size(3) % c.scale() != 0 ||
-      pictures.numel() == 0) {
-    Fail("vae: pictures are ", pictures.sizes(), ", not [B, ", c.in_channels,
-         ", H, W] with H and W multiples of ", c.scale());
+LatentDistribution AutoencoderKL::EncodePart(const at::Tensor& pictures, bool tiled) const {
+  const int64_t side = impl_->config.sample_size, latents = impl_->tile_latents();
+  at::Tensor moments;
+  if (tiled && (pictures.size(2) > side || pictures.size(3) > side)) {
+    BlendedTiles tiles;
+    tiles.size = side;
+    tiles.stride = static_cast<int64_t>(static_cast<double>(side) * (1 - kTileOverlap));
+    tiles.blend = static_cast<int64_t>(static_cast<double>(latents) * kTileOverlap);
+    tiles.keep = latents - tiles.blend;
+    moments = RunBlendedTiles(pictures, tiles,
+                              [this](const at::Tensor& tile) { return impl_->Moments(tile); });
+  } else {
+    moments = impl_->Moments(pictures);
   }
-  at::Tensor moments = impl_->encoder(pictures.to(impl_->encoder.conv_in.weight.options()));
-  if (impl_->quant) moments = (*impl_->quant)(moments);
   const std::vector<at::Tensor> halves = moments.chunk(2, 1);
   return {halves[0], halves[1].clamp(-30, 20)};
 }
 
-at::Tensor AutoencoderKL::Decode(const at::Tensor& latents) const {
-  const AutoencoderConfig& c = impl_->config;
-  if (latents.dim() != 4 || latents.size(1) != c.latent_channels || latents.numel() == 0) {
-    Fail("vae: latents are ", latents.sizes(), ", not [B, ", c.latent_channels, ", h, w]");
+at::Tensor AutoencoderKL::DecodePart(const at::Tensor& latents, bool tiled) const {
+  const int64_t side = impl_->config.sample_size, size = impl_->tile_latents();
+  if (!tiled || (latents.size(2) <= size && latents.size(3) <= size)) {
+    return impl_->Picture(latents);
   }
-  at::Tensor x = latents.to(impl_->decoder.conv_in.weight.options());
-  if (impl_->post_quant) x = (*impl_->post_quant)(x);
-  return impl_->decoder(x);
+  BlendedTiles tiles;
+  tiles.size = size;
+  tiles.stride = static_cast<int64_t>(static_cast<double>(size) * (1 - kTileOverlap));
+  tiles.blend = static_cast<int64_t>(static_cast<double>(side) * kTileOverlap);
+  tiles.keep = side - tiles.blend;
+  return RunBlendedTiles(latents, tiles,
+                         [this](const at::Tensor& tile) { return impl_->Picture(tile); });
+}
+
+void AutoencoderKL::CheckTiling() const {
+  // A tile of one latent has no room for a stride of three quarters of it.
+  if (impl_->tile_latents() < 2) {
+    Fail("vae: option \"sample_size\" is ", impl_->config.sample_size, ": tiling needs at least ",
+         2 * scale(), ", two latents");
+  }
 }
 
 const TensorMap& AutoencoderKL::parameters() const { return impl_->parameters; }

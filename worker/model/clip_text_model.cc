@@ -99,9 +99,9 @@ struct ClipTextModel::Impl {
   TensorMap parameters;
 };
 
-ClipTextModel ClipTextModel::Load(const std::string& folder, const at::TensorOptions& options) {
+ClipTextModel ClipTextModel::Load(const std::string& folder, const LoadOptions& options) {
   const ClipTextConfig config = ClipTextConfig::FromFile(folder + "/config.json");
-  const TensorMap tensors = Normalised(ReadSafetensorsFolder(folder, "model"));
+  const TensorMap tensors = Normalised(ReadSafetensorsFolder(folder, "model", options.variant));
   ParameterReader reader(tensors, folder, options);
   ClipTextModel model;
   model.impl_ = std::make_unique<Impl>(config, reader);

@@ -30,8 +30,7 @@ class ClipTextModel {
   // Reads config.json and model.safetensors. Keys with and without the prefix "text_model." are
   // accepted; "position_ids" and "text_projection.weight" are ignored. Throws Error for missing,
   // extra or wrongly shaped tensors, each by name.
-  static ClipTextModel Load(const std::string& folder,
-                            const at::TensorOptions& options = at::kFloat);
+  static ClipTextModel Load(const std::string& folder, const LoadOptions& options = {});
 
   ClipTextModel(const ClipTextConfig& config, const TensorMap& parameters,
                 const at::TensorOptions& options = at::kFloat);

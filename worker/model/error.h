@@ -4,6 +4,7 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 
 namespace d2g::model {
 
@@ -29,6 +30,22 @@ template <typename... Parts>
   std::ostringstream message;
   (message << ... << parts);
   throw Error(message.str());
+}
+
+// `text`, which came from a file, for a message: cut after `limit` bytes, control characters as
+// \xNN.
+inline std::string Printable(std::string_view text, size_t limit = 200) {
+  constexpr char kHex[] = "0123456789abcdef";
+  std::string out;
+  for (const char c : text.substr(0, limit)) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte >= 0x20 && byte != 0x7f) {
+      out += c;
+    } else {
+      out += {'\\', 'x', kHex[byte >> 4], kHex[byte & 15]};
+    }
+  }
+  return text.size() > limit ? out + "..." : out;
 }
 
 }  // namespace d2g::model

@@ -1,10 +1,14 @@
 #include "worker/model/json_config.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
-#include <fstream>
-#include <sstream>
+#include <string_view>
 #include <utility>
 
 #include "worker/model/error.h"
@@ -15,55 +19,117 @@ using nlohmann::json;
 
 namespace {
 
-// Replaces Python's words for non-finite numbers outside of strings by null.
-std::string ReplaceNonFinite(const std::string& text) {
-  std::string out;
-  out.reserve(text.size());
+// Python's words for non-finite numbers.
+constexpr std::string_view kNonFinite[] = {"-Infinity", "Infinity", "NaN"};
+
+// Deeper than any configuration, and shallow enough to build and print.
+constexpr int kMaxJsonDepth = 64;
+constexpr uint64_t kMaxJsonBytes = uint64_t{16} << 20;
+constexpr uint64_t kMaxTextBytes = uint64_t{256} << 20;
+
+// Calls visit(position) for every character outside of strings; it returns how many to go on by.
+template <typename Visit>
+void OutsideStrings(const std::string& text, const Visit& visit) {
   bool in_string = false;
   for (size_t i = 0; i < text.size();) {
-    const char c = text[i];
     if (in_string) {
-      out += c;
-      if (c == '\\' && i + 1 < text.size()) out += text[++i];
-      if (c == '"') in_string = false;
+      if (text[i] == '"') in_string = false;
+      i += text[i] == '\\' ? 2 : 1;
+    } else if (text[i] == '"') {
+      in_string = true;
       ++i;
-      continue;
-    }
-    if (c == '"') in_string = true;
-    bool replaced = false;
-    for (const char* word : {"-Infinity", "Infinity", "NaN"}) {
-      const std::string w = word;
-      if (text.compare(i, w.size(), w) == 0) {
-        out += "null";
-        i += w.size();
-        replaced = true;
-        break;
-      }
-    }
-    if (!replaced) {
-      out += c;
-      ++i;
+    } else {
+      i += visit(i);
     }
   }
-  return out;
+}
+
+// Replaces the words by null, outside of strings.
+std::string ReplaceNonFinite(std::string text) {
+  std::vector<std::pair<size_t, size_t>> found;  // position and length
+  OutsideStrings(text, [&](size_t i) -> size_t {
+    for (const std::string_view word : kNonFinite) {
+      if (text.compare(i, word.size(), word) == 0) {
+        found.emplace_back(i, word.size());
+        return word.size();
+      }
+    }
+    return 1;
+  });
+  for (auto it = found.rbegin(); it != found.rend(); ++it) {
+    text.replace(it->first, it->second, "null");
+  }
+  return text;
+}
+
+bool IsInt64(const json& value) {
+  return value.is_number_unsigned() ? value.get<uint64_t>() <= INT64_MAX
+                                    : value.is_number_integer();
+}
+
+int Depth(const std::string& text) {
+  int depth = 0, deepest = 0;
+  OutsideStrings(text, [&](size_t i) -> size_t {
+    if (text[i] == '[' || text[i] == '{') deepest = std::max(deepest, ++depth);
+    if (text[i] == ']' || text[i] == '}') --depth;
+    return 1;
+  });
+  return deepest;
 }
 
 }  // namespace
 
+FileDescriptor::FileDescriptor(const std::string& path)
+    // Without waiting for a writer, should it be a pipe.
+    : fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
+  if (fd_ < 0) throw IoError(path + ": cannot be opened: " + std::strerror(errno));
+  struct stat info {};
+  if (::fstat(fd_, &info) != 0) {
+    const int error = errno;
+    ::close(fd_);
+    throw IoError(path + ": cannot be read: " + std::strerror(error));
+  }
+  if (!S_ISREG(info.st_mode)) {
+    ::close(fd_);
+    Fail(path, ": not a regular file");
+  }
+  size_ = static_cast<uint64_t>(info.st_size);
+}
+
+FileDescriptor::~FileDescriptor() { ::close(fd_); }
+
 std::string ReadFileToString(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw IoError(path + ": cannot be opened: " + std::strerror(errno));
-  std::ostringstream content;
-  content << file.rdbuf();
-  if (file.bad()) throw IoError(path + ": cannot be read");
-  return content.str();
+  const FileDescriptor file(path);
+  if (file.size() > kMaxTextBytes) {
+    Fail(path, ": ", file.size(), " bytes are over the limit of ", kMaxTextBytes);
+  }
+  std::string content(file.size(), '\0');
+  size_t got = 0;
+  while (got < content.size()) {
+    const ssize_t bytes = ::read(file.get(), content.data() + got, content.size() - got);
+    if (bytes < 0 && errno == EINTR) continue;
+    if (bytes < 0) throw IoError(path + ": cannot be read: " + std::strerror(errno));
+    if (bytes == 0) break;
+    got += static_cast<size_t>(bytes);
+  }
+  content.resize(got);
+  return content;
 }
 
 json ParseJson(const std::string& text, const std::string& source) {
+  if (text.size() > kMaxJsonBytes) {
+    Fail(source, ": ", text.size(), " bytes of JSON are over the limit of ", kMaxJsonBytes);
+  }
+  if (text.starts_with("version https://git-lfs")) {
+    Fail(source, ": is a Git LFS pointer, not the file itself (git lfs pull fetches it)");
+  }
+  if (Depth(text) > kMaxJsonDepth) {
+    Fail(source, ": JSON is nested deeper than the limit of ", kMaxJsonDepth);
+  }
   try {
     return json::parse(ReplaceNonFinite(text));
   } catch (const json::exception& error) {
-    Fail(source, ": not valid JSON: ", error.what());
+    Fail(source, ": not valid JSON: ", Printable(error.what()));
   }
 }
 
@@ -86,7 +152,7 @@ bool JsonConfig::IsNull(const char* key) const {
 }
 
 void JsonConfig::FailAt(const char* key, const std::string& what) const {
-  Fail(source_, ": option \"", key, "\" is ", Get(key).dump(), ": ", what);
+  Fail(source_, ": option \"", key, "\" is ", Printable(Get(key).dump()), ": ", what);
 }
 
 int64_t JsonConfig::Int(const char* key, int64_t fallback) const {
@@ -96,13 +162,22 @@ int64_t JsonConfig::Int(const char* key, int64_t fallback) const {
     const double number = value.get<double>();
     if (number == std::floor(number) && std::abs(number) < 1e15) return std::llround(number);
   }
-  if (!value.is_number_integer()) FailAt(key, "must be an integer");
+  if (!IsInt64(value)) FailAt(key, "must be an integer");
   return value.get<int64_t>();
 }
 
 int64_t JsonConfig::IntAtLeast(const char* key, int64_t fallback, int64_t lower) const {
   const int64_t value = Int(key, fallback);
   if (value < lower) FailAt(key, "must be at least " + std::to_string(lower));
+  return value;
+}
+
+int64_t JsonConfig::IntBetween(const char* key, int64_t fallback, int64_t lower,
+                               int64_t upper) const {
+  const int64_t value = Int(key, fallback);
+  if (value < lower || value > upper) {
+    FailAt(key, "must be in [" + std::to_string(lower) + ", " + std::to_string(upper) + "]");
+  }
   return value;
 }
 
@@ -150,17 +225,45 @@ std::vector<int64_t> JsonConfig::Ints(const char* key, const std::vector<int64_t
     }
     return fallback;
   }
-  if (value.is_number_integer()) return std::vector<int64_t>(count, value.get<int64_t>());
+  if (IsInt64(value)) return std::vector<int64_t>(count, value.get<int64_t>());
   if (!value.is_array()) FailAt(key, "must be an integer or a list of integers");
   std::vector<int64_t> numbers;
   for (const json& item : value) {
-    if (!item.is_number_integer()) FailAt(key, "must be an integer or a list of integers");
+    if (!IsInt64(item)) FailAt(key, "must be an integer or a list of integers");
     numbers.push_back(item.get<int64_t>());
   }
   if (count != 0 && numbers.size() != count) {
     FailAt(key, "needs " + std::to_string(count) + " entries, one for each level");
   }
   return numbers;
+}
+
+std::vector<double> JsonConfig::Doubles(const char* key,
+                                        const std::vector<double>& fallback) const {
+  const json& value = Get(key);
+  if (value.is_null()) return fallback;
+  if (!value.is_array()) FailAt(key, "must be a list of numbers");
+  std::vector<double> numbers;
+  for (const json& item : value) {
+    if (!item.is_number()) FailAt(key, "must be a list of numbers");
+    numbers.push_back(item.get<double>());
+  }
+  return numbers;
+}
+
+std::vector<int64_t> JsonConfig::Widths(const char* key,
+                                        const std::vector<int64_t>& fallback) const {
+  if (Has(key) && !IsList(key)) FailAt(key, "must be a list of integers");
+  std::vector<int64_t> widths = Has(key) ? Ints(key, {}, 0) : fallback;
+  if (widths.empty() || widths.size() > kMaxConfigLevels) {
+    FailAt(key, "must have 1 to " + std::to_string(kMaxConfigLevels) + " entries");
+  }
+  for (const int64_t width : widths) {
+    if (width < 1 || width > kMaxConfigSize) {
+      FailAt(key, "its entries must be in [1, " + std::to_string(kMaxConfigSize) + "]");
+    }
+  }
+  return widths;
 }
 
 bool JsonConfig::IsList(const char* key) const { return Get(key).is_array(); }

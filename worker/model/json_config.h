@@ -11,12 +11,35 @@ namespace d2g::model {
 
 // Reads and parses a JSON file. The words NaN, Infinity and -Infinity, which Python writes and JSON
 // does not have, are read as null. Throws IoError when the file cannot be read and Error when it is
-// not JSON, both naming it.
+// not JSON, over 16 MiB or nested deeper than 64, both naming it.
 nlohmann::json ReadJsonFile(const std::string& path);
 nlohmann::json ParseJson(const std::string& text, const std::string& source);
 
-// Reads a whole file. Throws IoError naming it.
+// Reads a whole file. Throws IoError naming it, and Error if it is over 256 MiB or not a regular
+// file.
 std::string ReadFileToString(const std::string& path);
+
+// An open regular file, for reading. Throws as ReadFileToString does.
+class FileDescriptor {
+ public:
+  explicit FileDescriptor(const std::string& path);
+  ~FileDescriptor();
+  FileDescriptor(const FileDescriptor&) = delete;
+  FileDescriptor& operator=(const FileDescriptor&) = delete;
+
+  int get() const { return fd_; }
+  uint64_t size() const { return size_; }
+
+ private:
+  int fd_;
+  uint64_t size_ = 0;
+};
+
+// What no real network exceeds: an option beyond them is a damaged file, and is refused before
+// memory is asked for.
+inline constexpr int64_t kMaxConfigSize = 1 << 20;  // channels, sides
+inline constexpr int64_t kMaxConfigLayers = 1000;   // repetitions of a block
+inline constexpr size_t kMaxConfigLevels = 16;
 
 // The options of one file. A missing key gives the default; null does too.
 class JsonConfig {
@@ -32,6 +55,11 @@ class JsonConfig {
   // A number or a list; a number is repeated `count` times, a list must have `count` entries.
   std::vector<int64_t> Ints(const char* key, const std::vector<int64_t>& fallback,
                             size_t count) const;
+  // A list of numbers.
+  std::vector<double> Doubles(const char* key, const std::vector<double>& fallback) const;
+  // The channels of each level of a network: a list of 1 to kMaxConfigLevels integers in
+  // [1, kMaxConfigSize].
+  std::vector<int64_t> Widths(const char* key, const std::vector<int64_t>& fallback) const;
   bool IsList(const char* key) const;
   // The value, or null.
   const nlohmann::json& Get(const char* key) const;
@@ -44,6 +72,9 @@ class JsonConfig {
   void RequireDefault(const char* key, const nlohmann::json& only) const;
   // Throws Error unless lower <= value.
   int64_t IntAtLeast(const char* key, int64_t fallback, int64_t lower) const;
+
+  // Throws Error unless lower <= value <= upper.
+  int64_t IntBetween(const char* key, int64_t fallback, int64_t lower, int64_t upper) const;
 
   [[noreturn]] void FailAt(const char* key, const std::string& what) const;
   const std::string& source() const { return source_; }

@@ -1,5 +1,6 @@
 #include "worker/model/parameters.h"
 
+#include <algorithm>
 #include <sstream>
 #include <utility>
 
@@ -9,11 +10,14 @@ namespace d2g::model {
 
 namespace {
 
-constexpr size_t kNamesShown = 5;
+constexpr size_t kNamesShown = 50;
 
-std::string Listed(const std::vector<std::string>& names) {
+std::string Listed(std::vector<std::string> names) {
+  std::sort(names.begin(), names.end());
   std::ostringstream out;
-  for (size_t i = 0; i < names.size() && i < kNamesShown; ++i) out << (i ? ", " : "") << names[i];
+  for (size_t i = 0; i < names.size() && i < kNamesShown; ++i) {
+    out << (i ? ", " : "") << Printable(names[i]);
+  }
   if (names.size() > kNamesShown) out << " and " << names.size() - kNamesShown << " more";
   return out.str();
 }
@@ -43,9 +47,8 @@ void FailIfAny(const std::string& what, const std::vector<std::string>& missing,
 
 }  // namespace
 
-ParameterReader::ParameterReader(const TensorMap& source, std::string what,
-                                 const at::TensorOptions& options)
-    : source_(&source), what_(std::move(what)), options_(options) {}
+ParameterReader::ParameterReader(const TensorMap& source, std::string what, LoadOptions options)
+    : source_(&source), what_(std::move(what)), options_(std::move(options)) {}
 
 at::Tensor ParameterReader::Take(const std::string& name, const std::vector<int64_t>& shape) {
   shapes_[name] = shape;
@@ -64,10 +67,16 @@ at::Tensor ParameterReader::Take(const std::string& name, const std::vector<int6
     wrong_.push_back(name + " is " + c10::toString(tensor.scalar_type()) + ", not floating point");
     return {};
   }
-  at::Tensor copy =
-      tensor.detach().to(options_, /*non_blocking=*/false, /*copy=*/true).contiguous();
-  taken_[name] = copy;
-  return copy;
+  const bool fits = tensor.is_cpu() && options_.tensors.device().is_cpu() &&
+                    tensor.scalar_type() == c10::typeMetaToScalarType(options_.tensors.dtype()) &&
+                    tensor.is_contiguous();
+  at::Tensor taken = tensor.detach();
+  if (!fits || !options_.share_file || !IsMapped(tensor)) {
+    taken = taken.to(options_.tensors, /*non_blocking=*/false, /*copy=*/true).contiguous();
+    ReleasePages(tensor);
+  }
+  taken_[name] = taken;
+  return taken;
 }
 
 std::shared_ptr<PackedWeight> ParameterReader::MakePacked(const at::Tensor& weight,

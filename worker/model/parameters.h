@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "worker/model/load_options.h"
 #include "worker/model/packed_weight.h"
 #include "worker/model/safetensors.h"
 
@@ -20,18 +21,20 @@ using ShapeMap = std::map<std::string, std::vector<int64_t>>;
 class ParameterReader {
  public:
   // `what` names the component in errors. `source` must outlive the reader.
-  ParameterReader(const TensorMap& source, std::string what, const at::TensorOptions& options);
+  ParameterReader(const TensorMap& source, std::string what, LoadOptions options);
   ParameterReader() = default;
 
-  // A copy of the tensor in `options`, without gradient. If it is missing or has another shape,
-  // that is remembered for Finish and the result is undefined.
+  // A copy of the tensor in `options`, without gradient, or with share_file the tensor itself where
+  // it fits. The pages of a mapped tensor that was copied are released. If it is missing or has
+  // another shape, that is remembered for Finish and the result is undefined.
   at::Tensor Take(const std::string& name, const std::vector<int64_t>& shape);
 
   // A form of a layer's weight and bias (may be undefined) that inference may use; empty until
   // packed_weights() are packed.
   std::shared_ptr<PackedWeight> MakePacked(const at::Tensor& weight, const at::Tensor& bias);
 
-  // Throws Error if anything was missing, wrongly shaped, not floating, or left over.
+  // Throws Error if anything was missing, wrongly shaped, not floating, or left over, listing up to
+  // 50 names of each kind, sorted.
   void Finish() const;
 
   // What was taken.
@@ -42,7 +45,7 @@ class ParameterReader {
  private:
   const TensorMap* source_ = nullptr;
   std::string what_;
-  at::TensorOptions options_;
+  LoadOptions options_;
   TensorMap taken_;
   ShapeMap shapes_;
   PackedWeights packed_;

@@ -2,16 +2,16 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <iterator>
 #include <memory>
-#include <optional>
 #include <set>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -20,6 +20,7 @@
 #include "worker/model/error.h"
 #include "worker/model/file_writer.h"
 #include "worker/model/json_config.h"
+#include "worker/model/safetensors_header.h"
 
 namespace d2g::model {
 
@@ -27,27 +28,15 @@ using nlohmann::json;
 
 namespace {
 
-struct DtypeName {
-  const char* name;
-  at::ScalarType type;
+// In the order of SafetensorsDtype.
+constexpr at::ScalarType kScalarTypes[] = {
+    at::kDouble, at::kFloat, at::kHalf,  at::kBFloat16, at::kFloat8_e4m3fn, at::kFloat8_e5m2,
+    at::kLong,   at::kInt,   at::kShort, at::kChar,     at::kByte,          at::kBool,
 };
-
-constexpr DtypeName kDtypes[] = {
-    {"F64", at::kDouble}, {"F32", at::kFloat}, {"F16", at::kHalf},  {"BF16", at::kBFloat16},
-    {"I64", at::kLong},   {"I32", at::kInt},   {"I16", at::kShort}, {"I8", at::kChar},
-    {"U8", at::kByte},    {"BOOL", at::kBool},
-};
-
-std::optional<at::ScalarType> FindDtype(const std::string& name) {
-  for (const DtypeName& dtype : kDtypes) {
-    if (name == dtype.name) return dtype.type;
-  }
-  return std::nullopt;
-}
 
 const char* NameOfDtype(at::ScalarType type, const std::string& tensor) {
-  for (const DtypeName& dtype : kDtypes) {
-    if (type == dtype.type) return dtype.name;
+  for (size_t i = 0; i < std::size(kScalarTypes); ++i) {
+    if (type == kScalarTypes[i]) return NameOf(static_cast<SafetensorsDtype>(i));
   }
   Fail("tensor ", tensor, ": dtype ", c10::toString(type), " has no safetensors name");
 }
@@ -56,30 +45,14 @@ const char* NameOfDtype(at::ScalarType type, const std::string& tensor) {
 class Mapping {
  public:
   explicit Mapping(const std::string& path) {
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (fd < 0) throw IoError(path + ": cannot be opened: " + std::strerror(errno));
-    struct stat info {};
-    if (::fstat(fd, &info) != 0) {
-      const int error = errno;
-      ::close(fd);
-      throw IoError(path + ": cannot be read: " + std::strerror(error));
+    const FileDescriptor file(path);
+    size_ = file.size();
+    if (size_ == 0) return;
+    void* mapped = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE, file.get(), 0);
+    if (mapped == MAP_FAILED) {
+      throw IoError(path + ": cannot be mapped: " + std::strerror(errno));
     }
-    if (!S_ISREG(info.st_mode)) {
-      ::close(fd);
-      Fail(path, ": not a regular file");
-    }
-    size_ = static_cast<uint64_t>(info.st_size);
-    if (size_ > 0) {
-      void* mapped = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
-      const int error = errno;
-      ::close(fd);
-      if (mapped == MAP_FAILED) {
-        throw IoError(path + ": cannot be mapped: " + std::strerror(error));
-      }
-      data_ = static_cast<uint8_t*>(mapped);
-    } else {
-      ::close(fd);
-    }
+    data_ = static_cast<char*>(mapped);
   }
   ~Mapping() {
     if (data_ != nullptr) ::munmap(data_, size_);
@@ -87,149 +60,151 @@ class Mapping {
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
 
-  uint8_t* data() const { return data_; }
-  uint64_t size() const { return size_; }
+  // Asks the kernel to read the whole file ahead: the tensors are wanted soon.
+  void ReadAhead() const {
+    if (data_ != nullptr) ::madvise(data_, size_, MADV_WILLNEED);
+  }
+
+  char* data() const { return data_; }
+  std::string_view bytes() const { return {data_, size_}; }
 
  private:
-  uint8_t* data_ = nullptr;
+  char* data_ = nullptr;
   uint64_t size_ = 0;
 };
 
-struct Entry {
-  std::string name;
-  at::ScalarType dtype = at::kFloat;
-  std::vector<int64_t> shape;
-  uint64_t begin = 0;  // in the data after the header
-  uint64_t end = 0;
-};
+// The context of a mapped storage, which its deleter frees. The deleter's address marks the storage
+// as mapped.
+using MappingPointer = std::shared_ptr<Mapping>;
+void DropMapping(void* context) { delete static_cast<MappingPointer*>(context); }
 
-struct Header {
-  std::vector<Entry> entries;  // by offset
-  std::map<std::string, std::string> metadata;
-  uint64_t data_begin = 0;
-};
-
-uint64_t Unsigned(const json& value, const std::string& path, const std::string& tensor,
-                  const char* what) {
-  if (!value.is_number_unsigned()) {
-    Fail(path, ": tensor ", tensor, ": ", what, " is ", value.dump(), ", not a whole number");
-  }
-  return value.get<uint64_t>();
+at::Tensor MappedTensor(const MappingPointer& mapping, char* data, uint64_t bytes,
+                        at::IntArrayRef shape, at::ScalarType dtype) {
+  c10::DataPtr pointer(data, new MappingPointer(mapping), &DropMapping, at::kCPU);
+  const c10::Storage storage(c10::Storage::use_byte_size_t(), bytes, std::move(pointer),
+                             /*allocator=*/nullptr, /*resizable=*/false);
+  const at::NoGradGuard no_grad;
+  at::Tensor tensor = at::empty({0}, at::TensorOptions().dtype(dtype));
+  tensor.set_(storage, 0, shape);
+  return tensor;
 }
 
-Entry ParseEntry(const std::string& path, const std::string& name, const json& value) {
-  Entry entry;
-  entry.name = name;
-  if (!value.is_object() || !value.contains("dtype") || !value.contains("shape") ||
-      !value.contains("data_offsets")) {
-    Fail(path, ": tensor ", name, ": needs dtype, shape and data_offsets");
+// Whether the name is front + something + back, and what that is.
+bool HasBetween(std::string_view name, std::string_view front, std::string_view back,
+                std::string* middle) {
+  if (name.size() <= front.size() + back.size() || !name.starts_with(front) ||
+      !name.ends_with(back)) {
+    return false;
   }
-  const json& dtype_name = value["dtype"];
-  const std::optional<at::ScalarType> dtype =
-      dtype_name.is_string() ? FindDtype(dtype_name.get<std::string>()) : std::nullopt;
-  if (!dtype) {
-    Fail(path, ": tensor ", name, ": dtype ", dtype_name.dump(),
-         " is not one of F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL");
+  *middle = name.substr(front.size(), name.size() - front.size() - back.size());
+  return true;
+}
+
+// The weight files of one stem in a folder: one file or a shard index for each variant, "" being
+// the plain one.
+struct WeightFiles {
+  std::map<std::string, std::string> single;
+  std::map<std::string, std::string> index;
+  std::vector<std::string> foreign;  // in formats that d2g does not read
+
+  std::set<std::string> variants() const {
+    std::set<std::string> names;
+    for (const auto& [variant, file] : single) names.insert(variant);
+    for (const auto& [variant, file] : index) names.insert(variant);
+    return names;
   }
-  entry.dtype = *dtype;
-  const json& shape = value["shape"];
-  if (!shape.is_array()) Fail(path, ": tensor ", name, ": shape is not a list");
-  uint64_t bytes = c10::elementSize(entry.dtype);
-  for (const json& item : shape) {
-    const uint64_t extent = Unsigned(item, path, name, "an extent of its shape");
-    if (extent > (uint64_t{1} << 62) || __builtin_mul_overflow(bytes, extent, &bytes)) {
-      Fail(path, ": tensor ", name, ": shape ", shape.dump(), " is too large");
+};
+
+WeightFiles FindWeightFiles(const std::string& folder, const std::string& stem) {
+  WeightFiles files;
+  std::error_code error;
+  const std::filesystem::directory_iterator entries(folder, error);
+  if (error) throw IoError(folder + ": cannot be opened: " + error.message());
+  for (const auto& entry : entries) {
+    const std::string name = entry.path().filename().string();
+    std::string variant;
+    if (name == stem + ".safetensors") {
+      files.single[""] = name;
+    } else if (name == stem + ".safetensors.index.json") {
+      files.index[""] = name;
+    } else if (HasBetween(name, stem + ".safetensors.index.", ".json", &variant)) {
+      files.index[variant] = name;
+    } else if (HasBetween(name, stem + ".", ".safetensors", &variant)) {
+      // A shard, model.fp16-00001-of-00002.safetensors, is read through its index.
+      if (variant.find("-of-") == std::string::npos) files.single[variant] = name;
+    } else if (name.ends_with(".bin") || name.ends_with(".ckpt") || name.ends_with(".msgpack") ||
+               name.ends_with(".h5") || name.ends_with(".pt") || name.ends_with(".pth") ||
+               name.ends_with(".onnx") || name.ends_with(".gguf")) {
+      files.foreign.push_back(name);
     }
-    entry.shape.push_back(static_cast<int64_t>(extent));
   }
-  const json& offsets = value["data_offsets"];
-  if (!offsets.is_array() || offsets.size() != 2) {
-    Fail(path, ": tensor ", name, ": data_offsets ", offsets.dump(), " is not a pair");
-  }
-  entry.begin = Unsigned(offsets[0], path, name, "its begin");
-  entry.end = Unsigned(offsets[1], path, name, "its end");
-  if (entry.end < entry.begin || entry.end - entry.begin != bytes) {
-    Fail(path, ": tensor ", name, ": data_offsets ", offsets.dump(), " do not hold the ", bytes,
-         " bytes of ", dtype_name.get<std::string>(), " ", shape.dump());
-  }
-  return entry;
+  std::sort(files.foreign.begin(), files.foreign.end());
+  return files;
 }
 
-Header ParseHeader(const std::string& path, const Mapping& file) {
-  if (file.size() < 8) Fail(path, ": file of ", file.size(), " bytes is too short for safetensors");
-  uint64_t length = 0;
-  for (int i = 7; i >= 0; --i) length = length << 8 | file.data()[i];
-  if (length > kMaxSafetensorsHeader) {
-    Fail(path, ": header length ", length, " is over the limit of ", kMaxSafetensorsHeader);
+std::string Joined(const std::set<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
+// The variant to read; throws where there is none or no single one.
+std::string ChooseVariant(const WeightFiles& files, const std::string& folder,
+                          const std::string& stem, const std::string& wanted) {
+  const std::set<std::string> variants = files.variants();
+  if (variants.contains(wanted)) return wanted;
+  const std::string path = folder + "/" + stem + ".safetensors";
+  if (!wanted.empty()) {
+    std::set<std::string> named = variants;
+    named.erase("");
+    Fail(folder, ": has no variant \"", wanted, "\" of ", stem, ".safetensors (",
+         named.empty() ? "it has no variants" : "it has " + Joined(named), ")");
   }
-  if (length > file.size() - 8) {
-    Fail(path, ": truncated: header of ", length, " bytes needs a file of at least ", length + 8,
-         " bytes, this one has ", file.size());
+  if (variants.size() == 1) return *variants.begin();
+  if (variants.size() > 1) {
+    Fail(folder, ": has several variants of ", stem, ".safetensors (", Joined(variants),
+         "): choose one with --variant");
   }
-  Header header;
-  header.data_begin = 8 + length;
-  json root;
-  try {
-    root = json::parse(file.data() + 8, file.data() + 8 + length);
-  } catch (const json::exception& error) {
-    Fail(path, ": header is not valid JSON: ", error.what());
+  if (!files.foreign.empty()) {
+    Fail(path, ": no such file; ", files.foreign.front(),
+         " is not read: convert it to safetensors (save_pretrained with safe_serialization=True)");
   }
-  if (!root.is_object()) Fail(path, ": header is not a JSON object");
-  for (const auto& [name, value] : root.items()) {
-    if (name == "__metadata__") {
-      if (!value.is_object()) Fail(path, ": __metadata__ is not an object");
-      for (const auto& [key, text] : value.items()) {
-        if (!text.is_string()) Fail(path, ": __metadata__ \"", key, "\" is not a string");
-        header.metadata[key] = text.get<std::string>();
+  throw IoError(path + ": no such file (and no " + stem + ".safetensors.index.json beside it)");
+}
+
+TensorMap ReadShards(const std::string& folder, const std::string& index_path) {
+  const auto shards = ParseShardIndex(ReadFileToString(index_path), index_path);
+  TensorMap tensors;
+  for (const auto& [file, names] : shards) {
+    const TensorMap shard = ReadSafetensors(folder + "/" + file);
+    for (const std::string& name : names) {
+      const auto it = shard.find(name);
+      if (it == shard.end()) {
+        Fail(folder, "/", file, ": lacks tensor ", Printable(name), " of the index");
       }
-      continue;
+      tensors.emplace(name, it->second);
     }
-    header.entries.push_back(ParseEntry(path, name, value));
   }
-  std::sort(header.entries.begin(), header.entries.end(), [](const Entry& a, const Entry& b) {
-    return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
-  });
-  uint64_t position = 0;
-  const Entry* previous = nullptr;
-  for (const Entry& entry : header.entries) {
-    if (entry.begin < position) {
-      Fail(path, ": tensors ", previous->name, " and ", entry.name, " overlap");
-    }
-    if (entry.begin > position) {
-      Fail(path, ": hole of ", entry.begin - position, " bytes before tensor ", entry.name);
-    }
-    position = entry.end;
-    previous = &entry;
-  }
-  if (file.size() - header.data_begin < position) {
-    Fail(path, ": truncated: expected ", header.data_begin + position, " bytes, found ",
-         file.size());
-  }
-  if (file.size() - header.data_begin > position) {
-    Fail(path, ": expected ", header.data_begin + position, " bytes, found ", file.size(),
-         ": bytes that belong to no tensor");
-  }
-  return header;
+  return tensors;
 }
 
 }  // namespace
 
 TensorMap ReadSafetensors(const std::string& path) {
-  auto mapping = std::make_shared<Mapping>(path);
-  const Header header = ParseHeader(path, *mapping);
+  const auto mapping = std::make_shared<Mapping>(path);
+  const SafetensorsHeader header = ParseSafetensorsHeader(mapping->bytes(), path);
+  mapping->ReadAhead();
   TensorMap tensors;
-  for (const Entry& entry : header.entries) {
-    uint8_t* data = mapping->data() + header.data_begin + entry.begin;
-    const auto options = at::TensorOptions().dtype(entry.dtype);
-    const size_t size = c10::elementSize(entry.dtype);
+  for (const SafetensorsEntry& entry : header.entries) {
+    char* data = mapping->data() + header.data_begin + entry.begin;
+    const at::ScalarType dtype = kScalarTypes[static_cast<size_t>(entry.dtype)];
     at::Tensor tensor;
     if (entry.begin == entry.end) {
-      tensor = at::empty(entry.shape, options);
-    } else if (reinterpret_cast<uintptr_t>(data) % size == 0) {
-      tensor = at::from_blob(
-          data, entry.shape, [mapping](void*) {}, options);
+      tensor = at::empty(entry.shape, at::TensorOptions().dtype(dtype));
+    } else if (reinterpret_cast<uintptr_t>(data) % ElementSize(entry.dtype) == 0) {
+      tensor = MappedTensor(mapping, data, entry.end - entry.begin, entry.shape, dtype);
     } else {
-      tensor = at::empty(entry.shape, options);
+      tensor = at::empty(entry.shape, at::TensorOptions().dtype(dtype));
       std::memcpy(tensor.data_ptr(), data, entry.end - entry.begin);
     }
     tensors.emplace(entry.name, std::move(tensor));
@@ -237,42 +212,59 @@ TensorMap ReadSafetensors(const std::string& path) {
   return tensors;
 }
 
-std::map<std::string, std::string> ReadSafetensorsMetadata(const std::string& path) {
-  const Mapping mapping(path);
-  return ParseHeader(path, mapping).metadata;
+bool IsMapped(const at::Tensor& tensor) {
+  return tensor.defined() && tensor.has_storage() &&
+         tensor.storage().data_ptr().get_deleter() == &DropMapping;
 }
 
-TensorMap ReadSafetensorsFolder(const std::string& folder, const std::string& stem) {
-  const std::string single = folder + "/" + stem + ".safetensors";
-  if (std::filesystem::exists(single)) return ReadSafetensors(single);
-  const std::string index_path = single + ".index.json";
-  if (!std::filesystem::exists(index_path)) {
-    throw IoError(single + ": no such file (and no " + stem + ".safetensors.index.json beside it)");
-  }
-  const json index = ReadJsonFile(index_path);
-  const auto weight_map = index.find("weight_map");
-  if (weight_map == index.end() || !weight_map->is_object()) {
-    Fail(index_path, ": has no \"weight_map\"");
-  }
-  std::map<std::string, std::set<std::string>> promised;  // shard -> names
-  for (const auto& [name, shard] : weight_map->items()) {
-    if (!shard.is_string()) Fail(index_path, ": weight_map of ", name, " is not a file name");
-    const auto file = shard.get<std::string>();
-    if (file.empty() || file.find('/') != std::string::npos) {
-      Fail(index_path, ": shard \"", file, "\" is not a plain file name");
+void ReleasePages(const at::Tensor& tensor) {
+  if (!IsMapped(tensor)) return;
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<uintptr_t>(tensor.storage().data());
+  // Pages that it shares with its neighbours stay.
+  const uintptr_t first = (begin + page - 1) / page;
+  const uintptr_t last = (begin + tensor.storage().nbytes()) / page;
+  if (first >= last) return;
+  // A page that was written to is no page of the file any more, and dropping it would lose what was
+  // written. The kernel tells them apart, bit 61 of its map; where it does not, all stay.
+  constexpr uint64_t kPageOfFile = uint64_t{1} << 61;
+  constexpr size_t kAtOnce = 4096;
+  const int map = ::open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+  if (map < 0) return;
+  std::vector<uint64_t> pages(std::min<size_t>(last - first, kAtOnce));
+  for (uintptr_t at = first; at < last; at += pages.size()) {
+    const size_t count = std::min<size_t>(pages.size(), last - at);
+    const ssize_t bytes = ::pread(map, pages.data(), count * sizeof(uint64_t),
+                                  static_cast<off_t>(at * sizeof(uint64_t)));
+    if (bytes != static_cast<ssize_t>(count * sizeof(uint64_t))) break;
+    for (size_t i = 0; i < count;) {
+      size_t end = i;
+      while (end < count && (pages[end] & kPageOfFile) != 0) ++end;
+      if (end > i) {
+        ::madvise(reinterpret_cast<void*>((at + i) * page), (end - i) * page, MADV_DONTNEED);
+      }
+      i = end + 1;
     }
-    promised[file].insert(name);
   }
-  TensorMap tensors;
-  for (const auto& [file, names] : promised) {
-    const TensorMap shard = ReadSafetensors(folder + "/" + file);
-    for (const std::string& name : names) {
-      const auto it = shard.find(name);
-      if (it == shard.end()) Fail(folder, "/", file, ": lacks tensor ", name, " of the index");
-      tensors.emplace(name, it->second);
-    }
+  ::close(map);
+}
+
+std::map<std::string, std::string> ReadSafetensorsMetadata(const std::string& path) {
+  const Mapping mapping(path);
+  return ParseSafetensorsHeader(mapping.bytes(), path).metadata;
+}
+
+TensorMap ReadSafetensorsFolder(const std::string& folder, const std::string& stem,
+                                const std::string& variant) {
+  const WeightFiles files = FindWeightFiles(folder, stem);
+  const std::string chosen = ChooseVariant(files, folder, stem, variant);
+  const auto single = files.single.find(chosen), index = files.index.find(chosen);
+  // Where both are there transformers reads the file and diffusers the index.
+  const bool prefers_file = stem == "model";
+  if (single != files.single.end() && (prefers_file || index == files.index.end())) {
+    return ReadSafetensors(folder + "/" + single->second);
   }
-  return tensors;
+  return ReadShards(folder, folder + "/" + index->second);
 }
 
 void WriteSafetensors(const std::string& path, const TensorMap& tensors,

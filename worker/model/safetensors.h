@@ -1,9 +1,8 @@
 // Reading and writing of safetensors files, the only weight format of d2g.
 //
-// A file is: 8 bytes little-endian header length, a JSON header (name -> dtype, shape,
-// data_offsets; "__metadata__" -> string map), then the tensors' bytes, contiguous and without
-// holes. The functions throw IoError for a file that cannot be opened, read or written and Error
-// for one that is not as it should be; thread-safe (no shared state).
+// The format is described in safetensors_header.h. The functions throw IoError for a file that
+// cannot be opened, read or written and Error for one that is not as it should be; thread-safe (no
+// shared state).
 #pragma once
 
 #include <cstdint>
@@ -18,24 +17,35 @@ namespace d2g::model {
 // Tensors by name, sorted.
 using TensorMap = std::map<std::string, at::Tensor>;
 
-// Headers longer than this are refused, as by the reference implementation.
-inline constexpr uint64_t kMaxSafetensorsHeader = 100'000'000;
-
-// Maps the file and returns CPU tensors of the stored dtype (F64, F32, F16, BF16, I64, I32, I16,
-// I8, U8, BOOL) that keep the mapping alive. The mapping is private: writing to a tensor never
-// reaches the file. Cutting the file while it is mapped is undefined.
+// Maps the file and returns CPU tensors of the stored dtype (F64, F32, F16, BF16, F8_E4M3, F8_E5M2,
+// I64, I32, I16, I8, U8, BOOL) that keep the mapping alive. The mapping is private: writing to a
+// tensor never reaches the file. Cutting the file while it is mapped is undefined. The kernel is
+// asked to read the file ahead; resident are only the pages that were touched.
 //
-// Throws Error naming the file for: a header longer than the file, than kMaxSafetensorsHeader or
-// not JSON; an unknown dtype; a range that does not fit shape and dtype, overlaps another, leaves a
-// hole or ends beyond the file (with the expected and the actual size of the file).
+// Throws Error naming the file for everything that ParseSafetensorsHeader refuses.
 TensorMap ReadSafetensors(const std::string& path);
+
+// Whether the tensor's storage is a mapped file.
+bool IsMapped(const at::Tensor& tensor);
+
+// Drops the resident pages behind a tensor (its whole storage) that ReadSafetensors mapped: for who
+// has copied or converted the values. The tensor stays readable, from the file again. Pages that
+// were written to stay, and any other tensor is left alone. Safe while others read the tensor.
+void ReleasePages(const at::Tensor& tensor);
 
 // The file's "__metadata__"; empty when it has none.
 std::map<std::string, std::string> ReadSafetensorsMetadata(const std::string& path);
 
-// Reads folder/stem.safetensors, or every shard that folder/stem.safetensors.index.json names.
-// Throws IoError if neither is there, and Error if a shard lacks a tensor that the index promises.
-TensorMap ReadSafetensorsFolder(const std::string& folder, const std::string& stem);
+// Reads the weights `stem` of a folder: folder/stem.safetensors, or every shard that
+// folder/stem.safetensors.index.json names (where both are there, the index; for the stem "model"
+// the file). With a variant, "fp16", stem.fp16.safetensors or stem.safetensors.index.fp16.json.
+// Without one the plain weights, or else the folder's only variant.
+//
+// Throws IoError if none is there, and Error for a variant that is not, for several variants to
+// choose from, for weights in other formats only, and if a shard lacks a tensor that the index
+// promises.
+TensorMap ReadSafetensorsFolder(const std::string& folder, const std::string& stem,
+                                const std::string& variant = "");
 
 // Writes the tensors (any device, contiguous or not) to `path`: beside it first, fsynced, then
 // renamed, and the folder fsynced, so that `path` holds the old or the new bytes, never a part.

@@ -38,7 +38,9 @@ TextToImageModel TextToImageModel::Load(const std::string& folder, const ModelOp
     index.FailAt("tokenizer", "not supported (only CLIPTokenizer and CLIPTokenizerFast are)");
   }
 
-  const auto tensor_options = at::TensorOptions().device(options.device).dtype(options.dtype);
+  LoadOptions load(at::TensorOptions().device(options.device).dtype(options.dtype));
+  load.variant = options.variant;
+  load.share_file = true;
   const auto progress = [&options] {
     if (options.progress) options.progress();
   };
@@ -52,20 +54,21 @@ TextToImageModel TextToImageModel::Load(const std::string& folder, const ModelOp
   model.tokenizer_ = std::make_unique<ClipTokenizer>(ClipTokenizer::Load(
       folder + "/tokenizer",
       tokenizer_class == "CLIPTokenizerFast" ? TokenizerFlavour::kFast : TokenizerFlavour::kSlow));
-  model.text_encoder_ = std::make_unique<ClipTextModel>(
-      ClipTextModel::Load(folder + "/text_encoder", tensor_options));
+  model.text_encoder_ =
+      std::make_unique<ClipTextModel>(ClipTextModel::Load(folder + "/text_encoder", load));
   progress();
-  model.unet_ = std::make_unique<UNet2DConditionModel>(
-      UNet2DConditionModel::Load(folder + "/unet", tensor_options));
+  model.unet_ =
+      std::make_unique<UNet2DConditionModel>(UNet2DConditionModel::Load(folder + "/unet", load));
   progress();
   model.unet_->PrepareForInference();
   if (options.load_vae) {
-    RequireClass(index, "vae", "AutoencoderKL");
-    model.vae_ =
-        std::make_unique<AutoencoderKL>(AutoencoderKL::Load(folder + "/vae", tensor_options));
+    if (!IsAutoencoderClass(ClassOf(index, "vae"))) {
+      index.FailAt("vae", "not supported (only AutoencoderKL and AutoencoderTiny are)");
+    }
+    model.vae_ = LoadAutoencoder(folder + "/vae", load);
     progress();
-    if (model.vae_->config().latent_channels != model.unet_->config().in_channels) {
-      Fail(folder, ": the vae's latent_channels ", model.vae_->config().latent_channels,
+    if (model.vae_->latent_channels() != model.unet_->config().in_channels) {
+      Fail(folder, ": the vae's latent_channels ", model.vae_->latent_channels(),
            " differ from the unet's in_channels ", model.unet_->config().in_channels);
     }
   }
@@ -160,7 +163,7 @@ at::Tensor TextToImageModel::PredictX0(const at::Tensor& z, const at::Tensor& ou
 
 at::Tensor TextToImageModel::DecodeToImages(const at::Tensor& latents) const {
   const at::NoGradGuard no_grad;
-  return vae().Decode(latents / vae().config().scaling_factor).to(at::kFloat).clamp(-1, 1);
+  return vae().Decode(latents / vae().scaling_factor()).to(at::kFloat).clamp(-1, 1);
 }
 
 at::Tensor TextToImageModel::ToBytes(const at::Tensor& pictures) {
@@ -180,7 +183,7 @@ std::vector<int64_t> TextToImageModel::latent_shape() const {
   return {config.in_channels, config.sample_size, config.sample_width};
 }
 
-const AutoencoderKL& TextToImageModel::vae() const {
+const Autoencoder& TextToImageModel::vae() const {
   if (!vae_) Fail("the vae was not loaded");
   return *vae_;
 }

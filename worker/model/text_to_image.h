@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "worker/model/autoencoder_kl.h"
+#include "worker/model/autoencoder.h"
 #include "worker/model/clip_text_model.h"
 #include "worker/model/clip_tokenizer.h"
 #include "worker/model/ddim_scheduler.h"
@@ -32,6 +32,7 @@ struct ModelOptions {
   at::Device device = at::kCPU;
   at::ScalarType dtype = at::kFloat;  // of the three networks; results are fp32
   bool load_vae = true;               // without it DecodeToImages throws
+  std::string variant;                // of the weight files, see LoadOptions
   // Called after each network of a Load. It may throw to stop: the exception passes through.
   std::function<void()> progress = nullptr;
 };
@@ -78,7 +79,7 @@ class TextToImageModel {
   const ClipTextModel& text_encoder() const { return *text_encoder_; }
   const ClipTokenizer& tokenizer() const { return *tokenizer_; }
   const DdimScheduler& scheduler() const { return *scheduler_; }
-  const AutoencoderKL& vae() const;  // throws Error if it was not loaded
+  const Autoencoder& vae() const;  // throws Error if it was not loaded
   const ModelOptions& options() const { return options_; }
 
  private:
@@ -89,7 +90,7 @@ class TextToImageModel {
   std::unique_ptr<ClipTextModel> text_encoder_;
   std::unique_ptr<ClipTokenizer> tokenizer_;
   std::unique_ptr<DdimScheduler> scheduler_;
-  std::unique_ptr<AutoencoderKL> vae_;
+  std::unique_ptr<Autoencoder> vae_;
 };
 
 }  // namespace d2g::model

@@ -3,7 +3,9 @@
 #include <ATen/Parallel.h>
 #include <malloc.h>
 
+#include <fstream>
 #include <limits>
+#include <string>
 
 namespace d2g::model {
 
@@ -14,6 +16,17 @@ void SetUpTorchProcess(int threads) {
   ::mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
 #endif
   if (threads > 0) at::set_num_threads(threads);
+}
+
+int64_t PeakMemoryBytes() {
+  constexpr int64_t kUnit = 1024;  // the file states "kB" and means this
+  std::ifstream status("/proc/self/status");
+  std::string word;
+  while (status >> word) {
+    int64_t count = 0;
+    if (word == "VmHWM:" && status >> count) return count * kUnit;
+  }
+  return 0;
 }
 
 }  // namespace d2g::model

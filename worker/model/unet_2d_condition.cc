@@ -170,9 +170,10 @@ at::Tensor UNet2DConditionModel::Impl::Run(const at::Tensor& sample, const at::T
 }
 
 UNet2DConditionModel UNet2DConditionModel::Load(const std::string& folder,
-                                                const at::TensorOptions& options) {
+                                                const LoadOptions& options) {
   const UNetConfig config = UNetConfig::FromFile(folder + "/config.json");
-  const TensorMap tensors = ReadSafetensorsFolder(folder, "diffusion_pytorch_model");
+  const TensorMap tensors =
+      ReadSafetensorsFolder(folder, "diffusion_pytorch_model", options.variant);
   ParameterReader reader(tensors, folder, options);
   UNet2DConditionModel model(std::make_unique<Impl>(config, reader));
   return model;

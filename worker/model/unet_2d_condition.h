@@ -34,8 +34,7 @@ class UNet2DConditionModel {
   // Reads config.json and diffusion_pytorch_model.safetensors (or its shards) from a diffusers
   // component folder and converts parameters to `options`. Throws Error for an option or block type
   // that is not supported and for missing, extra or wrongly shaped tensors, each by name.
-  static UNet2DConditionModel Load(const std::string& folder,
-                                   const at::TensorOptions& options = at::kFloat);
+  static UNet2DConditionModel Load(const std::string& folder, const LoadOptions& options = {});
 
   // Copies the tensors (so that the model owns them), converted to `options`. Throws like Load.
   UNet2DConditionModel(const UNetConfig& config, const TensorMap& parameters,

@@ -1,9 +1,10 @@
 // d2g-model component: one network of a model folder on tensors from a file. For finding out where
 // two implementations part.
+#include <chrono>
 #include <iostream>
 #include <memory>
 
-#include "worker/model/autoencoder_kl.h"
+#include "worker/model/autoencoder.h"
 #include "worker/model/clip_text_model.h"
 #include "worker/model/clip_tokenizer.h"
 #include "worker/model/error.h"
@@ -22,8 +23,17 @@ struct ComponentOptions {
   std::string in;
   std::string out;
   std::vector<std::string> texts;
+  std::string variant;
+  bool tile = false;
   int threads = 0;
   bool prepare = false;
+
+  LoadOptions load() const {
+    LoadOptions options;
+    options.variant = variant;
+    options.share_file = true;
+    return options;
+  }
 };
 
 at::Tensor Input(const ComponentOptions& options, const TensorMap& inputs, const char* name) {
@@ -47,16 +57,21 @@ TensorMap Tokenize(const ComponentOptions& options) {
 }
 
 TensorMap Evaluate(const ComponentOptions& options) {
+  if (options.tile && options.component != "vae_encoder" && options.component != "vae_decoder") {
+    Fail("--tile is for vae_encoder and vae_decoder, not for ", options.component);
+  }
   if (options.component == "tokenizer") return Tokenize(options);
   if (options.in.empty()) Fail("--component ", options.component, " needs --inputs");
   const TensorMap inputs = ReadSafetensors(options.in);
   auto input = [&](const char* name) { return Input(options, inputs, name); };
   if (options.component == "text_encoder") {
-    const ClipTextModel model = ClipTextModel::Load(options.model + "/text_encoder");
+    const ClipTextModel model =
+        ClipTextModel::Load(options.model + "/text_encoder", options.load());
     return {{"last_hidden_state", model.Forward(input("input_ids").to(at::kLong))}};
   }
   if (options.component == "unet") {
-    UNet2DConditionModel model = UNet2DConditionModel::Load(options.model + "/unet");
+    UNet2DConditionModel model =
+        UNet2DConditionModel::Load(options.model + "/unet", options.load());
     auto optional = [&](const char* name) {
       const auto it = inputs.find(name);
       return it == inputs.end() ? at::Tensor() : it->second;
@@ -71,12 +86,14 @@ TensorMap Evaluate(const ComponentOptions& options) {
     const PreparedConditions prepared = model.PrepareConditions(conditions);
     return {{"sample", model.Forward(sample, timestep.to(at::kDouble).item<double>(), prepared)}};
   }
-  const AutoencoderKL model = AutoencoderKL::Load(options.model + "/vae");
-  if (options.component == "vae_encoder") {
-    const LatentDistribution latents = model.Encode(input("image"));
-    return {{"mean", latents.mean}, {"logvar", latents.logvar}};
-  }
-  return {{"image", model.Decode(input("latent"))}};
+  const std::unique_ptr<Autoencoder> model =
+      LoadAutoencoder(options.model + "/vae", options.load());
+  model->SetTiling(options.tile);
+  if (options.component == "vae_decoder") return {{"image", model->Decode(input("latent"))}};
+  const LatentDistribution latents = model->Encode(input("image"));
+  // A network without a posterior has latents and no distribution of them.
+  if (!latents.logvar.defined()) return {{"mean", latents.mean}, {"latents", latents.mean}};
+  return {{"mean", latents.mean}, {"logvar", latents.logvar}};
 }
 
 }  // namespace
@@ -91,7 +108,8 @@ void AddComponent(CLI::App& app, Action* action) {
           "--component", options->component,
           "unet (sample, timestep, encoder_hidden_states and, where the model has them, "
           "added_text_embeds, added_time_ids, class_labels, timestep_cond -> sample), text_encoder "
-          "(input_ids -> last_hidden_state), vae_encoder (image in [-1, 1] -> mean, logvar), "
+          "(input_ids -> last_hidden_state), vae_encoder (image in [-1, 1] -> mean, logvar; "
+          "mean and latents of AutoencoderTiny), "
           "vae_decoder (latent, unscaled -> image), tokenizer (--text -> input_ids)")
       ->required()
       ->check(CLI::IsMember({"unet", "text_encoder", "vae_encoder", "vae_decoder", "tokenizer"}));
@@ -102,13 +120,24 @@ void AddComponent(CLI::App& app, Action* action) {
   command->add_option("--outputs", options->out, "Safetensors file to write")->required();
   command->add_flag("--prepare", options->prepare,
                     "unet: rearrange weights and conditions first, as runs of many steps do");
+  command->add_option("--variant", options->variant,
+                      "Weight files to read where the folder holds several: fp16, non_ema, ...");
+  command->add_flag("--tile", options->tile,
+                    "Run the vae on overlapping tiles, as diffusers' enable_tiling");
   command->add_option("--threads", options->threads, "CPU threads")->check(CLI::Range(1, 1024));
   command->callback([options, action] {
     *action = [options] {
       CheckOutputs({{"--outputs", options->out, true}});
       SetUpTorchProcess(options->threads);
       const at::NoGradGuard no_grad;
-      WriteSafetensors(options->out, Evaluate(*options));
+      const auto started = std::chrono::steady_clock::now();
+      const TensorMap outputs = Evaluate(*options);
+      const double seconds =
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+      WriteSafetensors(options->out, outputs);
+      std::cout << options->out << ":";
+      for (const auto& [name, tensor] : outputs) std::cout << " " << name << " " << tensor.sizes();
+      std::cout << ", " << seconds << " s, peak memory " << (PeakMemoryBytes() >> 20) << " MiB\n";
     };
   });
 }

@@ -1,0 +1,28 @@
+// How a network's weights are read from its folder.
+#pragma once
+
+#include <string>
+
+#include <ATen/ATen.h>
+
+namespace d2g::model {
+
+struct LoadOptions {
+  LoadOptions() = default;
+  // Weights as copies in these options: what a network that will be trained needs.
+  LoadOptions(const at::TensorOptions& options) : tensors(options) {}  // NOLINT(*-explicit-*)
+  LoadOptions(at::ScalarType dtype) : tensors(dtype) {}                // NOLINT(*-explicit-*)
+
+  // Device and dtype of the parameters.
+  at::TensorOptions tensors = at::kFloat;
+  // The file to read where a folder holds several: "fp16" for model.fp16.safetensors. Empty: the
+  // plain file, or the only variant there is.
+  std::string variant;
+  // Parameters that are stored in the wanted dtype, for the CPU, are the mapped file itself:
+  // loading copies nothing, and processes that run the same folder share its pages. Writing to one
+  // copies the page written. The file must not be cut or overwritten in place while the network
+  // lives.
+  bool share_file = false;
+};
+
+}  // namespace d2g::model
