@@ -54,7 +54,7 @@ BENCHMARK(DemoUNetForward)
 void DemoTrajectories(benchmark::State& state) {
   const at::NoGradGuard no_grad;
   const int64_t batch = state.range(0);
-  DdimConfig config;
+  SchedulerConfig config;
   config.beta_schedule = "scaled_linear";
   config.timestep_spacing = "trailing";
   config.clip_sample = false;

@@ -7,7 +7,10 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "nlohmann/json.hpp"
 #include "services/common/digest.h"
 #include "services/common/file_io.h"
@@ -39,10 +42,34 @@ bool IsFile(const std::string& path) {
   return fs::is_regular_file(path, error);
 }
 
+// Python writes numbers that JSON does not have: NaN, Infinity, -Infinity. Outside of strings they
+// become null.
+std::string WithoutNonFinite(absl::string_view text) {
+  std::string out;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (in_string && text[i] == '\\' && i + 1 < text.size()) out += text[i++];
+    if (text[i] == '"') in_string = !in_string;
+    bool replaced = false;
+    for (const absl::string_view word : {"-Infinity", "Infinity", "NaN"}) {
+      if (in_string || !absl::StartsWith(text.substr(i), word)) continue;
+      out += "null";
+      i += word.size() - 1;
+      replaced = true;
+      break;
+    }
+    if (!replaced) out += text[i];
+  }
+  return out;
+}
+
 absl::StatusOr<json> ReadJsonObject(const std::string& path) {
   if (!IsFile(path)) return Bad(path, "is missing");
   D2G_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxJsonBytes));
   json parsed = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (parsed.is_discarded()) {
+    parsed = json::parse(WithoutNonFinite(text), nullptr, /*allow_exceptions=*/false);
+  }
   if (!parsed.is_object()) return Bad(path, "is not a JSON object");
   return parsed;
 }
@@ -116,10 +143,22 @@ class Inspector {
     if (IsFile(Path(relative))) files_.insert(relative);
   }
 
-  // One safetensors file named `stem`, or the pieces that `stem`.index.json lists.
+  // One safetensors file named `stem`, or the pieces that its index lists; without them the only
+  // variant (fp16, say) of them that there is.
   absl::Status Weights(const std::string& folder, const std::string& stem) {
-    const std::string whole = absl::StrCat(folder, "/", stem, ".safetensors");
-    const std::string index = absl::StrCat(folder, "/", stem, ".safetensors.index.json");
+    std::string whole = absl::StrCat(folder, "/", stem, ".safetensors");
+    std::string index = absl::StrCat(folder, "/", stem, ".safetensors.index.json");
+    if (!IsFile(Path(whole)) && !IsFile(Path(index))) {
+      const std::set<std::string> variants = Variants(folder, stem);
+      if (variants.size() > 1) {
+        return Bad(Path(folder), absl::StrCat("has several variants of ", stem, ".safetensors (",
+                                              absl::StrJoin(variants, ", "), "): leave one"));
+      }
+      if (variants.size() == 1) {
+        whole = absl::StrCat(folder, "/", stem, ".", *variants.begin(), ".safetensors");
+        index = absl::StrCat(folder, "/", stem, ".safetensors.index.", *variants.begin(), ".json");
+      }
+    }
     if (IsFile(Path(whole)) || !IsFile(Path(index))) {
       D2G_RETURN_IF_ERROR(File(whole));
       return CheckSafetensorsFile(Path(whole));
@@ -143,12 +182,38 @@ class Inspector {
   }
 
   absl::Status Tokenizer(const std::string& folder) {
-    D2G_RETURN_IF_ERROR(File(folder + "/vocab.json"));
-    D2G_RETURN_IF_ERROR(File(folder + "/merges.txt"));
+    // The fast tokenizer's file may stand for the other two.
+    const std::string fast = folder + "/tokenizer.json";
+    OptionalFile(fast);
+    if (IsFile(Path(fast)) && !IsFile(Path(folder + "/vocab.json"))) {
+      OptionalFile(folder + "/merges.txt");
+    } else {
+      D2G_RETURN_IF_ERROR(File(folder + "/vocab.json"));
+      D2G_RETURN_IF_ERROR(File(folder + "/merges.txt"));
+    }
     OptionalFile(folder + "/tokenizer_config.json");
     OptionalFile(folder + "/special_tokens_map.json");
     OptionalFile(folder + "/added_tokens.json");
     return absl::OkStatus();
+  }
+
+  // "fp16" for stem.fp16.safetensors and for stem.safetensors.index.fp16.json.
+  std::set<std::string> Variants(const std::string& folder, const std::string& stem) const {
+    std::set<std::string> variants;
+    std::error_code error;
+    fs::directory_iterator entry(Path(folder), error);
+    for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
+      const std::string name = entry->path().filename().string();
+      absl::string_view middle = name;
+      if (absl::ConsumePrefix(&middle, stem + ".safetensors.index.")) {
+        if (absl::ConsumeSuffix(&middle, ".json")) variants.emplace(middle);
+      } else if (absl::ConsumePrefix(&middle, stem + ".") &&
+                 absl::ConsumeSuffix(&middle, ".safetensors") &&
+                 !absl::StrContains(middle, "-of-")) {
+        variants.emplace(middle);
+      }
+    }
+    return variants;
   }
 
   std::string Path(const std::string& relative) const { return root_ + "/" + relative; }
@@ -252,6 +317,7 @@ absl::StatusOr<ModelFolder> InspectModelFolder(const std::string& path, const Ti
   if (unet.contains("up_block_types") && unet["up_block_types"].is_array()) {
     folder.decoder_scales = static_cast<int32_t>(unet["up_block_types"].size());
   }
+  folder.wants_pooled_text = unet.value("addition_embed_type", json()) == "text_time";
   D2G_RETURN_IF_ERROR(inspector.Weights("unet", "diffusion_pytorch_model"));
   D2G_RETURN_IF_ERROR(inspector.Json("vae/config.json").status());
   D2G_RETURN_IF_ERROR(inspector.Weights("vae", "diffusion_pytorch_model"));

@@ -120,4 +120,5 @@ def main():
 
 
 if __name__ == "__main__":
+    sys.modules["parity"] = sys.modules["__main__"]  # So that the modules catch the same Refused.
     main()
