@@ -172,7 +172,10 @@ void CheckPipeline(const json& file, const std::string& path) {
     Fail(what, " is ", splitter.dump().substr(0, 200), ", not supported");
   }
   for (size_t i = 0; i < expected.size(); ++i) Require(steps[i], expected[i], what);
-  if (!steps[1].value("use_regex", true)) Fail(what, ": use_regex false is not supported");
+  const json& use_regex = Member(steps[1], "use_regex", what);
+  if (!use_regex.is_null() && use_regex != true) {
+    Fail(what, ": use_regex ", use_regex.dump(), " is not supported (only true is)");
+  }
 }
 
 // The id in a post-processor's pair of token and id.

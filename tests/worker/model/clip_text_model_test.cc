@@ -58,7 +58,7 @@ TEST(ClipTextModelTest, UnsupportedConfigsAreNamed) {
       {R"({"hidden_size":-8})", "hidden_size"},
       {R"({"intermediate_size":0})", "intermediate_size"},
       {R"({"num_hidden_layers":-1})", "num_hidden_layers"},
-      {R"({"num_hidden_layers":1000000000})", "must be at most 1024"},
+      {R"({"num_hidden_layers":1000000000})", "must be at most 1000"},
       {R"({"num_attention_heads":0})", "num_attention_heads"},
       {R"({"num_attention_heads":7})", "must divide hidden_size 512"},
       {R"({"max_position_embeddings":0})", "max_position_embeddings"},
