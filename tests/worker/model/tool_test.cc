@@ -1,13 +1,11 @@
 // The real d2g-model program: pictures against diffusers, and what bad input gives.
 #include <gmock/gmock.h>
 #include <png.h>
-#include <sys/wait.h>
 
 #include <algorithm>
-#include <array>
-#include <cstdio>
 
 #include "tests/worker/model/golden.h"
+#include "tests/worker/model/run_tool.h"
 #include "tests/worker/model/temp_folder.h"
 #include "worker/model/json_config.h"
 #include "worker/model/png.h"
@@ -20,26 +18,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
-
-struct Ended {
-  int code = 0;
-  std::string output;  // stdout and stderr
-};
-
-Ended RunTool(const std::vector<std::string>& arguments) {
-  std::string command = std::string(std::getenv("D2G_BIN_DIR")) + "/d2g-model";
-  for (const std::string& argument : arguments) command += " '" + argument + "'";
-  FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
-  Ended ended;
-  std::array<char, 4096> buffer{};
-  size_t got = 0;
-  while ((got = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0) {
-    ended.output.append(buffer.data(), got);
-  }
-  const int status = ::pclose(pipe);
-  ended.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-  return ended;
-}
 
 at::Tensor ReadGrey(const std::string& path) {
   png_image image{};
