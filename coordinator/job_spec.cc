@@ -103,8 +103,7 @@ void CheckSimulate(JobSpec* spec, Checker* check) {
   D2G_DEFAULT(simulate, task_size, simulate->block_size());
 
   check->InRange<int64_t>("simulate.triples", simulate->triples(), 1, kMaxTriples);
-  check->OneOf("simulate.solver.kind", solver->kind(),
-               {"ddim", "euler", "dpmpp_2m", "heun"});
+  check->OneOf("simulate.solver.kind", solver->kind(), {"ddim", "euler", "dpmpp_2m", "heun"});
   check->InRange<int32_t>("simulate.solver.steps", solver->steps(), 1, kMaxSolverSteps);
   check->Real("simulate.solver.guidance", solver->guidance(), 0, kMaxGuidance);
   if (!solver->timestep_spacing().empty()) {

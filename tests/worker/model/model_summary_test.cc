@@ -94,7 +94,8 @@ TEST_F(ModelSummaryTest, WhatKeepsAComponentFromRunningIsNamed) {
   EXPECT_THAT(TroubleOf("unet"), AllOf(HasSubstr("dual_cross_attention"), HasSubstr("true")));
   Set("unet/config.json", "dual_cross_attention", nullptr);
   Set("unet/config.json", "layers_per_block", 3);
-  EXPECT_THAT(TroubleOf("unet"), AllOf(HasSubstr("missing"), HasSubstr("down_blocks.0.resnets.1.norm1")));
+  EXPECT_THAT(TroubleOf("unet"),
+              AllOf(HasSubstr("missing"), HasSubstr("down_blocks.0.resnets.1.norm1")));
   Set("unet/config.json", "layers_per_block", 1);
   Set("model_index.json", "text_encoder", {"transformers", "T5EncoderModel"});
   EXPECT_THAT(TroubleOf("text_encoder"), HasSubstr("T5EncoderModel is not supported"));

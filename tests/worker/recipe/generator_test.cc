@@ -9,9 +9,9 @@
 namespace d2g::recipe {
 namespace {
 
-using model::SchedulerConfig;
 using model::DdimScheduler;
 using model::Parametrization;
+using model::SchedulerConfig;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
