@@ -22,6 +22,8 @@ void AddDescribe(CLI::App& app, Action* action);
 // cancel, pause and resume.
 void AddSteering(CLI::App& app, Action* action);
 void AddVerify(CLI::App& app, Action* action);
+void AddDoctor(CLI::App& app, Action* action);
+// generate, teacher, component and model.
 void AddModelCommands(CLI::App& app, Action* action);
 
 // Prints "d2g: MESSAGE" on stderr.

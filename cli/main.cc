@@ -22,7 +22,7 @@ int Main(int argc, char** argv) {
   app.footer(kFooter);
   Action action;
   for (const auto add : {AddUp, AddDown, AddSubmit, AddWatch, AddJobs, AddDescribe, AddSteering,
-                         AddVerify, AddModelCommands}) {
+                         AddVerify, AddDoctor, AddModelCommands}) {
     add(app, &action);
   }
   try {

@@ -100,17 +100,23 @@ void CheckSimulate(JobSpec* spec, Checker* check) {
   if (simulate->storage_dtype() == d2g::common::v1::DTYPE_UNSPECIFIED) {
     simulate->set_storage_dtype(d2g::common::v1::DTYPE_FP16);
   }
-  D2G_DEFAULT(simulate, batch_size, 32);
   D2G_DEFAULT(simulate, task_size, simulate->block_size());
 
   check->InRange<int64_t>("simulate.triples", simulate->triples(), 1, kMaxTriples);
-  check->OneOf("simulate.solver.kind", solver->kind(), {"ddim"});
+  check->OneOf("simulate.solver.kind", solver->kind(), {"ddim", "euler", "dpmpp_2m", "heun"});
   check->InRange<int32_t>("simulate.solver.steps", solver->steps(), 1, kMaxSolverSteps);
   check->Real("simulate.solver.guidance", solver->guidance(), 0, kMaxGuidance);
   if (!solver->timestep_spacing().empty()) {
     check->OneOf("simulate.solver.timestep_spacing", solver->timestep_spacing(),
                  {"trailing", "leading", "linspace"});
   }
+  if (!d2g::common::v1::DType_IsValid(solver->compute_dtype())) {
+    check->Fail("simulate.solver.compute_dtype",
+                absl::StrCat(static_cast<int>(solver->compute_dtype()),
+                             " is not DTYPE_FP16, DTYPE_BF16 or DTYPE_FP32"));
+  }
+  // One spelling, so that equal recipes have equal digests.
+  if (solver->compute_dtype() == d2g::common::v1::DTYPE_FP32) solver->clear_compute_dtype();
   check->InRange<int32_t>("simulate.block_size", simulate->block_size(), kMinBlockSize,
                           kMaxBlockSize);
   check->InRange<int32_t>("simulate.holdout_every", simulate->holdout_every(), kMinHoldoutEvery,
@@ -120,7 +126,7 @@ void CheckSimulate(JobSpec* spec, Checker* check) {
                 absl::StrCat(static_cast<int>(simulate->storage_dtype()),
                              " is not DTYPE_FP16, DTYPE_BF16 or DTYPE_FP32"));
   }
-  check->InRange<int32_t>("simulate.batch_size", simulate->batch_size(), 1, kMaxSimulateBatch);
+  check->InRange<int32_t>("simulate.batch_size", simulate->batch_size(), 0, kMaxSimulateBatch);
   // Limits that follow from another field: its own limit where that field is bad, so that one
   // mistake is reported once.
   const bool good_block =

@@ -28,7 +28,11 @@ inline absl::Status CurrentExceptionStatus() {
   } catch (const c10::OutOfMemoryError& error) {
     return absl::ResourceExhaustedError(error.what_without_backtrace());
   } catch (const c10::Error& error) {
-    return absl::InternalError(error.what_without_backtrace());
+    // LibTorch's allocator for the CPU has no exception of its own.
+    const std::string message = error.what_without_backtrace();
+    return message.find("can't allocate memory") != std::string::npos
+               ? absl::ResourceExhaustedError(message)
+               : absl::InternalError(message);
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError("out of memory");
   } catch (const std::exception& error) {

@@ -10,7 +10,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 #include "nlohmann/json.hpp"
 #include "services/common/digest.h"
@@ -47,6 +46,27 @@ bool IsFile(const std::string& path) {
   return fs::is_regular_file(path, error);
 }
 
+// Python writes numbers that JSON does not have: NaN, Infinity, -Infinity. Outside of strings they
+// become null.
+std::string WithoutNonFinite(absl::string_view text) {
+  std::string out;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (in_string && text[i] == '\\' && i + 1 < text.size()) out += text[i++];
+    if (text[i] == '"') in_string = !in_string;
+    bool replaced = false;
+    for (const absl::string_view word : {"-Infinity", "Infinity", "NaN"}) {
+      if (in_string || !absl::StartsWith(text.substr(i), word)) continue;
+      out += "null";
+      i += word.size() - 1;
+      replaced = true;
+      break;
+    }
+    if (!replaced) out += text[i];
+  }
+  return out;
+}
+
 // Whether parsing takes memory in proportion to a real file's: neither depth nor the number of
 // values, of which there is one more than commas in every list and object, is beyond the limits.
 bool IsModest(const std::string& text) {
@@ -79,6 +99,9 @@ absl::StatusOr<json> ParseObject(const std::string& path, const std::string& tex
                                   " or of more than ", kMaxJsonValues, " values"));
   }
   json parsed = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (parsed.is_discarded()) {
+    parsed = json::parse(WithoutNonFinite(text), nullptr, /*allow_exceptions=*/false);
+  }
   if (!parsed.is_object()) return Bad(path, otherwise);
   return parsed;
 }
@@ -204,26 +227,35 @@ class Inspector {
   }
 
   absl::Status Tokenizer(const std::string& folder) {
-    D2G_RETURN_IF_ERROR(File(folder + "/vocab.json"));
-    D2G_RETURN_IF_ERROR(File(folder + "/merges.txt"));
+    // The fast tokenizer's file may stand for the other two.
+    const std::string fast = folder + "/tokenizer.json";
+    OptionalFile(fast);
+    if (IsFile(Path(fast)) && !IsFile(Path(folder + "/vocab.json"))) {
+      OptionalFile(folder + "/merges.txt");
+    } else {
+      D2G_RETURN_IF_ERROR(File(folder + "/vocab.json"));
+      D2G_RETURN_IF_ERROR(File(folder + "/merges.txt"));
+    }
     OptionalFile(folder + "/tokenizer_config.json");
     OptionalFile(folder + "/special_tokens_map.json");
     OptionalFile(folder + "/added_tokens.json");
     return absl::OkStatus();
   }
 
-  // "fp16" where there is stem.fp16.safetensors or stem.safetensors.index.fp16.json.
+  // "fp16" for stem.fp16.safetensors and for stem.safetensors.index.fp16.json.
   std::set<std::string> Variants(const std::string& folder, const std::string& stem) const {
     std::set<std::string> variants;
     std::error_code error;
-    for (const auto& entry : fs::directory_iterator(Path(folder), error)) {
-      const std::string name = entry.path().filename().string();
-      absl::string_view rest = name;
-      if (!absl::ConsumePrefix(&rest, stem + ".")) continue;
-      if (absl::ConsumePrefix(&rest, "safetensors.index.")) {
-        if (absl::ConsumeSuffix(&rest, ".json")) variants.insert(std::string(rest));
-      } else if (absl::ConsumeSuffix(&rest, ".safetensors") && !absl::StrContains(rest, "-of-")) {
-        variants.insert(std::string(rest));
+    fs::directory_iterator entry(Path(folder), error);
+    for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
+      const std::string name = entry->path().filename().string();
+      absl::string_view middle = name;
+      if (absl::ConsumePrefix(&middle, stem + ".safetensors.index.")) {
+        if (absl::ConsumeSuffix(&middle, ".json")) variants.emplace(middle);
+      } else if (absl::ConsumePrefix(&middle, stem + ".") &&
+                 absl::ConsumeSuffix(&middle, ".safetensors") &&
+                 !absl::StrContains(middle, "-of-")) {
+        variants.emplace(middle);
       }
     }
     return variants;
@@ -331,6 +363,7 @@ absl::StatusOr<ModelFolder> InspectModelFolder(const std::string& path, const Ti
   if (unet.contains("up_block_types") && unet["up_block_types"].is_array()) {
     folder.decoder_scales = static_cast<int32_t>(unet["up_block_types"].size());
   }
+  folder.wants_pooled_text = unet.value("addition_embed_type", json()) == "text_time";
   D2G_RETURN_IF_ERROR(inspector.Weights("unet", "diffusion_pytorch_model"));
   D2G_RETURN_IF_ERROR(inspector.Json("vae/config.json").status());
   D2G_RETURN_IF_ERROR(inspector.Weights("vae", "diffusion_pytorch_model"));

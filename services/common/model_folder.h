@@ -27,6 +27,8 @@ struct ModelFolder {
   int32_t train_timesteps = 0;
   // The scheduler predicts epsilon and has alpha 0 at its last timestep, where epsilon gives no x.
   bool last_timestep_has_no_x = false;
+  // The U-Net is told a pooled text embedding and sizes, too: Stable Diffusion XL.
+  bool wants_pooled_text = false;
   // The files that make up the model, relative, sorted.
   std::vector<std::string> files;
   // Their bytes in all.

@@ -26,15 +26,17 @@ TEST(JobSpecTest, FillsInTheDefaults) {
   spec.mutable_prompts()->set_digest(kPrompts);
   spec.mutable_simulate()->set_triples(100'000);
   spec.mutable_train()->set_steps(10);
+  spec.mutable_simulate()->mutable_solver()->set_compute_dtype(d2g::common::v1::DTYPE_FP32);
   spec.set_output_dir("/o");
   ASSERT_EQ(Join(NormalizeSpec(&spec)), "");
+  EXPECT_EQ(spec.simulate().solver().compute_dtype(), d2g::common::v1::DTYPE_UNSPECIFIED);
   EXPECT_EQ(spec.simulate().solver().kind(), "ddim");
   EXPECT_EQ(spec.simulate().solver().steps(), 50);
   EXPECT_EQ(spec.simulate().solver().guidance(), 3);
   EXPECT_EQ(spec.simulate().block_size(), 4096);
   EXPECT_EQ(spec.simulate().task_size(), 4096);
   EXPECT_EQ(spec.simulate().holdout_every(), 128);
-  EXPECT_EQ(spec.simulate().batch_size(), 32);
+  EXPECT_EQ(spec.simulate().batch_size(), 0);
   EXPECT_EQ(spec.simulate().storage_dtype(), d2g::common::v1::DTYPE_FP16);
   EXPECT_EQ(spec.simulate().min_triples(), 6400);
   EXPECT_EQ(spec.train().global_batch(), 64);
@@ -150,8 +152,8 @@ INSTANTIATE_TEST_SUITE_P(
          "spec.simulate.min_triples", "79 is not from 80 to 128"},
         {"MinTriplesHigh", [](JobSpec* s) { s->mutable_simulate()->set_min_triples(129); },
          "spec.simulate.min_triples", "129"},
-        {"Solver", [](JobSpec* s) { s->mutable_simulate()->mutable_solver()->set_kind("euler"); },
-         "spec.simulate.solver.kind", "\"euler\" is not one of ddim"},
+        {"Solver", [](JobSpec* s) { s->mutable_simulate()->mutable_solver()->set_kind("plms"); },
+         "spec.simulate.solver.kind", "\"plms\" is not one of ddim, euler, dpmpp_2m, heun"},
         {"SolverSteps",
          [](JobSpec* s) { s->mutable_simulate()->mutable_solver()->set_steps(1001); },
          "spec.simulate.solver.steps", "1001 is not from 1 to 1000"},
@@ -174,8 +176,14 @@ INSTANTIATE_TEST_SUITE_P(
            s->mutable_simulate()->set_storage_dtype(static_cast<d2g::common::v1::DType>(9));
          },
          "spec.simulate.storage_dtype", "9"},
+        {"ComputeType",
+         [](JobSpec* s) {
+           s->mutable_simulate()->mutable_solver()->set_compute_dtype(
+               static_cast<d2g::common::v1::DType>(9));
+         },
+         "spec.simulate.solver.compute_dtype", "9"},
         {"BatchSize", [](JobSpec* s) { s->mutable_simulate()->set_batch_size(-1); },
-         "spec.simulate.batch_size", "-1 is not from 1 to 4096"},
+         "spec.simulate.batch_size", "-1 is not from 0 to 4096"},
         {"TaskSize", [](JobSpec* s) { s->mutable_simulate()->set_task_size(33); },
          "spec.simulate.task_size", "33 is not from 1 to 32"},
         {"NoSteps", [](JobSpec* s) { s->mutable_train()->set_steps(0); }, "spec.train.steps",

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import random_weights
+import solver_goldens
 import tokenizer_goldens
 
 DEMO_UNET = dict(
@@ -272,6 +273,7 @@ def main():
         texts(out)
         vaes(out)
         schedulers(out)
+        solver_goldens.write(out / "solver")
         pipelines(out, tokenizer)
         demo_teacher(out)
     (out / "complete").write_text("")

@@ -48,13 +48,13 @@ class D2g:
             raise Refused(f"exit code {done.returncode}: {done.stderr.strip()}")
         return done.stdout
 
-    def component(self, model, component, inputs, folder):
+    def component(self, model, component, inputs, folder, *flags):
         """One network of a model folder on tensors; returns its outputs by name."""
         from safetensors.torch import load_file, save_file
         given, made = folder / f"{component}.in.safetensors", folder / f"{component}.out.safetensors"
         save_file({name: tensor.contiguous() for name, tensor in inputs.items()}, given)
         self.run("component", "--model", model, "--component", component, "--inputs", given,
-                 "--outputs", made)
+                 "--outputs", made, *flags)
         return load_file(made)
 
 
@@ -120,4 +120,5 @@ def main():
 
 
 if __name__ == "__main__":
+    sys.modules["parity"] = sys.modules["__main__"]  # So that the modules catch the same Refused.
     main()

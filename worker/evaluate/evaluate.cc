@@ -93,7 +93,9 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, bool has_di
 
   const at::Device torch_device(device);
   const model::TextToImageModel teacher = model::TextToImageModel::Load(
-      work.spec().teacher().path(), {.device = torch_device, .progress = [&tick] { tick(0); }});
+      work.spec().teacher().path(), {.device = torch_device,
+                                     .solver = model::ParseSolverKind(solver.kind()),
+                                     .progress = [&tick] { tick(0); }});
   Evaluator evaluator = Evaluator::Load(spec.evaluator_path());
   evaluator.network = evaluator.network.To(torch_device);
   const recipe::StudentCheckpoint checkpoint =

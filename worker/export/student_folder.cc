@@ -35,7 +35,8 @@ json ReadJson(const std::string& path) {
 std::string Text(const json& value) { return value.dump(2) + "\n"; }
 
 model::DdimScheduler TeacherScheduler(const StudentFolder& folder) {
-  return model::DdimScheduler(model::DdimConfig::FromFile(folder.teacher_path + "/" + kScheduler));
+  return model::DdimScheduler(
+      model::SchedulerConfig::FromFile(folder.teacher_path + "/" + kScheduler));
 }
 
 // The averaged weights as they are stored.

@@ -23,6 +23,11 @@ int64_t CheckedHeadDim(const std::string& name, const TransformerOptions& option
 
 at::Tensor DotProductAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                const at::Tensor& mask) {
+  if (UseCpuKernels(q) && q.dim() == 4 &&
+      (!mask.defined() ||
+       (mask.dim() == 2 && mask.size(0) == q.size(2) && mask.size(1) == k.size(2)))) {
+    return SplitHeads(FusedAttention(q, k, v, mask), q.size(1));
+  }
   if (!at::GradMode::is_enabled() && q.size(-2) * k.size(-2) >= kFusedAttentionScores) {
     return at::scaled_dot_product_attention(q, k, v,
                                             mask.defined() ? std::optional(mask) : std::nullopt);
@@ -41,6 +46,17 @@ at::Tensor MergeHeads(const at::Tensor& x) {
   return x.transpose(1, 2).reshape({x.size(0), x.size(2), x.size(1) * x.size(3)});
 }
 
+at::Tensor ToTokens(const at::Tensor& picture) {
+  return IsChannelsLast(picture) ? picture.permute({0, 2, 3, 1}).flatten(1, 2)
+                                 : picture.flatten(2).transpose(1, 2);
+}
+
+at::Tensor ToPicture(const at::Tensor& tokens, const at::Tensor& like) {
+  const int64_t batch = like.size(0), height = like.size(2), width = like.size(3);
+  if (IsChannelsLast(like)) return tokens.view({batch, height, width, -1}).permute({0, 3, 1, 2});
+  return tokens.transpose(1, 2).reshape({batch, -1, height, width});
+}
+
 Attention::Attention(ParameterReader& reader, const std::string& name, int64_t width,
                      int64_t context_width, int64_t heads_, int64_t head_dim, bool upcast_)
     : to_q(reader, name + ".to_q", width, heads_ * head_dim, /*has_bias=*/false),
@@ -50,59 +66,51 @@ Attention::Attention(ParameterReader& reader, const std::string& name, int64_t w
       heads(heads_),
       upcast(upcast_) {}
 
-at::Tensor Attention::Attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) const {
-  if (UseCpuKernels(q) && k.size(2) <= kMaxSmallAttentionKeys) {
-    return to_out(SmallAttention(q, k, v));
-  }
+at::Tensor Attention::Attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                             const at::Tensor& added) const {
   if (!upcast || q.scalar_type() == at::kFloat || q.scalar_type() == at::kDouble) {
-    return to_out(MergeHeads(DotProductAttention(q, k, v)));
+    return to_out(MergeHeads(DotProductAttention(q, k, v)), added);
   }
   const at::Tensor attended =
       DotProductAttention(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat));
-  return to_out(MergeHeads(attended.to(q.scalar_type())));
+  return to_out(MergeHeads(attended.to(q.scalar_type())), added);
 }
 
-at::Tensor Attention::SelfAttend(const at::Tensor& x) const {
-  if (joined_qkv.defined() && !at::GradMode::is_enabled()) {
-    const int64_t inner = joined_qkv.size(0) / 3;
-    const at::Tensor qkv = ApplyLinear(x, joined_qkv, {})
-                               .view({x.size(0), x.size(1), 3, heads, inner / heads})
-                               .permute({2, 0, 3, 1, 4});
-    return Attend(qkv[0], qkv[1], qkv[2]);
-  }
-  return Attend(SplitHeads(to_q(x), heads), SplitHeads(to_k(x), heads), SplitHeads(to_v(x), heads));
+at::Tensor Attention::SelfAttend(const at::Tensor& x, const at::Tensor& added) const {
+  return Attend(SplitHeads(to_q(x), heads), SplitHeads(to_k(x), heads), SplitHeads(to_v(x), heads),
+                added);
 }
 
-at::Tensor Attention::CrossAttend(const at::Tensor& x, const KeyValue& context) const {
-  return Attend(SplitHeads(to_q(x), heads), context.key, context.value);
+at::Tensor Attention::CrossAttend(const at::Tensor& x, const KeyValue& context,
+                                  const at::Tensor& added) const {
+  return Attend(SplitHeads(to_q(x), heads), context.key, context.value, added);
 }
 
 KeyValue Attention::MakeKeyValue(const at::Tensor& context) const {
   return {SplitHeads(to_k(context), heads), SplitHeads(to_v(context), heads)};
 }
 
-void Attention::Prepare() {
-  const at::NoGradGuard no_grad;
-  joined_qkv = at::cat({to_q.weight, to_k.weight, to_v.weight}).detach();
-}
-
 TransformerLayer::TransformerLayer(ParameterReader& reader, const std::string& name, int64_t width,
                                    int64_t head_dim, const TransformerOptions& o)
     : norm1(reader, name + ".norm1", width),
-      attn1(reader, name + ".attn1", width, width, o.heads, head_dim, o.upcast),
+      attn1(reader, name + ".attn1", width, o.only_cross_attention ? o.context_width : width,
+            o.heads, head_dim, o.upcast),
       norm2(reader, name + ".norm2", width),
       attn2(reader, name + ".attn2", width, o.context_width, o.heads, head_dim, o.upcast),
       norm3(reader, name + ".norm3", width),
       ff_in(reader, name + ".ff.net.0.proj", width, 8 * width),
-      ff_out(reader, name + ".ff.net.2", 4 * width, width) {}
+      ff_out(reader, name + ".ff.net.2", 4 * width, width),
+      only_cross_attention(o.only_cross_attention) {}
 
-at::Tensor TransformerLayer::operator()(const at::Tensor& x, const KeyValue& text) const {
-  at::Tensor h = x + attn1.SelfAttend(norm1(x));
-  h = h + attn2.CrossAttend(norm2(h), text);
+at::Tensor TransformerLayer::operator()(const at::Tensor& x, const KeyValue* text) const {
+  const at::Tensor normed = norm1(x);
+  at::Tensor h =
+      only_cross_attention ? attn1.CrossAttend(normed, *text++, x) : attn1.SelfAttend(normed, x);
+  h = attn2.CrossAttend(norm2(h), *text, h);
   const at::Tensor gated = ff_in(norm3(h));
-  if (UseCpuKernels(gated)) return h + ff_out(FusedGeglu(gated));
+  if (UseCpuKernels(gated)) return ff_out(FusedGeglu(gated), h);
   const std::vector<at::Tensor> halves = gated.chunk(2, -1);
-  return h + ff_out(halves[0] * at::gelu(halves[1]));
+  return ff_out(halves[0] * at::gelu(halves[1]), h);
 }
 
 SpatialTransformer::SpatialTransformer(ParameterReader& reader, const std::string& name,
@@ -122,21 +130,31 @@ SpatialTransformer::SpatialTransformer(ParameterReader& reader, const std::strin
   proj_out = projection(".proj_out", width, o.channels);
 }
 
+at::Tensor SpatialTransformer::Transform(const at::Tensor& tokens, const KeyValue* text) const {
+  at::Tensor h = proj_in(tokens);
+  for (const TransformerLayer& layer : layers) {
+    h = layer(h, text);
+    text += layer.text_entries();
+  }
+  return h;
+}
+
 at::Tensor SpatialTransformer::operator()(const at::Tensor& x, const KeyValue* text) const {
-  const int64_t batch = x.size(0), height = x.size(2), width = x.size(3);
-  at::Tensor h = proj_in(norm(x).flatten(2).transpose(1, 2));
-  for (size_t i = 0; i < layers.size(); ++i) h = layers[i](h, text[i]);
-  h = proj_out(h).transpose(1, 2).reshape({batch, -1, height, width});
-  return x + h;
+  const at::Tensor h = Transform(ToTokens(norm(x)), text);
+  if (IsChannelsLast(x)) return ToPicture(proj_out(h, ToTokens(x)), x);
+  return x + ToPicture(proj_out(h), x);
 }
 
 void SpatialTransformer::MakeKeyValues(const at::Tensor& context,
                                        std::vector<KeyValue>& out) const {
-  for (const TransformerLayer& layer : layers) out.push_back(layer.attn2.MakeKeyValue(context));
+  for (const TransformerLayer& layer : layers) {
+    if (layer.only_cross_attention) out.push_back(layer.attn1.MakeKeyValue(context));
+    out.push_back(layer.attn2.MakeKeyValue(context));
+  }
 }
 
-void SpatialTransformer::Prepare() {
-  for (TransformerLayer& layer : layers) layer.attn1.Prepare();
+size_t SpatialTransformer::text_entries() const {
+  return layers.empty() ? 0 : layers.size() * layers.front().text_entries();
 }
 
 }  // namespace d2g::model

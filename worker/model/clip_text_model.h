@@ -1,5 +1,5 @@
-// transformers' CLIPTextModel, the text encoder of Stable Diffusion.
-// Source: transformers 4.57.6, models/clip/modeling_clip.py.
+// transformers' CLIPTextModel and CLIPTextModelWithProjection, the text encoders of Stable
+// Diffusion. Source: transformers 4.57.6, models/clip/modeling_clip.py.
 #pragma once
 
 #include <memory>
@@ -11,7 +11,8 @@ namespace d2g::model {
 
 // Defaults are those of transformers.
 struct ClipTextConfig {
-  // Throws Error naming option and value for what is not supported.
+  // Reads the config of a text model, or the "text_config" of a whole CLIPModel. Throws Error
+  // naming file, option and value for what is not supported, other kinds of models among it.
   static ClipTextConfig FromFile(const std::string& path);
 
   int64_t vocab_size = 49408;
@@ -22,14 +23,28 @@ struct ClipTextConfig {
   int64_t max_position_embeddings = 77;
   std::string hidden_act = "quick_gelu";
   double layer_norm_eps = 1e-5;
+  // Where pooled_output is taken: at the first of this id (at the start if there is none); 2, which
+  // old configs say by mistake, means at the largest id.
+  int64_t eos_token_id = 49407;
+  int64_t projection_dim = 512;
+  bool has_projection = false;  // CLIPTextModelWithProjection
 };
 
-// Forward is const and may be called from several threads at once.
+struct ClipTextOutput {
+  at::Tensor last_hidden_state;         // [B, L, hidden_size], after the final layer norm
+  at::Tensor penultimate_hidden_state;  // [B, L, hidden_size], before the last layer and without
+                                        // layer norm; undefined if there is no layer
+  at::Tensor pooled_output;             // [B, hidden_size], of last_hidden_state
+  at::Tensor text_embeds;               // [B, projection_dim]; undefined without projection
+};
+
+// Run and Forward are const and may be called from several threads at once.
 class ClipTextModel {
  public:
   // Reads config.json and model.safetensors. Keys with and without the prefix "text_model." are
-  // accepted; "position_ids" and "text_projection.weight" are ignored. Throws Error for missing,
-  // extra or wrongly shaped tensors, each by name.
+  // accepted; "position_ids" and a CLIPModel's vision half are ignored. The model has a projection
+  // if the config names CLIPTextModelWithProjection, or if there is one that fits. Throws Error for
+  // missing, extra or wrongly shaped tensors, each by name.
   static ClipTextModel Load(const std::string& folder, const LoadOptions& options = {});
 
   ClipTextModel(const ClipTextConfig& config, const TensorMap& parameters,
@@ -38,11 +53,14 @@ class ClipTextModel {
   ClipTextModel(ClipTextModel&&) noexcept;
   ClipTextModel& operator=(ClipTextModel&&) noexcept;
 
-  // input_ids int64 [B, L], L at most max_position_embeddings, ids below vocab_size. Returns
-  // last_hidden_state [B, L, hidden_size], after the final layer norm. Throws Error otherwise.
+  // input_ids int64 [B, L], L at most max_position_embeddings, ids below vocab_size. Throws Error
+  // otherwise.
+  ClipTextOutput Run(const at::Tensor& input_ids) const;
+  // The last_hidden_state alone.
   at::Tensor Forward(const at::Tensor& input_ids) const;
 
-  // Parameters by name, each with the prefix "text_model."; frozen by convention.
+  // Parameters by name, all but "text_projection.weight" with the prefix "text_model."; frozen by
+  // convention.
   const TensorMap& parameters() const;
   const ClipTextConfig& config() const;
 

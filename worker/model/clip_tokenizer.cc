@@ -2,382 +2,269 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <limits>
-#include <sstream>
-#include <unordered_map>
+#include <optional>
+#include <set>
 #include <utility>
 
+#include "worker/model/clip_text_splitter.h"
 #include "worker/model/error.h"
+#include "worker/model/fast_added_tokens.h"
 #include "worker/model/json_config.h"
+#include "worker/model/slow_added_tokens.h"
+#include "worker/model/tokenizer_files.h"
 #include "worker/model/unicode.h"
 
 namespace d2g::model {
 
-using nlohmann::json;
-
 namespace {
 
-// transformers reads no more merges than the original model had.
-constexpr size_t kMaxMerges = 49152 - 256 - 2;
-constexpr int64_t kMaxModelLength = 4096;
-constexpr const char* kEndOfWord = "</w>";
+constexpr const char* kSlowClass = "CLIPTokenizer";
+constexpr const char* kFastClass = "CLIPTokenizerFast";
+// Pieces of the slow pattern that are looked up whole.
+constexpr const char* kWholePieces[] = {"<|startoftext|>", "<|endoftext|>"};
 
-// GPT-2's mapping of bytes to printable characters, as UTF-8.
-std::vector<std::string> ByteSymbols() {
-  std::vector<std::string> symbols(256);
-  char32_t next = 256;
-  for (int b = 0; b < 256; ++b) {
-    const bool printable =
-        (b >= '!' && b <= '~') || (b >= 0xA1 && b <= 0xAC) || (b >= 0xAE && b <= 0xFF);
-    symbols[b] = EncodeUtf8(std::u32string(1, printable ? static_cast<char32_t>(b) : next++));
-  }
-  return symbols;
+std::optional<TokenizerFlavour> FlavourOf(const std::string& name) {
+  if (name == kSlowClass) return TokenizerFlavour::kSlow;
+  if (name == kFastClass) return TokenizerFlavour::kFast;
+  return std::nullopt;
 }
 
-struct AddedToken {
-  std::u32string content;
-  int64_t id = 0;
-  bool lstrip = false;
-  bool rstrip = false;
-  bool single_word = false;
-};
-
-// A special token in a config: a string, or an object with "content".
-struct TokenSpec {
-  std::string content;
-  bool lstrip = false;
-  bool rstrip = false;
-  bool single_word = false;
-};
-
-TokenSpec ParseTokenSpec(const json& value, const std::string& source, const std::string& key) {
-  if (value.is_string()) return {value.get<std::string>()};
-  if (!value.is_object() || !value.contains("content") || !value["content"].is_string()) {
-    Fail(source, ": \"", key, "\" is ", value.dump(), ", not a token");
-  }
-  auto flag = [&](const char* name) {
-    return value.contains(name) && value[name].is_boolean() && value[name].get<bool>();
-  };
-  return {value["content"].get<std::string>(), flag("lstrip"), flag("rstrip"), flag("single_word")};
+// The slow tokenizer's constructor makes tokens of the names of three roles.
+TokenizerSettings AsSlowConstructor(TokenizerSettings settings) {
+  settings.bos.is_text = settings.eos.is_text = false;
+  if (settings.unk) settings.unk->is_text = false;
+  return settings;
 }
 
-std::u32string StripLeft(const std::u32string& text) {
-  size_t i = 0;
-  while (i < text.size() && IsSpace(text[i])) ++i;
-  return text.substr(i);
+// The name of one more vector of a textual inversion.
+std::string Companion(const std::string& token, int number) {
+  return token + "_" + std::to_string(number);
 }
 
-std::u32string StripRight(const std::u32string& text) {
-  size_t i = text.size();
-  while (i > 0 && IsSpace(text[i - 1])) --i;
-  return text.substr(0, i);
-}
-
-// BasicTokenizer: drop control characters, set CJK apart, NFC, split at white space, lower case.
-std::vector<std::u32string> CleanSlow(const std::u32string& text) {
-  std::u32string kept;
-  for (const char32_t c : text) {
-    if (c == 0 || c == 0xFFFD || IsControl(c)) continue;
-    if (c == '\t' || c == '\n' || c == '\r' || IsSeparator(c)) {
-      kept += U' ';
-    } else if (IsCjkIdeograph(c)) {
-      kept += U' ';
-      kept += c;
-      kept += U' ';
-    } else {
-      kept += c;
-    }
-  }
-  std::vector<std::u32string> words;
-  std::u32string word;
-  for (const char32_t c : NormalizeNfc(kept) + U" ") {
-    if (!IsSpace(c)) {
-      word += c;
-    } else if (!word.empty()) {
-      words.push_back(ToLower(word, /*final_sigma=*/true));
-      word.clear();
-    }
-  }
-  return words;
-}
-
-// The fast tokenizer's normaliser: NFC, white space, lower case.
-std::vector<std::u32string> CleanFast(const std::u32string& text) {
-  std::vector<std::u32string> words;
-  std::u32string word;
-  for (const char32_t c : NormalizeNfc(text) + U" ") {
-    // Python also splits at the information separators; Unicode's White_Space does not.
-    if (!IsSpace(c) || (c >= 0x1C && c <= 0x1F)) {
-      word += c;
-    } else if (!word.empty()) {
-      words.push_back(ToLower(word, /*final_sigma=*/false));
-      word.clear();
-    }
-  }
-  return words;
-}
-
-// The length of a contraction ('s 't 're 've 'm 'll 'd) at `at`, or 0. The pattern ignores case,
-// and the long s folds to s.
-size_t ContractionLength(const std::u32string& text, size_t at) {
-  if (text[at] != U'\'') return 0;
-  auto letter = [&](size_t i) {
-    const char32_t c = i < text.size() ? text[i] : 0;
-    return c == 0x17F ? U's' : c;
-  };
-  for (const char32_t* const suffix : {U"s", U"t", U"re", U"ve", U"m", U"ll", U"d"}) {
-    const std::u32string letters = suffix;
-    size_t i = 0;
-    while (i < letters.size() && letter(at + 1 + i) == letters[i]) ++i;
-    if (i == letters.size()) return 1 + i;
-  }
-  return 0;
-}
-
-// Splits a word into what BPE sees: special tokens, contractions, runs of letters, single digits,
-// runs of the rest.
-std::vector<std::u32string> SplitWord(const std::u32string& word) {
-  std::vector<std::u32string> pieces;
-  for (size_t i = 0; i < word.size();) {
-    size_t length = 0;
-    for (const char32_t* const special : {U"<|startoftext|>", U"<|endoftext|>"}) {
-      const std::u32string token = special;
-      if (word.compare(i, token.size(), token) == 0) length = token.size();
-    }
-    if (length == 0) length = ContractionLength(word, i);
-    if (length == 0 && IsNumber(word[i])) length = 1;
-    if (length == 0) {
-      const bool letters = IsLetter(word[i]);
-      while (i + length < word.size() && IsLetter(word[i + length]) == letters &&
-             (letters || !IsNumber(word[i + length]))) {
-        ++length;
-      }
-    }
-    pieces.push_back(word.substr(i, length));
-    i += length;
-  }
-  return pieces;
+// Keeps the first of equal merges.
+void DropRepeated(MergeList& merges) {
+  std::set<std::pair<std::string_view, std::string_view>> seen;
+  std::erase_if(merges.pairs, [&](const auto& pair) { return !seen.insert(pair).second; });
 }
 
 }  // namespace
 
 struct ClipTokenizer::Impl {
-  void LoadVocabulary(const std::string& path);
-  void LoadMerges(const std::string& path);
-  void LoadSpecialTokens(const std::string& folder);
-  int64_t IdOf(const TokenSpec& spec, const std::string& source, const char* key);
-  void Add(const TokenSpec& spec, int64_t id);
-  std::vector<std::string> Bpe(const std::string& word_bytes) const;
-  void AppendPiece(const std::u32string& piece, std::vector<int64_t>& ids) const;
-  // Text and added tokens in turn; added tokens carry their position in `added`, text -1.
-  std::vector<std::pair<std::u32string, int>> SplitAtAddedTokens(const std::u32string& text) const;
+  void LoadSlow(const std::string& folder);
+  void LoadFast(const std::string& folder);
+  void AddFastTokens(const Vocabulary& vocabulary, const std::vector<SpecialToken>& specials);
+  void FindCompanions();
+  bool IsAdded(const std::string& content) const;
+  void TokenizeSlow(const std::u32string& text, std::vector<int64_t>& ids) const;
+  void TokenizeFast(const std::u32string& text, std::vector<int64_t>& ids) const;
 
   TokenizerFlavour flavour = TokenizerFlavour::kSlow;
-  std::unordered_map<std::string, int64_t> ids;
-  std::unordered_map<std::string, size_t> ranks;  // "first second" -> rank
-  std::vector<AddedToken> added;
-  std::vector<std::string> byte_symbols = ByteSymbols();
-  int64_t max_length = 77;
-  int64_t bos = 0, eos = 0, pad = 0, unknown = 0;
+  TokenizerSettings settings;
+  std::optional<BytePairEncoding> bpe;
+  std::optional<SlowAddedTokens> slow_added;
+  FastAddedTokens fast_added;
+  std::vector<int64_t> whole_ids;                                // of kWholePieces
+  std::vector<std::pair<std::string, int64_t>> with_companions;  // see MaybeConvertPrompt
+  bool pad_left = false, cut_left = false;
+  int64_t bos = 0, eos = 0, pad = 0;
   int64_t vocab_size = 0;
 };
 
-void ClipTokenizer::Impl::LoadVocabulary(const std::string& path) {
-  const json vocab = ReadJsonFile(path);
-  if (!vocab.is_object() || vocab.empty()) Fail(path, ": not an object of token ids");
-  for (const auto& [token, id] : vocab.items()) {
-    if (!id.is_number_unsigned()) Fail(path, ": id of \"", token, "\" is ", id.dump());
-    ids[token] = id.get<int64_t>();
-    vocab_size = std::max(vocab_size, ids[token] + 1);
-  }
-}
+void ClipTokenizer::Impl::LoadSlow(const std::string& folder) {
+  const Vocabulary vocabulary = ReadVocabulary(folder + "/vocab.json");
+  const MergeList merges = ReadMerges(folder + "/merges.txt");
+  settings = AsSlowConstructor(TokenizerSettings::FromFolder(folder, flavour));
+  slow_added.emplace(vocabulary, settings.added, settings.Specials());
+  vocab_size = std::max(vocabulary.id_limit(), slow_added->id_limit());
+  std::optional<std::string> unk_token;
+  if (settings.unk) unk_token = settings.unk->token.content;
 
-void ClipTokenizer::Impl::LoadMerges(const std::string& path) {
-  std::istringstream file(ReadFileToString(path));
-  std::string line;
-  for (size_t number = 1; std::getline(file, line); ++number) {
-    if (number == 1) continue;  // the version
-    if (ranks.size() == kMaxMerges) break;
-    std::istringstream parts(line);
-    std::string first, second, rest;
-    if (!(parts >> first)) continue;
-    if (!(parts >> second) || parts >> rest) {
-      Fail(path, ": line ", number, " is \"", line, "\", not two symbols");
-    }
-    ranks.try_emplace(first + " " + second, number);
-  }
-}
-
-int64_t ClipTokenizer::Impl::IdOf(const TokenSpec& spec, const std::string& source,
-                                  const char* key) {
-  for (const AddedToken& token : added) {
-    if (EncodeUtf8(token.content) == spec.content) return token.id;
-  }
-  const auto it = ids.find(spec.content);
-  if (it == ids.end()) {
-    Fail(source, ": ", key, " \"", spec.content, "\" has no id in vocab.json");
-  }
-  return it->second;
-}
-
-void ClipTokenizer::Impl::Add(const TokenSpec& spec, int64_t id) {
-  const std::u32string content = DecodeUtf8(spec.content);
-  if (content.empty()) return;
-  for (const AddedToken& token : added) {
-    if (token.content == content) return;
-  }
-  added.push_back({content, id, spec.lstrip, spec.rstrip, spec.single_word});
-  vocab_size = std::max(vocab_size, id + 1);
-}
-
-void ClipTokenizer::Impl::LoadSpecialTokens(const std::string& folder) {
-  const std::string config_path = folder + "/tokenizer_config.json";
-  json config = json::object();
-  if (std::filesystem::exists(config_path)) config = ReadJsonFile(config_path);
-  const JsonConfig options(config, config_path);
-  // A model_max_length of 1e30 means that none was set.
-  const double length = options.Double("model_max_length", 77);
-  max_length = length > static_cast<double>(kMaxModelLength) ? 77 : static_cast<int64_t>(length);
-  if (max_length < 2) options.FailAt("model_max_length", "must be at least 2");
-  options.RequireDefault("padding_side", "right");
-  options.RequireDefault("truncation_side", "right");
-
-  if (options.Has("added_tokens_decoder")) {
-    const json& decoder = options.Get("added_tokens_decoder");
-    if (!decoder.is_object()) options.FailAt("added_tokens_decoder", "must be an object");
-    for (const auto& [id, token] : decoder.items()) {
-      if (id.empty() || id.size() > 9 || id.find_first_not_of("0123456789") != std::string::npos) {
-        Fail(config_path, ": added_tokens_decoder id \"", id, "\" is not a number");
-      }
-      Add(ParseTokenSpec(token, config_path, id), std::stoll(id));
-    }
-  } else {
-    // Folders saved by old versions keep these in files of their own.
-    const std::string map_path = folder + "/special_tokens_map.json";
-    if (std::filesystem::exists(map_path)) config.update(ReadJsonFile(map_path));
-    const std::string added_path = folder + "/added_tokens.json";
-    if (std::filesystem::exists(added_path)) {
-      const json tokens = ReadJsonFile(added_path);
-      if (!tokens.is_object()) Fail(added_path, ": not an object of token ids");
-      for (const auto& [token, id] : tokens.items()) {
-        if (!id.is_number_unsigned()) Fail(added_path, ": id of \"", token, "\" is ", id.dump());
-        Add({token}, id.get<int64_t>());
-      }
-    }
-  }
-  auto special = [&](const char* key, const char* fallback) {
-    const auto it = config.find(key);
-    const TokenSpec spec = it == config.end() || it->is_null()
-                               ? TokenSpec{fallback}
-                               : ParseTokenSpec(*it, config_path, key);
-    const int64_t id = IdOf(spec, folder, key);
-    Add(spec, id);
+  auto id_of = [&](const std::string& token) {
+    int64_t id = slow_added->Find(token);
+    if (id < 0) id = vocabulary.Find(token);
+    if (id < 0 && unk_token) id = vocabulary.Find(*unk_token);
     return id;
   };
-  bos = special("bos_token", "<|startoftext|>");
-  eos = special("eos_token", "<|endoftext|>");
-  unknown = special("unk_token", "<|endoftext|>");
-  pad = special("pad_token", "<|endoftext|>");
-  const auto more = config.find("additional_special_tokens");
-  if (more != config.end() && more->is_array()) {
-    for (const json& token : *more) {
-      const TokenSpec spec = ParseTokenSpec(token, config_path, "additional_special_tokens");
-      Add(spec, IdOf(spec, folder, "additional_special_tokens"));
-    }
-  }
-}
-
-std::vector<std::pair<std::u32string, int>> ClipTokenizer::Impl::SplitAtAddedTokens(
-    const std::u32string& text) const {
-  std::vector<std::pair<std::u32string, int>> parts;
-  std::u32string plain;
-  for (size_t i = 0; i < text.size();) {
-    int best = -1;
-    for (size_t k = 0; k < added.size(); ++k) {
-      const std::u32string& token = added[k].content;
-      if (text.compare(i, token.size(), token) == 0 &&
-          (best < 0 || token.size() > added[best].content.size())) {
-        best = static_cast<int>(k);
-      }
-    }
-    if (best < 0) {
-      plain += text[i++];
-      continue;
-    }
-    if (!plain.empty()) parts.emplace_back(std::exchange(plain, {}), -1);
-    parts.emplace_back(added[best].content, best);
-    i += added[best].content.size();
-  }
-  if (!plain.empty()) parts.emplace_back(plain, -1);
-  for (size_t i = 0; i < parts.size(); ++i) {
-    if (parts[i].second < 0) continue;
-    const AddedToken& token = added[parts[i].second];
-    const bool left = i > 0 && !parts[i - 1].first.empty();
-    const bool right = i + 1 < parts.size();
-    if (token.rstrip && right) parts[i + 1].first = StripLeft(parts[i + 1].first);
-    if (token.lstrip && left) parts[i - 1].first = StripRight(parts[i - 1].first);
-    if (token.single_word && left && parts[i - 1].first.back() != U' ') {
-      parts[i - 1].first += parts[i].first;
-      parts[i - 1].second = -1;
-      parts[i] = {U"", -1};
-    } else if (token.single_word && right && parts[i + 1].first.front() != U' ') {
-      parts[i + 1] = {parts[i].first + parts[i + 1].first, -1};
-      parts[i] = {U"", -1};
-    }
-  }
-  return parts;
-}
-
-std::vector<std::string> ClipTokenizer::Impl::Bpe(const std::string& bytes) const {
-  std::vector<std::string> symbols;
-  for (const char byte : bytes) symbols.push_back(byte_symbols[static_cast<uint8_t>(byte)]);
-  symbols.back() += kEndOfWord;
-  while (symbols.size() > 1) {
-    size_t best_rank = std::numeric_limits<size_t>::max(), best = 0;
-    for (size_t i = 0; i + 1 < symbols.size(); ++i) {
-      const auto it = ranks.find(symbols[i] + " " + symbols[i + 1]);
-      if (it != ranks.end() && it->second < best_rank) {
-        best_rank = it->second;
-        best = i;
-      }
-    }
-    if (best_rank == std::numeric_limits<size_t>::max()) break;
-    const std::string first = symbols[best], second = symbols[best + 1];
-    std::vector<std::string> merged;
-    for (size_t i = 0; i < symbols.size();) {
-      if (i + 1 < symbols.size() && symbols[i] == first && symbols[i + 1] == second) {
-        merged.push_back(first + second);
-        i += 2;
-      } else {
-        merged.push_back(symbols[i++]);
-      }
-    }
-    symbols = std::move(merged);
-  }
-  return symbols;
-}
-
-void ClipTokenizer::Impl::AppendPiece(const std::u32string& piece,
-                                      std::vector<int64_t>& out) const {
-  auto id_of = [&](const std::string& symbol) {
-    const auto it = ids.find(symbol);
-    return it == ids.end() ? unknown : it->second;
-  };
-  if (piece == U"<|startoftext|>" || piece == U"<|endoftext|>") {
-    out.push_back(id_of(EncodeUtf8(piece)));
+  bos = id_of(settings.bos.token.content);
+  eos = id_of(settings.eos.token.content);
+  pad = id_of(settings.pad.token.content);
+  for (const char* piece : kWholePieces) whole_ids.push_back(id_of(piece));
+  if (flavour == TokenizerFlavour::kSlow) {
+    bpe = BytePairEncoding::MakeSlow(vocabulary, merges, folder, unk_token, slow_added->All());
     return;
   }
-  for (const std::string& symbol : Bpe(EncodeUtf8(piece))) out.push_back(id_of(symbol));
+  // The fast tokenizer is made from the slow one, whose ids stay around the text.
+  MergeList unique = merges;
+  DropRepeated(unique);
+  bpe = BytePairEncoding::MakeFast(vocabulary, unique, folder, unk_token.value_or("None"));
+  std::vector<SpecialToken> specials = settings.Specials();
+  for (SpecialToken& special : specials) {
+    if (!special.is_text) special.token.normalized = special.token.IsNormalized();
+  }
+  AddFastTokens(vocabulary, specials);
+}
+
+void ClipTokenizer::Impl::LoadFast(const std::string& folder) {
+  const std::string path = folder + "/tokenizer.json";
+  if (!std::filesystem::exists(path)) {
+    LoadSlow(folder);
+    return;
+  }
+  const FastTokenizerFile file = ReadFastTokenizer(path);
+  settings = TokenizerSettings::FromFolder(folder, flavour);
+  if (!settings.padding_side) settings.padding_side = file.padding_side;
+  if (!settings.truncation_side) settings.truncation_side = file.truncation_side;
+  bpe = BytePairEncoding::MakeFast(file.vocabulary, file.merges, path, file.unk_token);
+  bos = file.bos;
+  eos = file.eos;
+  fast_added.Add(file.vocabulary, file.added_tokens);
+  AddFastTokens(file.vocabulary, settings.Specials());
+}
+
+void ClipTokenizer::Impl::AddFastTokens(const Vocabulary& vocabulary,
+                                        const std::vector<SpecialToken>& specials) {
+  std::set<std::string> special_contents, known;
+  for (const SpecialToken& special : specials) special_contents.insert(special.token.content);
+  std::vector<std::pair<int64_t, AddedToken>> saved = settings.added;
+  std::stable_sort(saved.begin(), saved.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<AddedToken> tokens;
+  for (auto& [id, token] : saved) {
+    known.insert(token.content);
+    tokens.push_back(std::move(token));
+  }
+  const std::vector<AddedToken> before = tokens;
+  for (const SpecialToken& special : specials) {
+    const bool is_known =
+        special.is_text
+            ? known.contains(special.token.content) || fast_added.Find(special.token.content) >= 0
+            : std::find(before.begin(), before.end(), special.token) != before.end();
+    if (!is_known) tokens.push_back(special.token);
+  }
+  for (AddedToken& token : tokens) {
+    token.special = token.special || special_contents.contains(token.content);
+  }
+  fast_added.Add(vocabulary, tokens);
+  fast_added.Finish(CleanFast);
+  vocab_size = std::max({vocab_size, vocabulary.id_limit(), fast_added.id_limit()});
+  auto id_of = [&](const std::string& token) {
+    const int64_t id = fast_added.Find(token);
+    return id < 0 ? vocabulary.Find(token) : id;
+  };
+  pad = id_of(settings.pad.token.content);
+  if (pad < 0 && settings.unk) pad = id_of(settings.unk->token.content);
+}
+
+bool ClipTokenizer::Impl::IsAdded(const std::string& content) const {
+  return (flavour == TokenizerFlavour::kSlow ? slow_added->Find(content)
+                                             : fast_added.Find(content)) >= 0;
+}
+
+void ClipTokenizer::Impl::FindCompanions() {
+  const auto all = flavour == TokenizerFlavour::kSlow ? slow_added->All() : fast_added.All();
+  for (const auto& [content, id] : all) {
+    if (IsAdded(Companion(content, 1))) with_companions.emplace_back(content, id);
+  }
+  std::sort(with_companions.begin(), with_companions.end());
+}
+
+void ClipTokenizer::Impl::TokenizeSlow(const std::u32string& text,
+                                       std::vector<int64_t>& ids) const {
+  BytePairEncoding::Scratch scratch;
+  auto encode = [&](const std::u32string& part) {
+    const std::u32string clean = CleanSlow(part);
+    for (const std::u32string_view piece : SplitPieces(clean, SplitPattern::kSlow)) {
+      if (piece == U"<|startoftext|>" || piece == U"<|endoftext|>") {
+        ids.push_back(whole_ids[piece == U"<|startoftext|>" ? 0 : 1]);
+      } else {
+        bpe->Append(piece, scratch, ids);
+      }
+    }
+  };
+  if (settings.split_special_tokens) {
+    encode(text);
+    return;
+  }
+  for (const SlowAddedTokens::Part& part : slow_added->Split(text)) {
+    if (part.id >= 0) {
+      ids.push_back(part.id);
+    } else {
+      encode(part.text);
+    }
+  }
+}
+
+void ClipTokenizer::Impl::TokenizeFast(const std::u32string& text,
+                                       std::vector<int64_t>& ids) const {
+  using Kind = FastAddedTokens::Kind;
+  BytePairEncoding::Scratch scratch;
+  const bool split = settings.split_special_tokens;
+  for (const TextPart& part : fast_added.Split(text, Kind::kNotNormalized, split)) {
+    if (part.id >= 0) {
+      ids.push_back(part.id);
+      continue;
+    }
+    const std::u32string clean = CleanFast(part.text);
+    for (const TextPart& inner : fast_added.Split(clean, Kind::kNormalized, split)) {
+      if (inner.id >= 0) {
+        ids.push_back(inner.id);
+        continue;
+      }
+      for (const std::u32string_view piece : SplitPieces(inner.text, SplitPattern::kFast)) {
+        bpe->Append(piece, scratch, ids);
+      }
+    }
+  }
 }
 
 ClipTokenizer ClipTokenizer::Load(const std::string& folder, TokenizerFlavour flavour) {
   ClipTokenizer tokenizer;
   tokenizer.impl_ = std::make_unique<Impl>();
-  tokenizer.impl_->flavour = flavour;
-  tokenizer.impl_->LoadVocabulary(folder + "/vocab.json");
-  tokenizer.impl_->LoadMerges(folder + "/merges.txt");
-  tokenizer.impl_->LoadSpecialTokens(folder);
+  Impl& impl = *tokenizer.impl_;
+  impl.flavour = flavour;
+  if (flavour == TokenizerFlavour::kSlow) {
+    impl.LoadSlow(folder);
+  } else {
+    impl.LoadFast(folder);
+  }
+  for (const auto& [id, role] : {std::pair(impl.bos, "bos_token"), std::pair(impl.eos, "eos_token"),
+                                 std::pair(impl.pad, "pad_token")}) {
+    if (id < 0) Fail(folder, ": ", role, " has no id, and the unk_token has none either");
+  }
+  impl.vocab_size = std::max({impl.vocab_size, impl.bos + 1, impl.eos + 1, impl.pad + 1});
+  impl.FindCompanions();
+  impl.pad_left = impl.settings.padding_side == "left";
+  impl.cut_left = impl.settings.truncation_side == "left";
   return tokenizer;
+}
+
+ClipTokenizer ClipTokenizer::LoadComponent(const std::string& model_folder,
+                                           const std::string& component) {
+  const std::string folder = model_folder + "/" + component;
+  const std::string index_path = model_folder + "/model_index.json";
+  if (std::filesystem::exists(index_path)) {
+    const JsonConfig index(ReadJsonFile(index_path), index_path);
+    const nlohmann::json& entry = index.Get(component.c_str());
+    if (entry.is_array() && entry.size() == 2 && entry[1].is_string()) {
+      const auto flavour = FlavourOf(entry[1].get<std::string>());
+      if (flavour) return Load(folder, *flavour);
+    }
+    index.FailAt(component.c_str(), "not supported (only CLIPTokenizer and CLIPTokenizerFast are)");
+  }
+  const std::string config_path = folder + "/tokenizer_config.json";
+  if (std::filesystem::exists(config_path)) {
+    const JsonConfig config(ReadJsonFile(config_path), config_path);
+    const std::string name = config.String("tokenizer_class", kSlowClass);
+    const auto flavour = FlavourOf(name);
+    if (!flavour) {
+      config.FailAt("tokenizer_class",
+                    "not supported (only CLIPTokenizer and CLIPTokenizerFast are)");
+    }
+    if (flavour == TokenizerFlavour::kFast) return Load(folder, *flavour);
+  }
+  const bool only_fast = !std::filesystem::exists(folder + "/vocab.json") &&
+                         std::filesystem::exists(folder + "/tokenizer.json");
+  return Load(folder, only_fast ? TokenizerFlavour::kFast : TokenizerFlavour::kSlow);
 }
 
 ClipTokenizer::ClipTokenizer() = default;
@@ -387,32 +274,51 @@ ClipTokenizer& ClipTokenizer::operator=(ClipTokenizer&&) noexcept = default;
 
 std::vector<int64_t> ClipTokenizer::Tokenize(const std::string& text) const {
   std::vector<int64_t> tokens;
-  for (const auto& [part, token] : impl_->SplitAtAddedTokens(DecodeUtf8(text))) {
-    if (token >= 0) {
-      tokens.push_back(impl_->added[token].id);
-      continue;
-    }
-    const auto words =
-        impl_->flavour == TokenizerFlavour::kSlow ? CleanSlow(part) : CleanFast(part);
-    for (const std::u32string& word : words) {
-      for (const std::u32string& piece : SplitWord(word)) impl_->AppendPiece(piece, tokens);
-    }
+  const std::u32string wide = DecodeUtf8(text);
+  if (impl_->flavour == TokenizerFlavour::kSlow) {
+    impl_->TokenizeSlow(wide, tokens);
+  } else {
+    impl_->TokenizeFast(wide, tokens);
   }
   return tokens;
 }
 
 std::vector<int64_t> ClipTokenizer::Encode(const std::string& text) const {
   const std::vector<int64_t> tokens = Tokenize(text);
-  const auto limit = static_cast<size_t>(impl_->max_length);
-  std::vector<int64_t> ids = {impl_->bos};
-  ids.insert(ids.end(), tokens.begin(),
-             tokens.begin() + static_cast<std::ptrdiff_t>(std::min(tokens.size(), limit - 2)));
+  const auto length = static_cast<size_t>(model_max_length());
+  const size_t kept = std::min(tokens.size(), length - 2);
+  const auto first =
+      tokens.begin() + static_cast<std::ptrdiff_t>(impl_->cut_left ? tokens.size() - kept : 0);
+  std::vector<int64_t> ids;
+  ids.reserve(length);
+  if (impl_->pad_left) ids.resize(length - 2 - kept, impl_->pad);
+  ids.push_back(impl_->bos);
+  ids.insert(ids.end(), first, first + static_cast<std::ptrdiff_t>(kept));
   ids.push_back(impl_->eos);
-  ids.resize(limit, impl_->pad);
+  ids.resize(length, impl_->pad);
+  // What was cut off may be unknown.
+  if (std::count(ids.begin(), ids.end(), -1) > 0) impl_->bpe->FailUnknown();
   return ids;
 }
 
-int64_t ClipTokenizer::model_max_length() const { return impl_->max_length; }
+std::string ClipTokenizer::MaybeConvertPrompt(const std::string& prompt) const {
+  if (impl_->with_companions.empty()) return prompt;
+  const std::vector<int64_t> ids = Tokenize(prompt);
+  std::string converted = prompt;
+  for (const auto& [token, id] : impl_->with_companions) {
+    if (std::find(ids.begin(), ids.end(), id) == ids.end()) continue;
+    std::string replacement = token;
+    for (int i = 1; impl_->IsAdded(Companion(token, i)); ++i)
+      replacement += " " + Companion(token, i);
+    for (size_t at = converted.find(token); at != std::string::npos;
+         at = converted.find(token, at + replacement.size())) {
+      converted.replace(at, token.size(), replacement);
+    }
+  }
+  return converted;
+}
+
+int64_t ClipTokenizer::model_max_length() const { return impl_->settings.model_max_length; }
 int64_t ClipTokenizer::bos_token_id() const { return impl_->bos; }
 int64_t ClipTokenizer::eos_token_id() const { return impl_->eos; }
 int64_t ClipTokenizer::pad_token_id() const { return impl_->pad; }

@@ -11,19 +11,28 @@ namespace d2g::model {
 // Gradients are off and x is fp32 on the CPU.
 bool UseCpuKernels(const at::Tensor& x);
 
+// A picture whose channels lie last in memory and not, for its shape, also in the usual order.
+bool IsChannelsLast(const at::Tensor& x);
+
 // silu(group_norm(x + shift)) or, without `silu`, the norm alone. x [B, C, ...]; weight and bias
-// [C]; shift [1, C] or [B, C], or undefined for none.
+// [C]; shift [1, C] or [B, C], or undefined for none. The result lies in memory as x does.
 at::Tensor FusedGroupNorm(const at::Tensor& x, int64_t groups, const at::Tensor& weight,
                           const at::Tensor& bias, double eps, const at::Tensor& shift, bool silu);
+
+// layer_norm over the last dimension; weight and bias may be undefined.
+at::Tensor FusedLayerNorm(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                          double eps);
+
+// [x; y] along the channels of two pictures that are channels last.
+at::Tensor JoinChannels(const at::Tensor& x, const at::Tensor& y);
 
 // The first half of the last dimension times gelu of the second. x [..., 2 * n] -> [..., n]. The
 // error function is Abramowitz and Stegun 7.1.26: absolute error below 2e-7.
 at::Tensor FusedGeglu(const at::Tensor& x);
 
-// softmax(q k^T / sqrt(d)) v for short sequences, merged over heads. q [B, heads, Lq, d], k and v
-// [B, heads, Lk, d] with any strides but 1 in the last dimension; Lk at most
-// kMaxSmallAttentionKeys. Returns [B, Lq, heads * d].
-inline constexpr int64_t kMaxSmallAttentionKeys = 128;
-at::Tensor SmallAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
+// softmax(q k^T / sqrt(d) + mask) v, merged over heads. q [B, heads, Lq, d], k and v [B, heads, Lk,
+// d]; mask [Lq, Lk] or undefined. Returns [B, Lq, heads * d].
+at::Tensor FusedAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                          const at::Tensor& mask = {});
 
 }  // namespace d2g::model

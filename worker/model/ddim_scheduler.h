@@ -9,34 +9,10 @@
 
 #include <ATen/ATen.h>
 
+#include "worker/model/noise_schedule.h"
+#include "worker/model/scheduler_config.h"
+
 namespace d2g::model {
-
-// What the network's output means.
-enum class Parametrization { kEpsilon, kVPrediction, kSample };
-
-// "epsilon", "v_prediction", "sample"; throws Error for anything else.
-Parametrization ParseParametrization(const std::string& name);
-std::string ParametrizationName(Parametrization parametrization);
-
-// Defaults are those of diffusers' DDIMScheduler, whatever class the file names.
-struct DdimConfig {
-  // Reads scheduler_config.json. Throws Error naming option, value and limit.
-  static DdimConfig FromFile(const std::string& path);
-  static DdimConfig FromJson(const std::string& text, const std::string& source);
-
-  int64_t num_train_timesteps = 1000;
-  double beta_start = 0.0001;
-  double beta_end = 0.02;
-  std::string beta_schedule = "linear";  // or "scaled_linear", "squaredcos_cap_v2"
-  std::vector<double> trained_betas;     // when not empty, used instead of the schedule
-  bool clip_sample = true;
-  double clip_sample_range = 1.0;
-  bool set_alpha_to_one = true;
-  int64_t steps_offset = 0;
-  Parametrization prediction_type = Parametrization::kEpsilon;
-  std::string timestep_spacing = "leading";  // or "trailing", "linspace"
-  bool rescale_betas_zero_snr = false;
-};
 
 // x0 in fp32 from a noisy latent z_t, the network's output (both [B, ...], any floating dtype) and
 // alphas_cumprod[t]. epsilon: (z - sqrt(1-a) out) / sqrt(a); v: sqrt(a) z - sqrt(1-a) out; sample:
@@ -47,11 +23,14 @@ at::Tensor PredictOriginal(const at::Tensor& z, const at::Tensor& output, float 
 // Immutable; thread-safe.
 class DdimScheduler {
  public:
-  explicit DdimScheduler(const DdimConfig& config);
+  // Throws Error unless config.kind is kDdim.
+  explicit DdimScheduler(const SchedulerConfig& config);
 
   // The timesteps of a run, in the order they are visited. `spacing` overrides the file's. Throws
   // Error unless 1 <= steps <= num_train_timesteps and every timestep is below
-  // num_train_timesteps.
+  // num_train_timesteps. Always `steps` of them: for a few counts (61 of 1000 trailing) rounding
+  // makes the reference add timestep -1, where it takes the last alpha for the first and spoils
+  // the sample.
   std::vector<int64_t> Timesteps(int64_t steps,
                                  const std::optional<std::string>& spacing = std::nullopt) const;
 
@@ -66,15 +45,14 @@ class DdimScheduler {
                        Parametrization parametrization) const;
 
   // fp32, num_train_timesteps of each.
-  const std::vector<float>& alphas_cumprod() const { return alphas_cumprod_; }
-  const std::vector<float>& betas() const { return betas_; }
+  const std::vector<float>& alphas_cumprod() const { return schedule_.alphas_cumprod(); }
+  const std::vector<float>& betas() const { return schedule_.betas(); }
   double init_noise_sigma() const { return 1.0; }
-  const DdimConfig& config() const { return config_; }
+  const SchedulerConfig& config() const { return config_; }
 
  private:
-  DdimConfig config_;
-  std::vector<float> betas_;
-  std::vector<float> alphas_cumprod_;
+  SchedulerConfig config_;
+  NoiseSchedule schedule_;
   float final_alpha_cumprod_ = 1;
 };
 

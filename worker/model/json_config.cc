@@ -101,6 +101,11 @@ const json& JsonConfig::Get(const char* key) const {
   return it == json_.end() ? kNull : *it;
 }
 
+bool JsonConfig::IsNull(const char* key) const {
+  const auto it = json_.find(key);
+  return it != json_.end() && it->is_null();
+}
+
 void JsonConfig::FailAt(const char* key, const std::string& what) const {
   Fail(source_, ": option \"", key, "\" is ", Printable(Get(key).dump()), ": ", what);
 }

@@ -45,6 +45,8 @@ class JsonConfig {
   bool IsList(const char* key) const;
   // The value, or null.
   const nlohmann::json& Get(const char* key) const;
+  // Present and null. Where null has a meaning of its own, this tells it from a missing key.
+  bool IsNull(const char* key) const;
   // Present and not null.
   bool Has(const char* key) const { return !Get(key).is_null(); }
 

@@ -41,6 +41,7 @@ Linear::Linear(ParameterReader& reader, const std::string& name, int64_t in, int
                bool has_bias)
     : weight(reader.Take(name + ".weight", {out, in})) {
   if (has_bias) bias = reader.Take(name + ".bias", {out});
+  packed = reader.MakePacked(weight, bias);
 }
 
 Linear Linear::FromConv1x1(ParameterReader& reader, const std::string& name, int64_t in,
@@ -48,22 +49,32 @@ Linear Linear::FromConv1x1(ParameterReader& reader, const std::string& name, int
   Linear linear;
   linear.weight = reader.Take(name + ".weight", {out, in, 1, 1});
   linear.bias = reader.Take(name + ".bias", {out});
+  linear.packed = reader.MakePacked(linear.weight, linear.bias);
   return linear;
 }
 
-at::Tensor Linear::operator()(const at::Tensor& x) const {
-  return ApplyLinear(x, weight.dim() == 4 ? weight.flatten(1) : weight, bias);
+at::Tensor Linear::operator()(const at::Tensor& x, const at::Tensor& added) const {
+  if (packed && packed->Takes(x)) return packed->Linear(x, added);
+  const at::Tensor y = ApplyLinear(x, weight.dim() == 4 ? weight.flatten(1) : weight, bias);
+  return added.defined() ? added + y : y;
 }
 
 Conv2d::Conv2d(ParameterReader& reader, const std::string& name, int64_t in, int64_t out,
                int64_t kernel, int64_t stride_, int64_t padding_)
     : weight(reader.Take(name + ".weight", {out, in, kernel, kernel})),
       bias(reader.Take(name + ".bias", {out})),
+      packed(reader.MakePacked(weight, bias)),
       stride(stride_),
       padding(padding_) {}
 
-at::Tensor Conv2d::operator()(const at::Tensor& x) const {
-  return at::conv2d(x, weight, bias, {stride, stride}, at::IntArrayRef{padding, padding});
+at::Tensor Conv2d::operator()(const at::Tensor& x, const at::Tensor& added) const {
+  if (packed && packed->Takes(x)) {
+    auto size = [&](int64_t from) { return (from + 2 * padding - weight.size(2)) / stride + 1; };
+    return packed->Convolve(x, {stride, padding, size(x.size(2)), size(x.size(3))}, added);
+  }
+  const at::Tensor y =
+      at::conv2d(x, weight, bias, {stride, stride}, at::IntArrayRef{padding, padding});
+  return added.defined() ? added + y : y;
 }
 
 GroupNorm::GroupNorm(ParameterReader& reader, const std::string& name, int64_t groups_,
@@ -99,7 +110,13 @@ LayerNorm::LayerNorm(ParameterReader& reader, const std::string& name, int64_t w
       eps(eps_) {}
 
 at::Tensor LayerNorm::operator()(const at::Tensor& x) const {
+  if (UseCpuKernels(x)) return FusedLayerNorm(x, weight, bias, eps);
   return at::layer_norm(x, {x.size(-1)}, weight, bias, eps);
+}
+
+at::Tensor ConcatChannels(const at::Tensor& x, const at::Tensor& y) {
+  if (UseCpuKernels(x) && IsChannelsLast(x) && IsChannelsLast(y)) return JoinChannels(x, y);
+  return at::cat({x, y}, 1);
 }
 
 Downsample::Downsample(ParameterReader& reader, const std::string& name, int64_t channels,
@@ -107,6 +124,9 @@ Downsample::Downsample(ParameterReader& reader, const std::string& name, int64_t
     : conv(reader, name + ".conv", channels, channels, 3, 2, padding) {}
 
 at::Tensor Downsample::operator()(const at::Tensor& x) const {
+  if (conv.padding == 0 && conv.packed && conv.packed->Takes(x)) {
+    return conv.packed->Convolve(x, {2, 0, x.size(2) / 2, x.size(3) / 2}, {});
+  }
   return conv(conv.padding == 0 ? at::constant_pad_nd(x, {0, 1, 0, 1}) : x);
 }
 
@@ -114,6 +134,9 @@ Upsample::Upsample(ParameterReader& reader, const std::string& name, int64_t cha
     : conv(reader, name + ".conv", channels, channels, 3, 1, 1) {}
 
 at::Tensor Upsample::operator()(const at::Tensor& x, int64_t height, int64_t width) const {
+  if (conv.packed && conv.packed->Takes(x)) {
+    return conv.packed->Convolve(x, {1, 1, height, width, height, width}, {});
+  }
   return conv(at::upsample_nearest2d(x, at::IntArrayRef{height, width}));
 }
 

@@ -1,15 +1,19 @@
 // The elementary layers of all networks: parameters and a call operator over ATen.
 //
 // Plain structs; the tensors are handles shared with the network's parameter map. Calls are const,
-// thread-safe and differentiable twice. On the CPU fp32 products go through oneDNN
-// (onednn_linear.h) and, with gradients off, norms through fused kernels (cpu_kernels.h).
+// thread-safe and differentiable twice. With gradients off, fp32 on the CPU goes through kernels
+// of our own: norms (cpu_kernels.h) and, once a network was prepared, products (packed_weight.h);
+// pictures are then channels last in memory. Products with gradients go through oneDNN
+// (onednn_linear.h).
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include <ATen/ATen.h>
 
+#include "worker/model/packed_weight.h"
 #include "worker/model/parameters.h"
 
 namespace d2g::model {
@@ -32,10 +36,12 @@ struct Linear {
   static Linear FromConv1x1(ParameterReader& reader, const std::string& name, int64_t in,
                             int64_t out);
 
-  at::Tensor operator()(const at::Tensor& x) const;
+  // x [..., in] -> [..., out], plus `added` of that shape unless undefined.
+  at::Tensor operator()(const at::Tensor& x, const at::Tensor& added = {}) const;
 
   at::Tensor weight;
   at::Tensor bias;
+  std::shared_ptr<PackedWeight> packed;
 };
 
 struct Conv2d {
@@ -43,11 +49,12 @@ struct Conv2d {
   Conv2d(ParameterReader& reader, const std::string& name, int64_t in, int64_t out, int64_t kernel,
          int64_t stride = 1, int64_t padding = 0);
 
-  // x [B, in, H, W] -> [B, out, H', W'].
-  at::Tensor operator()(const at::Tensor& x) const;
+  // x [B, in, H, W] -> [B, out, H', W'], plus `added` of that shape unless undefined.
+  at::Tensor operator()(const at::Tensor& x, const at::Tensor& added = {}) const;
 
   at::Tensor weight;
   at::Tensor bias;
+  std::shared_ptr<PackedWeight> packed;
   int64_t stride = 1;
   int64_t padding = 0;
 };
@@ -81,6 +88,9 @@ struct LayerNorm {
   at::Tensor bias;
   double eps = 1e-5;
 };
+
+// [x; y] along the channels, whatever their place in memory.
+at::Tensor ConcatChannels(const at::Tensor& x, const at::Tensor& y);
 
 // Stride-2 3x3 convolution, named `name`.conv. padding 0 means one row and column of zeros at the
 // right and bottom only.

@@ -79,6 +79,14 @@ at::Tensor ParameterReader::Take(const std::string& name, const std::vector<int6
   return taken;
 }
 
+std::shared_ptr<PackedWeight> ParameterReader::MakePacked(const at::Tensor& weight,
+                                                          const at::Tensor& bias) {
+  if (source_ == nullptr) return nullptr;
+  packed_.push_back(std::make_shared<PackedWeight>(weight, bias));
+  if (options_.pack) packed_.back()->Pack(/*keep=*/!options_.only_packed);
+  return packed_.back();
+}
+
 void ParameterReader::Finish() const {
   if (source_ == nullptr) return;
   std::vector<std::string> extra;

@@ -3,10 +3,12 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "worker/model/load_options.h"
+#include "worker/model/packed_weight.h"
 #include "worker/model/safetensors.h"
 
 namespace d2g::model {
@@ -27,6 +29,10 @@ class ParameterReader {
   // another shape, that is remembered for Finish and the result is undefined.
   at::Tensor Take(const std::string& name, const std::vector<int64_t>& shape);
 
+  // The form of a layer's weight and bias (may be undefined) that inference uses: packed at once if
+  // the options say so, else empty until packed_weights() are packed.
+  std::shared_ptr<PackedWeight> MakePacked(const at::Tensor& weight, const at::Tensor& bias);
+
   // Throws Error if anything was missing, wrongly shaped, not floating, or left over, listing up to
   // 50 names of each kind, sorted.
   void Finish() const;
@@ -34,6 +40,7 @@ class ParameterReader {
   // What was taken.
   const TensorMap& taken() const { return taken_; }
   const ShapeMap& shapes() const { return shapes_; }
+  const PackedWeights& packed_weights() const { return packed_; }
 
  private:
   const TensorMap* source_ = nullptr;
@@ -41,6 +48,7 @@ class ParameterReader {
   LoadOptions options_;
   TensorMap taken_;
   ShapeMap shapes_;
+  PackedWeights packed_;
   std::vector<std::string> missing_;
   std::vector<std::string> wrong_;
 };

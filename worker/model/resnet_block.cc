@@ -1,6 +1,14 @@
 #include "worker/model/resnet_block.h"
 
+#include <algorithm>
+
 namespace d2g::model {
+
+at::Tensor Repeated(const at::Tensor& x, int64_t rows) {
+  if (x.size(0) == rows) return x;
+  // Unlike repeat, cat leaves channels where they lie in memory.
+  return at::cat(std::vector<at::Tensor>(static_cast<size_t>(rows / x.size(0)), x));
+}
 
 ResnetBlock::ResnetBlock(ParameterReader& reader, const std::string& name, const ResnetOptions& o)
     : norm1(reader, name + ".norm1", o.groups, o.in_channels, o.eps),
@@ -23,14 +31,14 @@ at::Tensor ResnetBlock::operator()(const at::Tensor& x, const at::Tensor& time) 
   if (options.time_width > 0) shift = time_emb_proj(time);
 
   at::Tensor h = conv1(norm1.Activated(options.activation, x));
+  if (shift.defined()) h = Repeated(h, std::max(h.size(0), shift.size(0)));
   if (shift.defined() && options.scale_shift) {
     const std::vector<at::Tensor> halves = shift.unsqueeze(-1).unsqueeze(-1).chunk(2, 1);
     h = Activate(options.activation, norm2(h) * (1 + halves[0]) + halves[1]);
   } else {
     h = norm2.Activated(options.activation, h, shift);
   }
-  h = conv2(h);
-  h = (has_shortcut ? conv_shortcut(x) : x) + h;
+  h = conv2(h, Repeated(has_shortcut ? conv_shortcut(x) : x, h.size(0)));
   return options.output_scale == 1 ? h : h / options.output_scale;
 }
 

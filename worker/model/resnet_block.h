@@ -7,6 +7,9 @@
 
 namespace d2g::model {
 
+// x [n, ...] repeated to [rows, ...]; x itself when it has them.
+at::Tensor Repeated(const at::Tensor& x, int64_t rows);
+
 struct ResnetOptions {
   int64_t in_channels = 0;
   int64_t out_channels = 0;
@@ -21,8 +24,8 @@ struct ResnetOptions {
 struct ResnetBlock {
   ResnetBlock(ParameterReader& reader, const std::string& name, const ResnetOptions& options);
 
-  // x [B, in_channels, H, W]; time [1 or B, time_width], already activated, or undefined.
-  // Returns [B, out_channels, H, W].
+  // x [B, in_channels, H, W]; time [1, B or k * B, time_width], already activated, or undefined.
+  // Returns [B, out_channels, H, W]; with k * B rows of time, that of x repeated k times.
   at::Tensor operator()(const at::Tensor& x, const at::Tensor& time = {}) const;
 
   GroupNorm norm1;

@@ -1,170 +1,241 @@
 #include "worker/model/text_to_image.h"
 
-#include <algorithm>
-#include <map>
 #include <utility>
 
 #include "worker/model/error.h"
+#include "worker/model/guidance.h"
 #include "worker/model/json_config.h"
+#include "worker/model/solver.h"
 
 namespace d2g::model {
 
 namespace {
 
-// The class that a component names in model_index.json, which holds [library, class].
-std::string ClassOf(const JsonConfig& index, const char* component) {
-  const nlohmann::json& value = index.Get(component);
-  if (!value.is_array() || value.size() != 2 || !value[1].is_string()) {
-    index.FailAt(component, "component is missing (must be [library, class])");
-  }
-  return value[1].get<std::string>();
+// What an XL refiner is told about the picture wanted and about the one not wanted.
+constexpr double kAestheticScore = 6.0;
+constexpr double kNegativeAestheticScore = 2.5;
+constexpr int64_t kTimeIds = 6;
+constexpr int64_t kRefinerTimeIds = 5;
+
+int64_t TimeIdCount(const PipelineIndex& index) {
+  return index.requires_aesthetics_score ? kRefinerTimeIds : kTimeIds;
 }
 
-void RequireClass(const JsonConfig& index, const char* component, const std::string& expected) {
-  if (ClassOf(index, component) != expected) {
-    index.FailAt(component, "not supported (only " + expected + " is)");
+// Picture size, corner of the cut, and wanted size or score: [rows, 5 or 6].
+at::Tensor TimeIds(const PipelineIndex& index, int64_t rows, int64_t height, int64_t width,
+                   double score) {
+  const auto h = static_cast<double>(height * index.vae_scale);
+  const auto w = static_cast<double>(width * index.vae_scale);
+  std::vector<double> ids = {h, w, 0, 0};
+  if (index.requires_aesthetics_score) {
+    ids.push_back(score);
+  } else {
+    ids.insert(ids.end(), {h, w});
   }
+  return at::tensor(at::ArrayRef<double>(ids), at::kFloat).unsqueeze(0).expand({rows, -1});
+}
+
+void CheckRows(const PromptEmbeddings& text, const char* name, int64_t batch, bool one_is_enough) {
+  if (!text.hidden.defined() || text.hidden.dim() != 3 ||
+      (text.hidden.size(0) != batch && !(one_is_enough && text.hidden.size(0) == 1))) {
+    Fail(name, " does not have ", one_is_enough ? "one embedding, or one" : "one embedding",
+         " for each of ", batch, " noises");
+  }
+}
+
+at::Tensor Both(const at::Tensor& uncond, const at::Tensor& cond) {
+  if (!uncond.defined() || !cond.defined()) return {};
+  std::vector<int64_t> shape(static_cast<size_t>(cond.dim()), -1);
+  shape[0] = cond.size(0);
+  return at::cat({uncond.expand(shape), cond});
+}
+
+// Whether the vae runs in fp32 beside networks in fp16.
+bool Upcasts(const std::string& folder, const PipelineIndex& index, at::ScalarType dtype) {
+  if (!index.is_xl || dtype != at::kHalf) return false;
+  const std::string path = folder + "/vae/config.json";
+  const JsonConfig config(ReadJsonFile(path), path);
+  return config.Bool("force_upcast", config.String("_class_name", "") != "AutoencoderTiny");
 }
 
 }  // namespace
 
 TextToImageModel TextToImageModel::Load(const std::string& folder, const ModelOptions& options) {
-  const std::string index_path = folder + "/model_index.json";
-  const JsonConfig index(ReadJsonFile(index_path), index_path);
-  RequireClass(index, "unet", "UNet2DConditionModel");
-  RequireClass(index, "text_encoder", "CLIPTextModel");
-  const std::string tokenizer_class = ClassOf(index, "tokenizer");
-  if (tokenizer_class != "CLIPTokenizer" && tokenizer_class != "CLIPTokenizerFast") {
-    index.FailAt("tokenizer", "not supported (only CLIPTokenizer and CLIPTokenizerFast are)");
-  }
-
   LoadOptions load(at::TensorOptions().device(options.device).dtype(options.dtype));
   load.variant = options.variant;
   load.share_file = true;
+  load.pack = true;
+  load.only_packed = !options.keep_weights;
   const auto progress = [&options] {
     if (options.progress) options.progress();
   };
   TextToImageModel model;
   model.options_ = options;
   model.options_.progress = nullptr;
-  DdimConfig scheduler = DdimConfig::FromFile(folder + "/scheduler/scheduler_config.json");
-  scheduler.steps_offset = 1;
-  scheduler.clip_sample = false;
-  model.scheduler_ = std::make_unique<DdimScheduler>(scheduler);
-  model.tokenizer_ = std::make_unique<ClipTokenizer>(ClipTokenizer::Load(
-      folder + "/tokenizer",
-      tokenizer_class == "CLIPTokenizerFast" ? TokenizerFlavour::kFast : TokenizerFlavour::kSlow));
-  model.text_encoder_ =
-      std::make_unique<ClipTextModel>(ClipTextModel::Load(folder + "/text_encoder", load));
-  progress();
+  model.index_ = PipelineIndex::FromFolder(folder);
+  const auto scheduler = [&](SolverKind kind) {
+    auto config = SchedulerConfig::FromFile(folder + "/scheduler/scheduler_config.json", kind);
+    if (options.pipeline_scheduler_overrides && !model.index_.is_xl) {
+      config.steps_offset = 1;
+      config.clip_sample = false;
+    }
+    return config;
+  };
+  model.scheduler_config_ = scheduler(options.solver);
+  try {
+    model.scheduler_ = std::make_unique<DdimScheduler>(scheduler(SolverKind::kDdim));
+  } catch (const Error& error) {
+    if (options.solver == SolverKind::kDdim) throw;
+    model.no_scheduler_ = error.what();
+  }
+  model.prompts_ =
+      std::make_unique<PromptEncoder>(PromptEncoder::Load(folder, model.index_, load, progress));
   model.unet_ =
       std::make_unique<UNet2DConditionModel>(UNet2DConditionModel::Load(folder + "/unet", load));
   progress();
-  model.unet_->PrepareForInference();
   if (options.load_vae) {
-    if (!IsAutoencoderClass(ClassOf(index, "vae"))) {
-      index.FailAt("vae", "not supported (only AutoencoderKL and AutoencoderTiny are)");
-    }
+    if (!model.index_.has_vae) Fail(folder, "/model_index.json: there is no vae");
+    if (Upcasts(folder, model.index_, options.dtype)) load.tensors = load.tensors.dtype(at::kFloat);
     model.vae_ = LoadAutoencoder(folder + "/vae", load);
     progress();
-    if (model.vae_->latent_channels() != model.unet_->config().in_channels) {
-      Fail(folder, ": the vae's latent_channels ", model.vae_->latent_channels(),
-           " differ from the unet's in_channels ", model.unet_->config().in_channels);
-    }
   }
-  const int64_t text_width = model.text_encoder_->config().hidden_size;
-  for (const int64_t width : model.unet_->config().cross_attention_dim) {
-    if (width != text_width) {
-      Fail(folder, ": the unet's cross_attention_dim ", width,
-           " differs from the text encoder's hidden_size ", text_width);
-    }
-  }
-  if (model.tokenizer_->model_max_length() >
-      model.text_encoder_->config().max_position_embeddings) {
-    Fail(folder, ": the tokenizer's model_max_length ", model.tokenizer_->model_max_length(),
-         " is over the text encoder's max_position_embeddings ",
-         model.text_encoder_->config().max_position_embeddings);
-  }
+  model.CheckFits(folder);
   return model;
 }
 
-at::Tensor TextToImageModel::EncodePrompts(const std::vector<std::string>& prompts) const {
-  const at::NoGradGuard no_grad;
-  if (prompts.empty()) Fail("no prompt given");
-  const int64_t length = tokenizer_->model_max_length();
-  std::map<std::string, int64_t> rows;
-  std::vector<int64_t> ids, row_of;
-  for (const std::string& prompt : prompts) {
-    const auto [it, is_new] = rows.try_emplace(prompt, static_cast<int64_t>(rows.size()));
-    if (is_new) {
-      const std::vector<int64_t> tokens = tokenizer_->Encode(prompt);
-      ids.insert(ids.end(), tokens.begin(), tokens.end());
-    }
-    row_of.push_back(it->second);
+void TextToImageModel::CheckFits(const std::string& folder) const {
+  const UNetConfig& unet = unet_->config();
+  const std::string source = folder + "/unet/config.json";
+  if (unet.out_channels != unet.in_channels) {
+    Fail(source, ": option \"out_channels\" is ", unet.out_channels,
+         ", not in_channels = ", unet.in_channels, ": a solver needs what it put in");
   }
-  const at::Tensor unique =
-      text_encoder_->Forward(at::tensor(at::ArrayRef<int64_t>(ids), at::kLong).view({-1, length}));
-  return unique.index_select(
-      0, at::tensor(at::ArrayRef<int64_t>(row_of), at::kLong).to(unique.device()));
+  if (vae_ && vae_->latent_channels() != unet.in_channels) {
+    Fail(folder, ": the vae's latent_channels ", vae_->latent_channels(),
+         " differ from the unet's in_channels ", unet.in_channels);
+  }
+  if (unet.text_width() != prompts_->width()) {
+    Fail(folder, ": the unet's text width ", unet.text_width(),
+         " (cross_attention_dim or encoder_hid_dim) differs from the text encoders' hidden_size ",
+         prompts_->width());
+  }
+  if (unet.class_embed_type != ClassEmbedType::kNone) {
+    Fail(source, ": option \"class_embed_type\" asks for labels, which prompts do not give");
+  }
+  const bool wants_pooled = unet.addition_embed_type == AdditionEmbedType::kTextTime;
+  if (wants_pooled != index_.is_xl) {
+    Fail(source, ": option \"addition_embed_type\" is ", wants_pooled ? "" : "not ",
+         "text_time: not supported in this pipeline");
+  }
+  if (wants_pooled) {
+    const int64_t width =
+        prompts_->pooled_width() + TimeIdCount(index_) * unet.addition_time_embed_dim;
+    if (width != unet.projection_class_embeddings_input_dim) {
+      Fail(source, ": option \"projection_class_embeddings_input_dim\" is ",
+           unet.projection_class_embeddings_input_dim, ", not ", width, ": projection_dim ",
+           prompts_->pooled_width(), " and ", TimeIdCount(index_),
+           " times addition_time_embed_dim ", unet.addition_time_embed_dim);
+    }
+  }
 }
 
-at::Tensor TextToImageModel::Solve(const at::Tensor& noise, const at::Tensor& cond,
-                                   const at::Tensor& uncond, const SolverOptions& options,
+at::Tensor TextToImageModel::EncodePrompts(const std::vector<std::string>& prompts) const {
+  if (index_.is_xl) Fail("an XL model's prompts have pooled embeddings too: not supported here");
+  return prompts_->Encode(prompts).hidden;
+}
+
+UNetConditions TextToImageModel::Conditions(const PromptEmbeddings& cond,
+                                            const PromptEmbeddings* uncond, int64_t height,
+                                            int64_t width, double guidance) const {
+  const int64_t batch = cond.hidden.size(0);
+  UNetConditions conditions;
+  conditions.encoder_hidden_states =
+      uncond == nullptr ? cond.hidden : Both(uncond->hidden, cond.hidden);
+  if (index_.is_xl) {
+    conditions.text_embeds = uncond == nullptr ? cond.pooled : Both(uncond->pooled, cond.pooled);
+    conditions.time_ids = TimeIds(index_, batch, height, width, kAestheticScore);
+    if (uncond != nullptr) {
+      conditions.time_ids =
+          Both(TimeIds(index_, batch, height, width, kNegativeAestheticScore), conditions.time_ids);
+    }
+    conditions.time_ids = conditions.time_ids.to(options_.device);
+  }
+  const int64_t guidance_width = unet_->config().time_cond_proj_dim;
+  if (guidance_width > 0) {
+    conditions.timestep_cond =
+        GuidanceEmbedding(guidance, batch, guidance_width).to(options_.device);
+  }
+  return conditions;
+}
+
+at::Tensor TextToImageModel::Solve(const at::Tensor& noise, const PromptEmbeddings& cond,
+                                   const PromptEmbeddings& uncond, const SolverOptions& options,
                                    const StepCallback& progress) const {
   const at::NoGradGuard no_grad;
   const int64_t batch = noise.dim() == 4 ? noise.size(0) : -1;
   if (batch < 1 || noise.size(1) != unet_->config().in_channels) {
     Fail("noise is ", noise.sizes(), ", not [B, ", unet_->config().in_channels, ", h, w]");
   }
-  if (!cond.defined() || cond.dim() != 3 || cond.size(0) != batch) {
-    Fail("cond does not have one embedding for each of ", batch, " noises");
-  }
-  const bool guided = options.guidance > 1;
-  at::Tensor hidden = cond;
-  if (guided) {
-    if (!uncond.defined() || uncond.dim() != 3 ||
-        (uncond.size(0) != 1 && uncond.size(0) != batch)) {
-      Fail("guidance ", options.guidance, " needs uncond [1 or ", batch, ", L, D]");
-    }
-    hidden = at::cat({uncond.expand({batch, -1, -1}), cond});
-  }
-  const TextKeyValues text = unet_->PrecomputeText(hidden.to(options_.device));
-  const std::vector<int64_t> timesteps = scheduler_->Timesteps(options.steps, options.spacing);
+  CheckRows(cond, "cond", batch, /*one_is_enough=*/false);
+  const bool guided = options.guidance > 1 && unet_->config().time_cond_proj_dim == 0;
+  if (guided) CheckRows(uncond, "uncond", batch, /*one_is_enough=*/true);
+  const std::unique_ptr<Solver> solver = MakeSolver(
+      options.spacing ? scheduler_config_.WithSpacing(*options.spacing) : scheduler_config_,
+      options.steps);
+  const PreparedConditions conditions = unet_->PrepareConditions(
+      Conditions(cond, guided ? &uncond : nullptr, noise.size(2), noise.size(3), options.guidance));
 
+  const auto evaluations = static_cast<int64_t>(solver->timesteps().size());
   at::Tensor z =
-      noise.to(at::device(options_.device).dtype(at::kFloat)) * scheduler_->init_noise_sigma();
-  for (size_t i = 0; i < timesteps.size(); ++i) {
-    const double timestep = static_cast<double>(timesteps[i]);
-    at::Tensor output;
+      noise.to(at::device(options_.device).dtype(at::kFloat)) * solver->init_noise_sigma();
+  for (int64_t i = 0; i < evaluations; ++i) {
+    const auto step = static_cast<size_t>(i);
+    at::Tensor output =
+        unet_->Forward(solver->ScaleInput(z, step), solver->timesteps()[step], conditions)
+            .to(at::kFloat);
     if (guided) {
-      const at::Tensor both = unet_->Forward(z, timestep, text).to(at::kFloat);
-      const at::Tensor u = both.narrow(0, 0, batch), c = both.narrow(0, batch, batch);
-      output = u + options.guidance * (c - u);
-    } else {
-      output = unet_->Forward(z, timestep, text).to(at::kFloat);
+      output = Guide(output.narrow(0, 0, batch), output.narrow(0, batch, batch), options.guidance,
+                     options.guidance_rescale);
     }
-    z = scheduler_->Step(output, timesteps[i], z, options.steps);
-    if (progress) progress(static_cast<int64_t>(i) + 1, options.steps);
+    z = solver->Step(output, step, z);
+    if (progress) progress(i + 1, evaluations);
   }
   return z;
+}
+
+at::Tensor TextToImageModel::Solve(const at::Tensor& noise, const at::Tensor& cond,
+                                   const at::Tensor& uncond, const SolverOptions& options,
+                                   const StepCallback& progress) const {
+  if (index_.is_xl) Fail("an XL model needs pooled embeddings beside the states");
+  return Solve(noise, PromptEmbeddings{cond, {}}, PromptEmbeddings{uncond, {}}, options, progress);
 }
 
 at::Tensor TextToImageModel::OneStep(const at::Tensor& noise, const at::Tensor& cond, int64_t t0,
                                      Parametrization parametrization) const {
   const at::Tensor z =
-      noise.to(at::device(options_.device).dtype(at::kFloat)) * scheduler_->init_noise_sigma();
-  return scheduler_->PredictX0(z, unet_->Forward(z, static_cast<double>(t0), cond), t0,
+      noise.to(at::device(options_.device).dtype(at::kFloat)) * scheduler().init_noise_sigma();
+  return scheduler().PredictX0(z, unet_->Forward(z, static_cast<double>(t0), cond), t0,
                                parametrization);
 }
 
 at::Tensor TextToImageModel::PredictX0(const at::Tensor& z, const at::Tensor& output,
                                        int64_t t0) const {
-  return scheduler_->PredictX0(z, output, t0);
+  return scheduler().PredictX0(z, output, t0);
 }
 
 at::Tensor TextToImageModel::DecodeToImages(const at::Tensor& latents) const {
   const at::NoGradGuard no_grad;
-  return vae().Decode(latents / vae().scaling_factor()).to(at::kFloat).clamp(-1, 1);
+  at::Tensor unscaled = latents.to(options_.device, at::kFloat);
+  const std::vector<double>&mean = vae().latents_mean(), &deviation = vae().latents_std();
+  if (index_.is_xl && !mean.empty() && !deviation.empty()) {
+    const auto per_channel = [&](const std::vector<double>& values) {
+      return at::tensor(at::ArrayRef<double>(values), unscaled.options()).view({1, -1, 1, 1});
+    };
+    unscaled = unscaled * per_channel(deviation) / vae().scaling_factor() + per_channel(mean);
+  } else {
+    unscaled = unscaled / vae().scaling_factor();
+  }
+  return vae().Decode(unscaled).to(at::kFloat).clamp(-1, 1);
 }
 
 at::Tensor TextToImageModel::ToBytes(const at::Tensor& pictures) {
@@ -182,6 +253,11 @@ std::vector<int64_t> TextToImageModel::latent_shape() const {
   const UNetConfig& config = unet_->config();
   if (config.sample_size < 1) Fail("the unet's config.json does not say sample_size");
   return {config.in_channels, config.sample_size, config.sample_width};
+}
+
+const DdimScheduler& TextToImageModel::scheduler() const {
+  if (!scheduler_) Fail(no_scheduler_);
+  return *scheduler_;
 }
 
 const Autoencoder& TextToImageModel::vae() const {

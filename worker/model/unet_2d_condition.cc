@@ -1,6 +1,6 @@
 #include "worker/model/unet_2d_condition.h"
 
-#include <cmath>
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -11,37 +11,18 @@ namespace d2g::model {
 
 namespace {
 
-constexpr double kMaxPeriod = 10000;
-
-// The sinusoidal embedding of timesteps [N], fp32 [N, width].
-// Source: diffusers 0.35.2, models/embeddings.py, get_timestep_embedding.
-at::Tensor TimestepEmbedding(const at::Tensor& timesteps, int64_t width, bool cosine_first,
-                             double freq_shift) {
-  const int64_t half = width / 2;
-  const at::Tensor exponent = at::arange(half, timesteps.options()) * -std::log(kMaxPeriod) /
-                              (static_cast<double>(half) - freq_shift);
-  const at::Tensor angle = timesteps.unsqueeze(1) * at::exp(exponent).unsqueeze(0);
-  const at::Tensor sine = at::sin(angle), cosine = at::cos(angle);
-  at::Tensor embedding = cosine_first ? at::cat({cosine, sine}, 1) : at::cat({sine, cosine}, 1);
-  if (width % 2 == 1) embedding = at::constant_pad_nd(embedding, {0, 1});
-  return embedding;
-}
-
 // Every parameter of the network, in place. Built the same way from tensors or for shapes only.
 struct Network {
   Network(ParameterReader& reader, const UNetConfig& c)
       : conv_in(reader, "conv_in", c.in_channels, c.block_out_channels.front(), c.conv_in_kernel, 1,
                 (c.conv_in_kernel - 1) / 2),
-        time_1(reader, "time_embedding.linear_1", c.block_out_channels.front(),
-               c.time_embedding_width()),
-        time_2(reader, "time_embedding.linear_2", c.time_embedding_width(),
-               c.time_embedding_width()),
+        conditions(reader, c),
         norm_out(reader, "conv_norm_out", c.norm_num_groups, c.block_out_channels.front(),
                  c.norm_eps),
         conv_out(reader, "conv_out", c.block_out_channels.front(), c.out_channels,
                  c.conv_out_kernel, 1, (c.conv_out_kernel - 1) / 2) {
     for (size_t i = 0; i < c.block_out_channels.size(); ++i) down.emplace_back(reader, c, i);
-    if (c.has_mid_block) mid.emplace(reader, c);
+    if (c.mid_block != MidBlockType::kNone) mid.emplace(reader, c);
     for (size_t i = 0; i < c.block_out_channels.size(); ++i) up.emplace_back(reader, c, i);
   }
 
@@ -54,12 +35,12 @@ struct Network {
       }
     };
     for (auto& block : self.down) in_layers(block.layers);
-    if (self.mid) f(self.mid->attention);
+    if (self.mid && self.mid->first.attention) f(*self.mid->first.attention);
     for (auto& block : self.up) in_layers(block.layers);
   }
 
   Conv2d conv_in;
-  Linear time_1, time_2;
+  ConditionEmbedding conditions;
   std::vector<DownBlock> down;
   std::optional<MidBlock> mid;
   std::vector<UpBlock> up;
@@ -70,46 +51,68 @@ struct Network {
 }  // namespace
 
 struct UNet2DConditionModel::Impl {
-  Impl(const UNetConfig& c, ParameterReader& reader)
-      : config(c), activation(ParseActivation(c.act_fn, "act_fn")), network(reader, c) {
+  Impl(const UNetConfig& c, ParameterReader& reader) : config(c), network(reader, c) {
     reader.Finish();
     parameters = reader.taken();
+    packed_weights = reader.packed_weights();
   }
 
-  at::Tensor Run(const at::Tensor& sample, const at::Tensor& timestep, const TextKeyValues& text,
-                 const UNetTaps* taps) const;
+  at::Tensor Run(const at::Tensor& sample, const at::Tensor& timestep,
+                 const PreparedConditions& conditions, const UNetTaps* taps) const;
   void CheckInput(const at::Tensor& sample) const;
-  TextKeyValues MakeText(const at::Tensor& hidden) const;
+  PreparedConditions Prepare(const UNetConditions& conditions) const;
+  // Keys and values that the cross attentions together read.
+  size_t text_entries() const;
 
   UNetConfig config;
-  Activation activation;
   Network network;
   TensorMap parameters;
-  bool prepared = false;
+  PackedWeights packed_weights;
 };
 
 void UNet2DConditionModel::Impl::CheckInput(const at::Tensor& sample) const {
-  if (sample.dim() != 4 || sample.size(1) != config.in_channels || sample.size(2) < 1 ||
-      sample.size(3) < 1) {
+  if (sample.dim() != 4 || sample.size(0) < 1 || sample.size(1) != config.in_channels ||
+      sample.size(2) < 1 || sample.size(3) < 1) {
     Fail("unet: sample is ", sample.sizes(), ", not [B, ", config.in_channels, ", H, W]");
+  }
+  // Without padding each level halves and rounds down.
+  const int64_t smallest = config.downsample_padding == 0 ? int64_t{1} << (config.levels() - 1) : 1;
+  if (std::min(sample.size(2), sample.size(3)) < smallest) {
+    Fail("unet: sample is ", sample.sizes(), ", must be at least ", smallest, " high and wide");
   }
 }
 
-TextKeyValues UNet2DConditionModel::Impl::MakeText(const at::Tensor& hidden) const {
-  if (hidden.dim() != 3 || hidden.size(2) != config.cross_attention_dim.front()) {
-    Fail("unet: encoder_hidden_states is ", hidden.sizes(), ", not [B, L, ",
-         config.cross_attention_dim.front(), "]");
-  }
-  const at::Tensor converted = hidden.to(network.conv_in.weight.options());
-  TextKeyValues text;
+size_t UNet2DConditionModel::Impl::text_entries() const {
+  size_t entries = 0;
   Network::ForEachTransformer(network, [&](const SpatialTransformer& transformer) {
-    transformer.MakeKeyValues(converted, text);
+    entries += transformer.text_entries();
   });
-  return text;
+  return entries;
+}
+
+PreparedConditions UNet2DConditionModel::Impl::Prepare(const UNetConditions& conditions) const {
+  const at::Tensor& hidden = conditions.encoder_hidden_states;
+  const bool reads_text =
+      text_entries() > 0 || config.addition_embed_type == AdditionEmbedType::kText;
+  if (reads_text && !hidden.defined()) Fail("unet: needs encoder_hidden_states");
+  if (hidden.defined() && (hidden.dim() != 3 || hidden.size(0) < 1 || hidden.size(1) < 1 ||
+                           (reads_text && hidden.size(2) != config.text_width()))) {
+    Fail("unet: encoder_hidden_states is ", hidden.sizes(), ", not [B, L, ", config.text_width(),
+         "]");
+  }
+  const at::TensorOptions options = network.conv_in.weight.options();
+  PreparedConditions prepared = network.conditions.Prepare(conditions, options);
+  if (text_entries() == 0) return prepared;
+  const at::Tensor text = network.conditions.Text(hidden, options);
+  Network::ForEachTransformer(network, [&](const SpatialTransformer& transformer) {
+    transformer.MakeKeyValues(text, prepared.text);
+  });
+  return prepared;
 }
 
 at::Tensor UNet2DConditionModel::Impl::Run(const at::Tensor& sample, const at::Tensor& timestep,
-                                           const TextKeyValues& text, const UNetTaps* taps) const {
+                                           const PreparedConditions& conditions,
+                                           const UNetTaps* taps) const {
   CheckInput(sample);
   const Network& net = network;
   const at::TensorOptions options = net.conv_in.weight.options();
@@ -123,16 +126,15 @@ at::Tensor UNet2DConditionModel::Impl::Run(const at::Tensor& sample, const at::T
     return x + extra;
   };
 
-  const at::Tensor embedding = TimestepEmbedding(
-      timestep.to(options.dtype(at::kFloat)).reshape({-1}), config.block_out_channels.front(),
-      config.flip_sin_to_cos, config.freq_shift);
-  if (embedding.size(0) != 1 && embedding.size(0) != sample.size(0)) {
-    Fail("unet: ", embedding.size(0), " timesteps for a batch of ", sample.size(0));
+  const int64_t batch = conditions.rows == 0 ? sample.size(0) : conditions.rows;
+  if (timestep.numel() != 1 && timestep.numel() != sample.size(0)) {
+    Fail("unet: ", timestep.numel(), " timesteps for a batch of ", sample.size(0));
   }
-  const at::Tensor time =
-      net.time_2(Activate(activation, net.time_1(embedding.to(options.dtype()))));
-  const int64_t batch = text.empty() ? sample.size(0) : text.front().key.size(0);
-  BlockContext context{Activate(activation, time), text.data(), batch};
+  if (batch % sample.size(0) != 0) {
+    Fail("unet: conditions of ", batch, " rows for a batch of ", sample.size(0));
+  }
+  const at::Tensor time = net.conditions.Time(timestep, conditions, options);
+  BlockContext context{Activate(config.act_fn, time), conditions.text.data(), batch};
 
   at::Tensor x = sample.to(options);
   if (config.center_input_sample) x = 2 * x - 1;
@@ -153,7 +155,7 @@ at::Tensor UNet2DConditionModel::Impl::Run(const at::Tensor& sample, const at::T
   if (net.mid) x = (*net.mid)(x, context);
   for (const UpBlock& block : net.up) {
     for (const UNetLayer& layer : block.layers) {
-      x = layer(at::cat({x, Repeated(skips.back(), x.size(0))}, 1), context);
+      x = layer(ConcatChannels(x, Repeated(skips.back(), x.size(0))), context);
       skips.pop_back();
     }
     if (taps != nullptr && taps->up_features != nullptr) taps->up_features->push_back(x);
@@ -162,7 +164,8 @@ at::Tensor UNet2DConditionModel::Impl::Run(const at::Tensor& sample, const at::T
       x = (*block.upsample)(x, skips.back().size(2), skips.back().size(3));
     }
   }
-  return net.conv_out(net.norm_out.Activated(activation, Repeated(x, context.batch)));
+  return net.conv_out(net.norm_out.Activated(config.act_fn, Repeated(x, context.batch)))
+      .contiguous();
 }
 
 UNet2DConditionModel UNet2DConditionModel::Load(const std::string& folder,
@@ -195,35 +198,37 @@ at::Tensor UNet2DConditionModel::Forward(const at::Tensor& sample, double timest
 at::Tensor UNet2DConditionModel::Forward(const at::Tensor& sample, const at::Tensor& timestep,
                                          const at::Tensor& encoder_hidden_states,
                                          const UNetTaps* taps) const {
-  const TextKeyValues text = impl_->MakeText(encoder_hidden_states);
-  if (encoder_hidden_states.size(0) != sample.size(0)) {
-    Fail("unet: ", encoder_hidden_states.size(0), " encoder_hidden_states for a batch of ",
-         sample.size(0));
-  }
-  return impl_->Run(sample, timestep, text, taps);
+  return Forward(sample, timestep, UNetConditions{encoder_hidden_states}, taps);
 }
 
-TextKeyValues UNet2DConditionModel::PrecomputeText(const at::Tensor& encoder_hidden_states) const {
-  TextKeyValues text = impl_->MakeText(encoder_hidden_states);
-  for (KeyValue& entry : text) {
+at::Tensor UNet2DConditionModel::Forward(const at::Tensor& sample, const at::Tensor& timestep,
+                                         const UNetConditions& conditions,
+                                         const UNetTaps* taps) const {
+  impl_->CheckInput(sample);
+  const PreparedConditions prepared = impl_->Prepare(conditions);
+  if (prepared.rows != 0 && prepared.rows != sample.size(0)) {
+    const bool text = conditions.encoder_hidden_states.defined();
+    Fail("unet: ", text ? "encoder_hidden_states" : "conditions", " of ", prepared.rows,
+         " rows for a batch of ", sample.size(0));
+  }
+  return impl_->Run(sample, timestep, prepared, taps);
+}
+
+PreparedConditions UNet2DConditionModel::PrepareConditions(const UNetConditions& conditions) const {
+  PreparedConditions prepared = impl_->Prepare(conditions);
+  for (KeyValue& entry : prepared.text) {
     entry.key = entry.key.contiguous();
     entry.value = entry.value.contiguous();
   }
-  return text;
+  return prepared;
 }
 
 at::Tensor UNet2DConditionModel::Forward(const at::Tensor& sample, double timestep,
-                                         const TextKeyValues& text) const {
-  size_t expected = 0;
-  Network::ForEachTransformer(impl_->network, [&](const SpatialTransformer& transformer) {
-    expected += transformer.layers.size();
-  });
-  if (text.size() != expected) Fail("unet: the text was not made by this network's PrecomputeText");
-  if (expected > 0 && (sample.dim() != 4 || sample.size(0) == 0 ||
-                       text.front().key.size(0) % sample.size(0) != 0)) {
-    Fail("unet: text of ", text.front().key.size(0), " rows for sample ", sample.sizes());
+                                         const PreparedConditions& conditions) const {
+  if (conditions.text.size() != impl_->text_entries()) {
+    Fail("unet: the conditions were not made by this network's PrepareConditions");
   }
-  return impl_->Run(sample, at::full({1}, timestep, at::kFloat), text, nullptr);
+  return impl_->Run(sample, at::full({1}, timestep, at::kFloat), conditions, nullptr);
 }
 
 const TensorMap& UNet2DConditionModel::parameters() const { return impl_->parameters; }
@@ -231,13 +236,13 @@ const UNetConfig& UNet2DConditionModel::config() const { return impl_->config; }
 
 void UNet2DConditionModel::CopyParametersFrom(const TensorMap& parameters) {
   CopyParameters(parameters, impl_->parameters, "unet");
-  if (impl_->prepared) PrepareForInference();
+  for (const std::shared_ptr<PackedWeight>& weight : impl_->packed_weights) {
+    if (weight->packed()) weight->Pack();
+  }
 }
 
 void UNet2DConditionModel::PrepareForInference() {
-  Network::ForEachTransformer(impl_->network,
-                              [](SpatialTransformer& transformer) { transformer.Prepare(); });
-  impl_->prepared = true;
+  for (const std::shared_ptr<PackedWeight>& weight : impl_->packed_weights) weight->Pack();
 }
 
 ShapeMap UNet2DConditionModel::ParameterShapes(const UNetConfig& config) {

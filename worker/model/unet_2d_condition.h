@@ -1,13 +1,13 @@
-// diffusers' UNet2DConditionModel: the network of Stable Diffusion 1.x and 2.x and their relatives.
-// Source: diffusers 0.35.2, models/unets/unet_2d_condition.py and unet_2d_blocks.py.
+// diffusers' UNet2DConditionModel: the network of Stable Diffusion 1.x, 2.x, XL and their
+// relatives. Source: diffusers 0.35.2, models/unets/unet_2d_condition.py and unet_2d_blocks.py.
 #pragma once
 
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "worker/model/attention.h"
 #include "worker/model/safetensors.h"
+#include "worker/model/unet_conditions.h"
 #include "worker/model/unet_config.h"
 
 namespace d2g::model {
@@ -23,10 +23,6 @@ struct UNetTaps {
   // When set: filled with the output of each up block before its up-sampler, coarse to fine.
   std::vector<at::Tensor>* up_features = nullptr;
 };
-
-// Keys and values of every cross attention for one text, in the order in which the network visits
-// them; made once and used for many steps.
-using TextKeyValues = std::vector<KeyValue>;
 
 // Parameters are kept by their diffusers state-dict names. Forward is const and may be called from
 // several threads at once; nothing else may run at the same time as it.
@@ -48,18 +44,23 @@ class UNet2DConditionModel {
   UNet2DConditionModel& operator=(UNet2DConditionModel&&) noexcept;
 
   // sample [B, in_channels, H, W] (any H, W of at least 1), timestep a number (fractions allowed)
-  // or a tensor [1] or [B], encoder_hidden_states [B, L, cross_attention_dim]. Returns
-  // [B, out_channels, H, W] in the parameters' dtype. Throws Error for shapes that do not fit.
+  // or a tensor of any real dtype with 1 or B elements, encoder_hidden_states [B, L, text_width].
+  // Returns [B, out_channels, H, W] in the parameters' dtype. Throws Error for shapes that do not
+  // fit and for conditions that the network needs and does not get.
   at::Tensor Forward(const at::Tensor& sample, double timestep,
                      const at::Tensor& encoder_hidden_states, const UNetTaps* taps = nullptr) const;
   at::Tensor Forward(const at::Tensor& sample, const at::Tensor& timestep,
                      const at::Tensor& encoder_hidden_states, const UNetTaps* taps = nullptr) const;
+  at::Tensor Forward(const at::Tensor& sample, const at::Tensor& timestep,
+                     const UNetConditions& conditions, const UNetTaps* taps = nullptr) const;
 
-  // The same with the text's keys and values made before. The text may have k times as many rows as
-  // the sample: the result is then that of the sample repeated k times ([k * B, ...]), but what
-  // does not depend on the text is computed once. So guidance costs less than two evaluations.
-  TextKeyValues PrecomputeText(const at::Tensor& encoder_hidden_states) const;
-  at::Tensor Forward(const at::Tensor& sample, double timestep, const TextKeyValues& text) const;
+  // The same with all that does not depend on sample and timestep made before. The conditions may
+  // have k times as many rows as the sample: the result is then that of the sample repeated k times
+  // ([k * B, ...]), but what does not depend on the conditions is computed once. So guidance costs
+  // less than two evaluations.
+  PreparedConditions PrepareConditions(const UNetConditions& conditions) const;
+  at::Tensor Forward(const at::Tensor& sample, double timestep,
+                     const PreparedConditions& conditions) const;
 
   // Handles to the parameters by name: write into them in place (add_, copy_,
   // set_requires_grad); replacing a handle does not reach the network.
@@ -68,8 +69,8 @@ class UNet2DConditionModel {
   // Copies values into the parameters. Throws Error for missing, extra or wrongly shaped names.
   void CopyParametersFrom(const TensorMap& parameters);
 
-  // Keeps copies of some weights in the layout that inference wants (one matrix for query, key and
-  // value). Forward uses them whenever gradients are off. Call again after parameters changed;
+  // Keeps copies of the weights in the layout that the CPU's kernels read (packed_weight.h).
+  // Forward uses them whenever gradients are off. Call again after parameters changed;
   // CopyParametersFrom does it by itself if it was called before.
   void PrepareForInference();
 

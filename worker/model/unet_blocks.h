@@ -15,13 +15,10 @@ namespace d2g::model {
 // What every block of one forward pass reads. `text` walks over the cross attentions' keys and
 // values in the order of the visit.
 struct BlockContext {
-  at::Tensor time;       // [1 or B, time width], activated
+  at::Tensor time;       // [1, B or batch, time width], activated
   const KeyValue* text;  // next entry
-  int64_t batch;         // rows of the text, a multiple of the sample's
+  int64_t batch;         // rows of the conditions, a multiple of the sample's
 };
-
-// x [n, ...] repeated to [rows, ...]; x itself when it has them.
-at::Tensor Repeated(const at::Tensor& x, int64_t rows);
 
 // A resnet block and, at levels with attention, the transformer after it.
 struct UNetLayer {
@@ -38,14 +35,14 @@ struct DownBlock {
   std::optional<Downsample> downsample;
 };
 
+// A resnet block and, in UNetMidBlock2DCrossAttn, a transformer and a second resnet.
 struct MidBlock {
   MidBlock(ParameterReader& reader, const UNetConfig& config);
 
   at::Tensor operator()(const at::Tensor& x, BlockContext& context) const;
 
-  ResnetBlock first;
-  SpatialTransformer attention;
-  ResnetBlock second;
+  UNetLayer first;
+  std::optional<ResnetBlock> second;
 };
 
 struct UpBlock {

@@ -20,7 +20,17 @@ bool Contains(const CodeRange* table, size_t count, char32_t c) {
   return it != end && it->first <= c;
 }
 
-int CombiningClass(char32_t c) {
+// Nothing below this code point decomposes into, or is, a combining mark that is kept apart: text
+// that stays below it is composed already.
+constexpr char32_t kFirstMark = 0x300;
+
+bool IsUnknown(char32_t c, Normalization version) {
+  return version == Normalization::kTokenizers &&
+         Contains(kNewerNormalizationTable, kNewerNormalizationCount, c);
+}
+
+int CombiningClass(char32_t c, Normalization version) {
+  if (c < kFirstMark || IsUnknown(c, version)) return 0;
   const CodeTriple* end = kCombiningClassTable + kCombiningClassCount;
   const CodeTriple* it =
       std::lower_bound(kCombiningClassTable, end, c,
@@ -28,7 +38,7 @@ int CombiningClass(char32_t c) {
   return it != end && it->a <= c ? static_cast<int>(it->c) : 0;
 }
 
-void Decompose(char32_t c, std::u32string& out) {
+void Decompose(char32_t c, Normalization version, std::u32string& out) {
   if (c >= kHangulFirst && c < kHangulFirst + kHangulCount) {
     const char32_t index = c - kHangulFirst;
     out += kHangulL + index / (kHangulVCount * kHangulTCount);
@@ -40,16 +50,16 @@ void Decompose(char32_t c, std::u32string& out) {
   const CodeTriple* it =
       std::lower_bound(kDecompositionTable, end, c,
                        [](const CodeTriple& row, char32_t code) { return row.a < code; });
-  if (it == end || it->a != c) {
+  if (it == end || it->a != c || IsUnknown(c, version)) {
     out += c;
     return;
   }
-  Decompose(it->b, out);
-  if (it->c != 0) Decompose(it->c, out);
+  Decompose(it->b, version, out);
+  if (it->c != 0) Decompose(it->c, version, out);
 }
 
 // The composed code point, or 0.
-char32_t Compose(char32_t first, char32_t second) {
+char32_t Compose(char32_t first, char32_t second, Normalization version) {
   if (first >= kHangulL && first < kHangulL + kHangulLCount && second >= kHangulV &&
       second < kHangulV + kHangulVCount) {
     return kHangulFirst +
@@ -66,7 +76,8 @@ char32_t Compose(char32_t first, char32_t second) {
       kCompositionTable, end, key, [](const CodeTriple& row, const CodeTriple& wanted) {
         return row.a != wanted.a ? row.a < wanted.a : row.b < wanted.b;
       });
-  return it != end && it->a == first && it->b == second ? it->c : 0;
+  if (it == end || it->a != first || it->b != second || IsUnknown(it->c, version)) return 0;
+  return it->c;
 }
 
 // A capital sigma after a cased letter and not before one is final; case-ignorable characters
@@ -106,33 +117,45 @@ std::u32string DecodeUtf8(const std::string& text) {
   return out;
 }
 
-std::string EncodeUtf8(const std::u32string& text) {
-  std::string out;
-  for (const char32_t c : text) {
-    if (c < 0x80) {
-      out += static_cast<char>(c);
-    } else if (c < 0x800) {
-      out += static_cast<char>(0xC0 | c >> 6);
-      out += static_cast<char>(0x80 | (c & 0x3F));
-    } else if (c < 0x10000) {
-      out += static_cast<char>(0xE0 | c >> 12);
-      out += static_cast<char>(0x80 | (c >> 6 & 0x3F));
-      out += static_cast<char>(0x80 | (c & 0x3F));
-    } else {
-      out += static_cast<char>(0xF0 | c >> 18);
-      out += static_cast<char>(0x80 | (c >> 12 & 0x3F));
-      out += static_cast<char>(0x80 | (c >> 6 & 0x3F));
-      out += static_cast<char>(0x80 | (c & 0x3F));
-    }
+void AppendUtf8(char32_t c, std::string& out) {
+  if (c < 0x80) {
+    out += static_cast<char>(c);
+    return;
   }
-  return out;
+  const int more = c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
+  // The lead byte starts with one bit more than bytes follow.
+  out += static_cast<char>((0xFF00 >> (more + 1) & 0xFF) | c >> (6 * more));
+  for (int k = more - 1; k >= 0; --k) out += static_cast<char>(0x80 | (c >> (6 * k) & 0x3F));
 }
 
-bool IsLetter(char32_t c) { return Contains(kLetterTable, kLetterCount, c); }
-bool IsNumber(char32_t c) { return Contains(kNumberTable, kNumberCount, c); }
-bool IsControl(char32_t c) { return Contains(kControlTable, kControlCount, c); }
-bool IsSpace(char32_t c) { return Contains(kSpaceTable, kSpaceCount, c); }
-bool IsSeparator(char32_t c) { return Contains(kSeparatorTable, kSeparatorCount, c); }
+bool IsLetter(char32_t c) {
+  if (c < 0x80) return (c | 0x20) >= 'a' && (c | 0x20) <= 'z';
+  return Contains(kLetterTable, kLetterCount, c);
+}
+
+bool IsNumber(char32_t c) {
+  if (c < 0x80) return c >= '0' && c <= '9';
+  return Contains(kNumberTable, kNumberCount, c);
+}
+
+bool IsControl(char32_t c) {
+  if (c >= 0x20 && c < 0x7F) return false;
+  return Contains(kControlTable, kControlCount, c);
+}
+
+bool IsSpace(char32_t c) {
+  if (c > 0x20 && c < 0x7F) return false;
+  return Contains(kSpaceTable, kSpaceCount, c);
+}
+
+bool IsWhiteSpace(char32_t c) { return IsSpace(c) && (c < 0x1C || c > 0x1F); }
+
+bool IsSeparator(char32_t c) {
+  if (c < 0x80) return c == ' ';
+  return Contains(kSeparatorTable, kSeparatorCount, c);
+}
+
+bool IsWord(char32_t c) { return Contains(kWordTable, kWordCount, c); }
 
 bool IsCjkIdeograph(char32_t c) {
   return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) ||
@@ -141,32 +164,37 @@ bool IsCjkIdeograph(char32_t c) {
          (c >= 0xF900 && c <= 0xFAFF) || (c >= 0x2F800 && c <= 0x2FA1F);
 }
 
-std::u32string NormalizeNfc(const std::u32string& text) {
+std::u32string NormalizeNfc(const std::u32string& text, Normalization version) {
+  if (std::all_of(text.begin(), text.end(), [](char32_t c) { return c < kFirstMark; })) {
+    return text;
+  }
   std::u32string parts;
-  for (const char32_t c : text) Decompose(c, parts);
+  for (const char32_t c : text) Decompose(c, version, parts);
   // Canonical order: marks after a starter sorted by class, stably.
   for (size_t i = 0; i < parts.size();) {
-    if (CombiningClass(parts[i]) == 0) {
+    if (CombiningClass(parts[i], version) == 0) {
       ++i;
       continue;
     }
     size_t end = i;
-    while (end < parts.size() && CombiningClass(parts[end]) != 0) ++end;
+    while (end < parts.size() && CombiningClass(parts[end], version) != 0) ++end;
     std::stable_sort(parts.begin() + static_cast<std::ptrdiff_t>(i),
                      parts.begin() + static_cast<std::ptrdiff_t>(end),
-                     [](char32_t a, char32_t b) { return CombiningClass(a) < CombiningClass(b); });
+                     [version](char32_t a, char32_t b) {
+                       return CombiningClass(a, version) < CombiningClass(b, version);
+                     });
     i = end;
   }
   std::u32string out;
   size_t starter = std::u32string::npos;
   int last_class = 0;
   for (const char32_t c : parts) {
-    const int combining = CombiningClass(c);
+    const int combining = CombiningClass(c, version);
     if (starter != std::u32string::npos) {
       const bool adjacent = starter + 1 == out.size();
       // Blocked when something of the same or a higher class stands between.
       if (adjacent || (last_class != 0 && last_class < combining)) {
-        const char32_t composed = Compose(out[starter], c);
+        const char32_t composed = Compose(out[starter], c, version);
         if (composed != 0) {
           out[starter] = composed;
           continue;
@@ -184,7 +212,9 @@ std::u32string ToLower(const std::u32string& text, bool final_sigma) {
   std::u32string out;
   for (size_t i = 0; i < text.size(); ++i) {
     const char32_t c = text[i];
-    if (c == 0x130) {  // the one letter whose lower case is two code points
+    if (c < 0x80) {
+      out += c >= 'A' && c <= 'Z' ? c + ('a' - 'A') : c;
+    } else if (c == 0x130) {  // the one letter whose lower case is two code points
       out += U"i\u0307";
     } else if (c == 0x3A3 && final_sigma && IsFinalSigma(text, i)) {
       out += char32_t{0x3C2};

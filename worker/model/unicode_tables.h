@@ -18,9 +18,10 @@ struct CodeTriple {
 };
 
 extern const CodeRange kLetterTable[], kNumberTable[], kControlTable[], kSpaceTable[],
-    kSeparatorTable[], kCasedTable[], kCaseIgnorableTable[];
+    kSeparatorTable[], kWordTable[], kCasedTable[], kCaseIgnorableTable[],
+    kNewerNormalizationTable[];
 extern const size_t kLetterCount, kNumberCount, kControlCount, kSpaceCount, kSeparatorCount,
-    kCasedCount, kCaseIgnorableCount;
+    kWordCount, kCasedCount, kCaseIgnorableCount, kNewerNormalizationCount;
 extern const CodePair kLowerTable[];
 extern const size_t kLowerCount;
 extern const CodeTriple kCombiningClassTable[], kDecompositionTable[], kCompositionTable[];

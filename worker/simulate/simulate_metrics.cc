@@ -14,8 +14,12 @@ SimulateMetrics::SimulateMetrics(common::Metrics* metrics)
       appended_bytes(metrics->Counter("d2g_simulate_appended_bytes_total",
                                       "Bytes of latents handed to the store")),
       sealed_ranges(metrics->Counter("d2g_simulate_sealed_ranges_total", "Ranges sealed")),
+      memory_retries(
+          metrics->Counter("d2g_simulate_memory_retries_total",
+                           "Batches that did not fit into memory and were made smaller")),
       triple_rate(metrics->Gauge("d2g_simulate_triples_per_second",
                                  "Triples a second over the last batch")),
+      batch_size(metrics->Gauge("d2g_simulate_batch_size", "Triples solved together")),
       step_seconds(
           metrics->Histogram("d2g_simulate_step_seconds", "One solver step of a whole batch")),
       append_wait_seconds(metrics->Histogram("d2g_simulate_append_wait_seconds",

@@ -17,7 +17,9 @@ struct SimulateMetrics {
   prometheus::Counter& unet_evaluations;
   prometheus::Counter& appended_bytes;
   prometheus::Counter& sealed_ranges;
+  prometheus::Counter& memory_retries;
   prometheus::Gauge& triple_rate;
+  prometheus::Gauge& batch_size;
   prometheus::Histogram& step_seconds;
   prometheus::Histogram& append_wait_seconds;
   prometheus::Histogram& seal_seconds;

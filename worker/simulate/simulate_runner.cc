@@ -10,6 +10,7 @@
 #include "services/common/retry.h"
 #include "services/common/status_macros.h"
 #include "worker/agent/shard_patience.h"
+#include "worker/torch_status.h"
 
 namespace d2g::simulate {
 namespace {
@@ -45,6 +46,12 @@ absl::Status FromShard(const common::v1::ShardAddress& shard, const absl::Status
   const bool away = common::IsRetryable(status) || absl::IsResourceExhausted(status) ||
                     absl::IsFailedPrecondition(status) || absl::IsNotFound(status);
   return absl::Status(away ? absl::StatusCode::kUnavailable : status.code(), message);
+}
+
+at::ScalarType TorchDtype(common::v1::DType dtype) {
+  return dtype == common::v1::DTYPE_FP16   ? at::kHalf
+         : dtype == common::v1::DTYPE_BF16 ? at::kBFloat16
+                                           : at::kFloat;
 }
 
 int64_t BytesIn(const std::vector<store::v1::Triple>& triples) {
@@ -90,11 +97,32 @@ SimulateRunner::SimulateRunner(SimulateRunnerOptions options,
       teachers_(options_.device, &metrics_.teacher_load_seconds),
       prompts_(client) {}
 
+BatchSizer& SimulateRunner::SizerOf(const SimulateWork& work) {
+  const std::string key =
+      absl::StrCat(work.recipe().teacher_digest(), " ", work.recipe().solver().guidance() > 1, " ",
+                   work.recipe().solver().compute_dtype(), " ", work.batch_size());
+  if (!sizer_ || sizer_key_ != key) {
+    const bool asked = work.batch_size() > 0;
+    sizer_.emplace(BatchSizer::Options{.start = asked ? work.batch_size() : kDefaultBatchSize,
+                                       .most = asked ? work.batch_size() : kMaxBatchSize,
+                                       // A core is saturated by the first size already.
+                                       .grows = !asked && options_.device.is_cuda()});
+    sizer_key_ = key;
+  }
+  return *sizer_;
+}
+
 absl::StatusOr<SimulateRunner::Inputs> SimulateRunner::Load(const SimulateWork& work,
                                                             TaskContext* context) {
+  TeacherOptions options;
+  options.dtype = TorchDtype(work.recipe().solver().compute_dtype());
+  D2G_ASSIGN_OR_RETURN(options.solver, CatchTorch([&work] {
+                         return model::ParseSolverKind(work.recipe().solver().kind());
+                       }));
   Inputs inputs;
   D2G_ASSIGN_OR_RETURN(
-      inputs.teacher, teachers_.Get(work.teacher_path(), work.recipe().teacher_digest(), [context] {
+      inputs.teacher,
+      teachers_.Get(work.teacher_path(), work.recipe().teacher_digest(), options, [context] {
         context->AddProgress();
         return !context->cancelled();
       }));
@@ -171,18 +199,30 @@ absl::Status SimulateRunner::FillRange(const SimulateWork& work, const Inputs& i
     report_durable();
     return !context->cancelled();
   };
-  const size_t batch_size =
-      static_cast<size_t>(work.batch_size() > 0 ? work.batch_size() : kDefaultBatchSize);
-  for (size_t begin = 0; begin < missing.size() && !context->cancelled(); begin += batch_size) {
-    const size_t end = std::min(begin + batch_size, missing.size());
+  BatchSizer& sizer = SizerOf(work);
+  size_t end = 0;
+  for (size_t begin = 0; begin < missing.size() && !context->cancelled(); begin = end) {
+    end = std::min(begin + static_cast<size_t>(sizer.size()), missing.size());
+    metrics_.batch_size.Set(sizer.size());
     const std::vector<int64_t> batch(missing.begin() + static_cast<ptrdiff_t>(begin),
                                      missing.begin() + static_cast<ptrdiff_t>(end));
     const absl::Duration start = Now();
     auto triples = SolveBatch(work.recipe(), *inputs.teacher, inputs.prompts->lines, batch, on_step,
                               &metrics_);
     if (context->cancelled()) break;
+    if (absl::IsResourceExhausted(triples.status()) &&
+        sizer.OutOfMemory(static_cast<int64_t>(batch.size()))) {
+      common::LogWarn("a batch did not fit into memory: going on with smaller ones",
+                      {{"batch", batch.size()},
+                       {"next", sizer.size()},
+                       {"reason", std::string(triples.status().message())}});
+      metrics_.memory_retries.Increment();
+      end = begin;
+      continue;
+    }
     if (!triples.ok()) return triples.status();
     const absl::Duration solved = Now();
+    sizer.Solved(static_cast<int64_t>(batch.size()), solved - start);
     metrics_.batches.Increment();
     metrics_.triples.Increment(static_cast<double>(batch.size()));
     metrics_.triple_rate.Set(static_cast<double>(batch.size()) /

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "d2g/coordinator/v1/task_service.pb.h"
 #include "services/store/triple_client.h"
 #include "worker/agent/lease_loop.h"
+#include "worker/simulate/batch_sizer.h"
 #include "worker/simulate/prompt_cache.h"
 #include "worker/simulate/simulate_metrics.h"
 #include "worker/simulate/solve_batch.h"
@@ -50,6 +52,8 @@ class SimulateRunner final : public agent::TaskRunner {
     std::shared_ptr<const common::PromptLines> prompts;
   };
 
+  // The sizer of this work's teacher, guidance and asked-for size.
+  BatchSizer& SizerOf(const coordinator::v1::SimulateWork& work);
   absl::StatusOr<Inputs> Load(const coordinator::v1::SimulateWork& work,
                               agent::TaskContext* context);
   // Solves and appends what is missing; returns once all of it is durable. A shard that does not
@@ -62,6 +66,9 @@ class SimulateRunner final : public agent::TaskRunner {
   SimulateMetrics metrics_;
   TeacherCache teachers_;
   PromptCache prompts_;
+  // What was learned, and of which work: tasks of one job follow each other.
+  std::optional<BatchSizer> sizer_;
+  std::string sizer_key_;
 };
 
 }  // namespace d2g::simulate

@@ -10,6 +10,7 @@
 #include "services/common/clock.h"
 #include "services/common/status_macros.h"
 #include "services/store/latent_codec.h"
+#include "worker/model/solver.h"
 #include "worker/plan/noise.h"
 #include "worker/plan/prompt_order.h"
 #include "worker/torch_status.h"
@@ -42,10 +43,6 @@ at::Tensor DrawNoise(const common::v1::DatasetRecipe& recipe, const std::vector<
 
 absl::Status CheckRecipe(const common::v1::DatasetRecipe& recipe, const Teacher& teacher) {
   const auto& solver = recipe.solver();
-  if (solver.kind() != "ddim") {
-    return absl::InvalidArgumentError(
-        absl::StrCat("solver.kind: \"", solver.kind(), "\" is not supported; ddim is"));
-  }
   const std::vector<int64_t> shape = {recipe.latent_channels(), recipe.latent_height(),
                                       recipe.latent_width()};
   if (shape != teacher.latent_shape) {
@@ -66,7 +63,8 @@ absl::Status CheckRecipe(const common::v1::DatasetRecipe& recipe, const Teacher&
   return CatchTorch([&] {
     const std::optional<std::string> spacing =
         solver.timestep_spacing().empty() ? std::nullopt : std::optional(solver.timestep_spacing());
-    teacher.model.scheduler().Timesteps(solver.steps(), spacing);
+    const model::SchedulerConfig& config = teacher.model.scheduler_config();
+    model::MakeSolver(spacing ? config.WithSpacing(*spacing) : config, solver.steps());
   });
 }
 
@@ -88,7 +86,7 @@ absl::StatusOr<std::vector<store::v1::Triple>> SolveBatch(const common::v1::Data
     }
     noise = DrawNoise(recipe, indices);
     absl::Duration start = Now();
-    const at::Tensor conditional = teacher.model.EncodePrompts(texts);
+    const model::PromptEmbeddings conditional = teacher.model.prompts().Encode(texts);
     metrics->text_encode_seconds.Observe(absl::ToDoubleSeconds(Now() - start));
 
     const auto& solver = recipe.solver();

@@ -12,13 +12,21 @@ namespace d2g::simulate {
 
 absl::StatusOr<std::shared_ptr<const Teacher>> TeacherCache::Get(const std::string& path,
                                                                  const std::string& digest,
+                                                                 const TeacherOptions& options,
                                                                  const common::Tick& tick) {
+  if (options.dtype != at::kFloat && !device_.is_cuda()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("solver.compute_dtype ", c10::toString(options.dtype),
+                     " needs a GPU; this worker's ", "device is ", device_.str()));
+  }
   absl::MutexLock lock(&mutex_);
-  if (teacher_ == nullptr || teacher_->digest != digest) {
+  if (teacher_ == nullptr || teacher_->digest != digest ||
+      TeacherOptions{teacher_->model.options().solver, teacher_->model.options().dtype} !=
+          options) {
     // The old one goes first: two may not fit.
     teacher_ = nullptr;
     const absl::Duration start = common::RealClock::Get()->SteadyNow();
-    D2G_ASSIGN_OR_RETURN(teacher_, Load(path, digest, tick));
+    D2G_ASSIGN_OR_RETURN(teacher_, Load(path, digest, options, tick));
     load_seconds_->Observe(absl::ToDoubleSeconds(common::RealClock::Get()->SteadyNow() - start));
   }
   return teacher_;
@@ -26,6 +34,7 @@ absl::StatusOr<std::shared_ptr<const Teacher>> TeacherCache::Get(const std::stri
 
 absl::StatusOr<std::shared_ptr<const Teacher>> TeacherCache::Load(const std::string& path,
                                                                   const std::string& digest,
+                                                                  const TeacherOptions& options,
                                                                   const common::Tick& tick) const {
   D2G_RETURN_IF_ERROR(common::FindModelFolder(path, digest, tick).status());
   bool cancelled = false;
@@ -35,10 +44,14 @@ absl::StatusOr<std::shared_ptr<const Teacher>> TeacherCache::Load(const std::str
   };
   auto loaded = CatchTorch([&]() -> std::shared_ptr<const Teacher> {
     const c10::InferenceMode no_gradients;
-    auto model = model::TextToImageModel::Load(
-        path, {.device = device_, .load_vae = false, .progress = progress});
+    auto model = model::TextToImageModel::Load(path, {.device = device_,
+                                                      .dtype = options.dtype,
+                                                      .solver = options.solver,
+                                                      .load_vae = false,
+                                                      .keep_weights = false,
+                                                      .progress = progress});
     auto latent_shape = model.latent_shape();
-    auto unconditional = model.EncodePrompts({""});
+    auto unconditional = model.prompts().EncodeNegative(std::nullopt);
     return std::make_shared<const Teacher>(
         Teacher{digest, std::move(latent_shape), std::move(model), std::move(unconditional)});
   });

@@ -22,8 +22,17 @@ struct Teacher {
   std::string digest;
   std::vector<int64_t> latent_shape;
   model::TextToImageModel model;
-  // The embedding of "", [1, L, D].
-  at::Tensor unconditional;
+  // Of no prompt, one row.
+  model::PromptEmbeddings unconditional;
+};
+
+// How a teacher is run.
+struct TeacherOptions {
+  model::SolverKind solver = model::SolverKind::kDdim;
+  // Of the networks: fp32, or on a GPU fp16 or bf16.
+  at::ScalarType dtype = at::kFloat;
+
+  bool operator==(const TeacherOptions&) const = default;
 };
 
 // Keeps the teacher used last: tasks of one job follow each other. Thread-safe; a load holds up
@@ -34,18 +43,21 @@ class TeacherCache {
   TeacherCache(at::Device device, prometheus::Histogram* load_seconds)
       : device_(device), load_seconds_(load_seconds) {}
 
-  // The teacher at `path`, which must have that digest: FAILED_PRECONDITION names both digests, or
-  // the file that is missing or damaged on this machine; INVALID_ARGUMENT what is not supported. A
-  // teacher that is loaded already is not looked at on disk again. `tick` is called while a teacher
-  // is read; CANCELLED when it says false.
+  // The teacher at `path` with that solver and networks of that dtype; the folder must have that
+  // digest: FAILED_PRECONDITION names both digests, or the file that is missing or
+  // damaged on this machine; INVALID_ARGUMENT what is not supported. A teacher that is loaded
+  // already is not looked at on disk again. `tick` is called while a teacher is read; CANCELLED
+  // when it says false.
   absl::StatusOr<std::shared_ptr<const Teacher>> Get(const std::string& path,
                                                      const std::string& digest,
+                                                     const TeacherOptions& options,
                                                      const common::Tick& tick = nullptr)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   absl::StatusOr<std::shared_ptr<const Teacher>> Load(const std::string& path,
                                                       const std::string& digest,
+                                                      const TeacherOptions& options,
                                                       const common::Tick& tick) const;
 
   const at::Device device_;

@@ -190,6 +190,41 @@ TEST_F(ModelFolderTest, CompleteFolder) {
   EXPECT_THAT(folder.digest, HasSubstr("xxh3-128:"));
 }
 
+TEST_F(ModelFolderTest, TheOnlyVariantOfWeightsIsTaken) {
+  const std::string unet = dir_.File("unet/diffusion_pytorch_model");
+  std::filesystem::rename(unet + ".safetensors", unet + ".fp16.safetensors");
+  ASSERT_OK_AND_ASSIGN(const ModelFolder folder, InspectModelFolder(dir_.path()));
+  EXPECT_THAT(folder.files, ::testing::Contains("unet/diffusion_pytorch_model.fp16.safetensors"));
+  Write("unet/diffusion_pytorch_model.non_ema.safetensors", Safetensors());
+  ExpectBad("several variants of diffusion_pytorch_model.safetensors (fp16, non_ema)");
+  // Pieces of a variant, with their index.
+  std::filesystem::remove(unet + ".non_ema.safetensors");
+  std::filesystem::rename(unet + ".fp16.safetensors", unet + ".fp16-00001-of-00001.safetensors");
+  Write("unet/diffusion_pytorch_model.safetensors.index.fp16.json",
+        R"({"weight_map": {"a": "diffusion_pytorch_model.fp16-00001-of-00001.safetensors"}})");
+  ASSERT_OK_AND_ASSIGN(const ModelFolder pieces, InspectModelFolder(dir_.path()));
+  EXPECT_THAT(pieces.files,
+              ::testing::Contains("unet/diffusion_pytorch_model.fp16-00001-of-00001.safetensors"));
+}
+
+TEST_F(ModelFolderTest, NumbersThatOnlyPythonWritesAreRead) {
+  Write("scheduler/scheduler_config.json",
+        R"({"lambda_min_clipped": -Infinity, "note": "Infinity \" NaN", "x": [NaN, Infinity],
+            "num_train_timesteps": 77})");
+  ASSERT_OK_AND_ASSIGN(const ModelFolder folder, InspectModelFolder(dir_.path()));
+  EXPECT_EQ(folder.train_timesteps, 77);
+}
+
+TEST_F(ModelFolderTest, AFastTokenizersFileIsEnough) {
+  std::filesystem::remove(dir_.File("tokenizer/vocab.json"));
+  std::filesystem::remove(dir_.File("tokenizer/merges.txt"));
+  ExpectBad("tokenizer/vocab.json is missing");
+  Write("tokenizer/tokenizer.json", "{}");
+  ASSERT_OK_AND_ASSIGN(const ModelFolder folder, InspectModelFolder(dir_.path()));
+  EXPECT_THAT(folder.files, ::testing::Contains("tokenizer/tokenizer.json"));
+  EXPECT_FALSE(folder.wants_pooled_text);
+}
+
 TEST_F(ModelFolderTest, DigestFollowsContentOfComponentsOnly) {
   ASSERT_OK_AND_ASSIGN(const ModelFolder before, InspectModelFolder(dir_.path()));
   Write("README.md", "words");

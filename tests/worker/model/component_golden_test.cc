@@ -75,7 +75,7 @@ TEST(DdimGoldenTest, AgreesWithDiffusers) {
   for (const std::string& name : GoldenCases("ddim")) {
     SCOPED_TRACE(name);
     const TensorMap golden = Golden(name);
-    const DdimScheduler scheduler(DdimConfig::FromFile(GoldenFolder(name) + "/config.json"));
+    const DdimScheduler scheduler(SchedulerConfig::FromFile(GoldenFolder(name) + "/config.json"));
     const at::Tensor bars = at::tensor(at::ArrayRef<float>(scheduler.alphas_cumprod()));
     EXPECT_LE(RelativeDifference(bars, golden.at("alphas_cumprod")), 1e-6);
 

@@ -88,6 +88,19 @@ TEST(ToolTest, SeedAndSavedNoiseGiveTheSamePicture) {
   EXPECT_EQ(noise.sizes(), at::IntArrayRef({3, 4, 8, 8}));
 }
 
+TEST(ToolTest, TextsAreTakenAsTheyAre) {
+  const TempFolder folder;
+  std::filesystem::copy(GoldenFolder("pipeline/teacher") + "/tokenizer", folder / "tokenizer_2");
+  const Ended ended = RunTool({"component", "--model", folder.path(), "--component", "tokenizer_2",
+                               "--text", "[a, b]", "--text", "", "--text", "{}", "--text", "-x",
+                               "--outputs", folder / "ids"});
+  EXPECT_EQ(ended.code, 0) << ended.output;
+  const at::Tensor ids = ReadSafetensors(folder / "ids").at("input_ids");
+  ASSERT_EQ(ids.size(0), 4);
+  EXPECT_EQ(ids[1][1].item<int64_t>(), ids[1][2].item<int64_t>());  // end, padding
+  for (int64_t i : {0, 2, 3}) EXPECT_FALSE(at::equal(ids[i], ids[1])) << i;
+}
+
 TEST(ToolTest, ComponentsRunAlone) {
   const TempFolder folder;
   const TensorMap golden = Golden("pipeline/teacher");
@@ -100,9 +113,12 @@ TEST(ToolTest, ComponentsRunAlone) {
                      folder / "ids", "--outputs", folder / "hidden"})
                 .code,
             0);
-  EXPECT_LE(RelativeDifference(ReadSafetensors(folder / "hidden").at("last_hidden_state")[0],
-                               golden.at("embeddings")[0]),
+  const TensorMap hidden = ReadSafetensors(folder / "hidden");
+  EXPECT_LE(RelativeDifference(hidden.at("last_hidden_state")[0], golden.at("embeddings")[0]),
             1e-4);
+  EXPECT_EQ(hidden.at("penultimate_hidden_state").sizes(), hidden.at("last_hidden_state").sizes());
+  EXPECT_EQ(hidden.at("pooled_output").sizes(), at::IntArrayRef({1, 96}));
+  EXPECT_FALSE(hidden.contains("text_embeds"));
   EXPECT_THAT(RunTool({"component", "--model", model, "--component", "unet", "--inputs",
                        folder / "ids", "--outputs", folder / "x"})
                   .output,

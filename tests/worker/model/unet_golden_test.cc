@@ -34,7 +34,7 @@ TEST(UNetGoldenTest, AgreesWithDiffusers) {
               kTolerance);
     if (timestep.numel() == 1) {
       const at::Tensor output =
-          model.Forward(sample, timestep.item<double>(), model.PrecomputeText(hidden));
+          model.Forward(sample, timestep.item<double>(), model.PrepareConditions({hidden}));
       EXPECT_LE(RelativeDifference(output, golden.at("output")), kTolerance);
     }
   }

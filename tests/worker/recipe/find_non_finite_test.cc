@@ -31,7 +31,7 @@ std::unique_ptr<TrainStep> MakeStep() {
   options.gan.weight = 0.5;
   options.gan.start_step = 2;
   options.gan.discriminator_start_step = 1;
-  model::DdimConfig config;
+  model::SchedulerConfig config;
   config.prediction_type = model::Parametrization::kVPrediction;
   return std::make_unique<TrainStep>(
       options, SmallUNet(), OneStepGenerator(model::DdimScheduler(config), std::nullopt, "x0"),

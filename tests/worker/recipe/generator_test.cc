@@ -9,14 +9,14 @@
 namespace d2g::recipe {
 namespace {
 
-using model::DdimConfig;
 using model::DdimScheduler;
 using model::Parametrization;
+using model::SchedulerConfig;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
 DdimScheduler Scheduler(Parametrization parametrization, bool zero_snr = false) {
-  DdimConfig config;
+  SchedulerConfig config;
   config.prediction_type = parametrization;
   config.rescale_betas_zero_snr = zero_snr;
   return DdimScheduler(config);

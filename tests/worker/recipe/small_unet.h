@@ -16,7 +16,7 @@ inline model::UNetConfig SmallUNetConfig() {
   config.up_block_types = {"CrossAttnUpBlock2D", "UpBlock2D"};
   config.block_out_channels = {16, 32};
   config.layers_per_block = {1, 1};
-  config.transformer_layers_per_block = {1, 1};
+  config.transformer_layers_per_block = {{1}, {1}};
   config.attention_heads = {2, 2};
   config.cross_attention_dim = {12, 12};
   config.norm_num_groups = 4;

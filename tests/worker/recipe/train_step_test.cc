@@ -21,7 +21,7 @@ using testing::ThrowsMessage;
 constexpr int64_t kRows = 6;
 
 OneStepGenerator Conversion() {
-  model::DdimConfig config;
+  model::SchedulerConfig config;
   config.prediction_type = model::Parametrization::kVPrediction;
   return OneStepGenerator(model::DdimScheduler(config), std::nullopt, "x0");
 }

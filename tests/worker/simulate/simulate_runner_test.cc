@@ -2,6 +2,7 @@
 #include "worker/agent/shard_patience.h"
 
 #include <ATen/Parallel.h>
+#include <c10/core/CPUAllocator.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -9,8 +10,10 @@
 #include <cmath>
 #include <csignal>
 #include <filesystem>
+#include <limits>
 #include <span>
 #include <thread>
+#include <utility>
 
 #include "services/common/model_folder.h"
 #include "services/common/port_file.h"
@@ -72,6 +75,28 @@ class Shard {
   const TempDir& dir_;
   std::string address_;
   std::unique_ptr<Process> process_;
+};
+
+// LibTorch's allocator, which refuses blocks above a limit as it does when memory is gone.
+class LimitedAllocator final : public c10::Allocator {
+ public:
+  explicit LimitedAllocator(c10::Allocator* inner) : inner_(inner) {}
+  c10::DataPtr allocate(size_t bytes) override {
+    largest_ = std::max(largest_, bytes);
+    return inner_->allocate(bytes > limit_ ? size_t{1} << 60 : bytes);
+  }
+  c10::DeleterFnPtr raw_deleter() const override { return inner_->raw_deleter(); }
+  void copy_data(void* to, const void* from, size_t bytes) const override {
+    inner_->copy_data(to, from, bytes);
+  }
+  // The largest block since the last call.
+  size_t TakeLargest() { return std::exchange(largest_, 0); }
+  void Limit(size_t bytes) { limit_ = bytes; }
+
+ private:
+  c10::Allocator* const inner_;
+  size_t limit_ = std::numeric_limits<size_t>::max();
+  size_t largest_ = 0;
 };
 
 class SimulateRunnerTest : public ::testing::Test {
@@ -223,6 +248,33 @@ TEST_F(SimulateRunnerTest, TriplesAreTheTeachersSolutions) {
   EXPECT_EQ(Value("d2g_simulate_sealed_ranges_total"), 1);
 }
 
+TEST_F(SimulateRunnerTest, EverySolverSolves) {
+  const auto prompts = common::ParsePromptList(kPrompts);
+  uint64_t seed = 100;
+  for (const char* kind : {"euler", "dpmpp_2m", "heun"}) {
+    recipe().mutable_solver()->set_kind(kind);
+    recipe().set_seed(++seed);
+    work().set_dataset(std::string("datasets/") + kind);
+    ASSERT_THAT(Run(), IsOk());
+    ASSERT_OK_AND_ASSIGN(const auto triples, Read(3, 4));
+    const auto model = model::TextToImageModel::Load(
+        dir_.File("teacher"), {.solver = model::ParseSolverKind(kind), .load_vae = false});
+    at::Tensor noise = at::empty(
+        {1, testing::kTinyLatentChannels, testing::kTinyLatentSide, testing::kTinyLatentSide});
+    plan::FillNoise(seed, 3, {noise.data_ptr<float>(), static_cast<size_t>(noise.numel())});
+    const int64_t prompt = plan::PromptIndexOf(seed, 3, 5);
+    const at::Tensor expected =
+        model.Solve(noise, model.EncodePrompts({prompts->lines[static_cast<size_t>(prompt)]}),
+                    model.EncodePrompts({""}), {.steps = 4, .guidance = 2.5});
+    std::vector<float> x(static_cast<size_t>(noise.numel()));
+    ASSERT_THAT(store::DecodeLatent(triples[0].x(), common::v1::DTYPE_FP32, x), IsOk());
+    for (size_t k = 0; k < x.size(); ++k) {
+      const float want = expected.data_ptr<float>()[k];
+      EXPECT_NEAR(x[k], want, 1e-4 * (1 + std::fabs(want))) << kind;
+    }
+  }
+}
+
 TEST_F(SimulateRunnerTest, StoppedTasksFlushAndAnotherGoesOn) {
   work().set_batch_size(4);
   recipe().mutable_solver()->set_steps(60);
@@ -284,14 +336,14 @@ TEST_F(SimulateRunnerTest, ATeacherTicksWhileItLoads) {
   int ticks = 0;
   {
     TeacherCache teachers(at::kCPU, &simulate.teacher_load_seconds);
-    ASSERT_THAT(teachers.Get(path, digest, [&] { return ++ticks > 0; }), IsOk());
+    ASSERT_THAT(teachers.Get(path, digest, {}, [&] { return ++ticks > 0; }), IsOk());
   }
   // Each of the folder's files, and two networks.
   EXPECT_GE(ticks, 10);
   for (int last = 1; last <= ticks; ++last) {
     int count = 0;
     TeacherCache teachers(at::kCPU, &simulate.teacher_load_seconds);
-    EXPECT_THAT(teachers.Get(path, digest, [&] { return ++count < last; }),
+    EXPECT_THAT(teachers.Get(path, digest, {}, [&] { return ++count < last; }),
                 StatusIs(absl::StatusCode::kCancelled, HasSubstr("teacher")));
     EXPECT_EQ(count, last);
   }
@@ -310,8 +362,11 @@ TEST_F(SimulateRunnerTest, RefusesWhatCannotWorkHereOrAnywhere) {
   work().set_teacher_path(dir_.File("nowhere"));
   EXPECT_THAT(Run(), StatusIs(kNotHere, HasSubstr("nowhere")));
   task_ = good;
-  recipe().mutable_solver()->set_kind("euler");
-  EXPECT_THAT(Run(), StatusIs(kBadInput, HasSubstr("\"euler\" is not supported")));
+  recipe().mutable_solver()->set_compute_dtype(common::v1::DTYPE_FP16);
+  EXPECT_THAT(Run(), StatusIs(kNotHere, AllOf(HasSubstr("Half needs a GPU"), HasSubstr("cpu"))));
+  task_ = good;
+  recipe().mutable_solver()->set_kind("unipc");
+  EXPECT_THAT(Run(), StatusIs(kBadInput, HasSubstr("unipc")));
   task_ = good;
   recipe().mutable_solver()->set_steps(1001);
   EXPECT_THAT(Run(), StatusIs(kBadInput, HasSubstr("1001")));
@@ -342,6 +397,39 @@ TEST_F(SimulateRunnerTest, NamesALatentThatIsNotFinite) {
   const absl::Status status = Run();
   EXPECT_THAT(status, StatusIs(absl::StatusCode::kInternal,
                                AllOf(HasSubstr("the latent of triple 3 "), HasSubstr("FP16"))));
+}
+
+TEST_F(SimulateRunnerTest, ABatchThatDoesNotFitIsMadeSmaller) {
+  c10::Allocator* const real = c10::GetCPUAllocator();
+  LimitedAllocator limited(real);
+  c10::SetCPUAllocator(&limited, /*priority=*/1);
+  {
+    SimulateRunner runner({.patience = absl::Seconds(60)}, &client_, &metrics_);
+    const auto run = [&](int64_t begin, int64_t end) {
+      work().mutable_range()->set_begin(begin);
+      work().mutable_range()->set_end(end);
+      agent::TaskContext context;
+      result_.Clear();
+      return runner.Run(task_, &context, &result_);
+    };
+    EXPECT_THAT(run(0, 8), IsOk());  // loads the teacher
+    limited.TakeLargest();
+    EXPECT_THAT(run(8, 16), IsOk());
+    limited.Limit(limited.TakeLargest() - 1);
+    EXPECT_THAT(run(16, 32), IsOk());
+    EXPECT_EQ(Value("d2g_simulate_memory_retries_total"), 1);
+    EXPECT_EQ(Value("d2g_simulate_batch_size"), 4);
+    EXPECT_THAT(Read(0, 32), IsOk());
+
+    // Not even one: the task fails, naming the lack.
+    limited.Limit(0);
+    recipe().set_seed(78);
+    work().set_dataset("datasets/e");
+    EXPECT_THAT(run(0, 8),
+                StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("can't allocate memory")));
+    limited.Limit(std::numeric_limits<size_t>::max());
+  }
+  c10::SetCPUAllocator(real, /*priority=*/1);
 }
 
 }  // namespace

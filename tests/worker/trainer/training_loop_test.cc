@@ -147,7 +147,7 @@ class TrainingLoopTest : public ::testing::Test {
     TextCache texts(encode, std::vector<std::string>(10, "a picture"), 1 << 20);
     recipe::TrainStepOptions step_options;
     step_options.steps = options_.steps;
-    model::DdimConfig schedule;
+    model::SchedulerConfig schedule;
     recipe::TrainStep step(
         step_options, recipe::SmallUNet(),
         recipe::OneStepGenerator(model::DdimScheduler(schedule), std::nullopt, "x0"),

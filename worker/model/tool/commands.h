@@ -16,5 +16,11 @@ void AddGenerate(CLI::App& app, Action* action);
 void AddTeacher(CLI::App& app, Action* action);
 // One network on given tensors.
 void AddComponent(CLI::App& app, Action* action);
+// What a model folder is.
+void AddInspect(CLI::App& app, Action* action);
+// A teacher tried on a few trajectories.
+void AddCheck(CLI::App& app, Action* action);
+// What LibTorch can use on this machine, as JSON for d2g doctor.
+void AddProbe(CLI::App& app, Action* action);
 
 }  // namespace d2g::model

@@ -26,11 +26,14 @@ struct ComponentOptions {
   std::string variant;
   bool tile = false;
   int threads = 0;
+  bool prepare = false;
 
   LoadOptions load() const {
     LoadOptions options;
     options.variant = variant;
     options.share_file = true;
+    options.pack = true;
+    options.only_packed = true;
     return options;
   }
 };
@@ -44,8 +47,8 @@ at::Tensor Input(const ComponentOptions& options, const TensorMap& inputs, const
 }
 
 TensorMap Tokenize(const ComponentOptions& options) {
-  if (options.texts.empty()) Fail("--component tokenizer needs --text");
-  const ClipTokenizer tokenizer = ClipTokenizer::Load(options.model + "/tokenizer");
+  if (options.texts.empty()) Fail("--component ", options.component, " needs --text");
+  const ClipTokenizer tokenizer = ClipTokenizer::LoadComponent(options.model, options.component);
   std::vector<int64_t> ids;
   for (const std::string& text : options.texts) {
     for (const int64_t id : tokenizer.Encode(text)) ids.push_back(id);
@@ -55,24 +58,48 @@ TensorMap Tokenize(const ComponentOptions& options) {
        at::tensor(at::ArrayRef<int64_t>(ids), at::kLong).view({-1, tokenizer.model_max_length()})}};
 }
 
+TensorMap EncodeText(const ComponentOptions& options, const at::Tensor& input_ids) {
+  const ClipTextModel model =
+      ClipTextModel::Load(options.model + "/" + options.component, options.load());
+  const ClipTextOutput output = model.Run(input_ids.to(at::kLong));
+  TensorMap tensors = {{"last_hidden_state", output.last_hidden_state},
+                       {"pooled_output", output.pooled_output}};
+  if (output.penultimate_hidden_state.defined()) {
+    tensors["penultimate_hidden_state"] = output.penultimate_hidden_state;
+  }
+  if (output.text_embeds.defined()) tensors["text_embeds"] = output.text_embeds;
+  return tensors;
+}
+
 TensorMap Evaluate(const ComponentOptions& options) {
   if (options.tile && options.component != "vae_encoder" && options.component != "vae_decoder") {
     Fail("--tile is for vae_encoder and vae_decoder, not for ", options.component);
   }
-  if (options.component == "tokenizer") return Tokenize(options);
+  if (options.component == "tokenizer" || options.component == "tokenizer_2") {
+    return Tokenize(options);
+  }
   if (options.in.empty()) Fail("--component ", options.component, " needs --inputs");
   const TensorMap inputs = ReadSafetensors(options.in);
   auto input = [&](const char* name) { return Input(options, inputs, name); };
-  if (options.component == "text_encoder") {
-    const ClipTextModel model =
-        ClipTextModel::Load(options.model + "/text_encoder", options.load());
-    return {{"last_hidden_state", model.Forward(input("input_ids").to(at::kLong))}};
+  if (options.component == "text_encoder" || options.component == "text_encoder_2") {
+    return EncodeText(options, input("input_ids"));
   }
   if (options.component == "unet") {
-    const UNet2DConditionModel model =
+    UNet2DConditionModel model =
         UNet2DConditionModel::Load(options.model + "/unet", options.load());
+    auto optional = [&](const char* name) {
+      const auto it = inputs.find(name);
+      return it == inputs.end() ? at::Tensor() : it->second;
+    };
+    const UNetConditions conditions{optional("encoder_hidden_states"),
+                                    optional("added_text_embeds"), optional("added_time_ids"),
+                                    optional("class_labels"), optional("timestep_cond")};
     const at::Tensor sample = input("sample"), timestep = input("timestep");
-    return {{"sample", model.Forward(sample, timestep, input("encoder_hidden_states"))}};
+    if (!options.prepare) return {{"sample", model.Forward(sample, timestep, conditions)}};
+    model.PrepareForInference();
+    if (timestep.numel() != 1) return {{"sample", model.Forward(sample, timestep, conditions)}};
+    const PreparedConditions prepared = model.PrepareConditions(conditions);
+    return {{"sample", model.Forward(sample, timestep.to(at::kDouble).item<double>(), prepared)}};
   }
   const std::unique_ptr<Autoencoder> model =
       LoadAutoencoder(options.model + "/vae", options.load());
@@ -94,21 +121,24 @@ void AddComponent(CLI::App& app, Action* action) {
   command
       ->add_option(
           "--component", options->component,
-          "unet (sample, timestep, encoder_hidden_states -> sample), text_encoder "
-          "(input_ids -> last_hidden_state), vae_encoder (image in [-1, 1] -> mean, logvar; "
-          "mean and latents of AutoencoderTiny), "
-          "vae_decoder (latent, unscaled -> image), tokenizer (--text -> input_ids)")
+          "unet (sample, timestep, encoder_hidden_states and, where the model has them, "
+          "added_text_embeds, added_time_ids, class_labels, timestep_cond -> sample), text_encoder "
+          "and text_encoder_2 (input_ids -> last_hidden_state, penultimate_hidden_state, "
+          "pooled_output and, with a projection, text_embeds), vae_encoder (image in [-1, 1] -> "
+          "mean, logvar; mean and latents of AutoencoderTiny), vae_decoder (latent, unscaled -> "
+          "image), tokenizer and tokenizer_2 (--text -> input_ids)")
       ->required()
-      ->check(CLI::IsMember({"unet", "text_encoder", "vae_encoder", "vae_decoder", "tokenizer"}));
+      ->check(CLI::IsMember({"unet", "text_encoder", "text_encoder_2", "vae_encoder", "vae_decoder",
+                             "tokenizer", "tokenizer_2"}));
   command->add_option("--inputs", options->in, "Safetensors file with the inputs");
-  command->add_option("--text", options->texts, "Text for the tokenizer; may be repeated")
-      ->expected(1)
-      ->take_all();
+  AddTexts(*command, "--text", &options->texts, "Text for a tokenizer; may be repeated");
   command->add_option("--outputs", options->out, "Safetensors file to write")->required();
   command->add_option("--variant", options->variant,
                       "Weight files to read where the folder holds several: fp16, non_ema, ...");
   command->add_flag("--tile", options->tile,
                     "Run the vae on overlapping tiles, as diffusers' enable_tiling");
+  command->add_flag("--prepare", options->prepare,
+                    "unet: rearrange weights and conditions first, as runs of many steps do");
   command->add_option("--threads", options->threads, "CPU threads")->check(CLI::Range(1, 1024));
   command->callback([options, action] {
     *action = [options] {

@@ -1,5 +1,4 @@
 // d2g-model generate: prompts and noise to a grid of pictures.
-#include <cmath>
 #include <iostream>
 #include <memory>
 
@@ -28,20 +27,20 @@ void Generate(const GenerateOptions& options) {
   const Run run = Solve(model, options.run);
   const at::Tensor pictures = TextToImageModel::ToBytes(model.DecodeToImages(run.latents));
   const int64_t count = pictures.size(0);
-  const int64_t columns =
-      options.columns > 0 ? options.columns
-                          : static_cast<int64_t>(std::ceil(std::sqrt(static_cast<double>(count))));
-  const at::Tensor grid = MakeGrid(pictures, columns, options.gap);
   SaveNoise(run, options.run);
   if (!options.save_latents.empty()) {
     WriteSafetensors(options.save_latents, {{"latents", run.latents}});
   }
-  WritePng(options.out, grid);
+  WritePng(options.out, PictureGrid(pictures, options.columns, options.gap));
   std::cout << options.out << ": " << count << (count == 1 ? " picture" : " pictures") << " of "
             << pictures.size(2) << "x" << pictures.size(1) << ", " << run.steps
-            << (run.steps == 1 ? " step" : " steps") << ", guidance "
-            << (run.guidance > 1 ? std::to_string(run.guidance) : std::string("none")) << ", "
-            << run.seconds << " s\n";
+            << (run.steps == 1 ? " step" : " steps") << ", ";
+  if (run.guidance > 1) {
+    std::cout << "guidance " << run.guidance;
+  } else {
+    std::cout << "no guidance";
+  }
+  std::cout << ", " << run.seconds << " s\n";
 }
 
 }  // namespace

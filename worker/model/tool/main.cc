@@ -19,6 +19,9 @@ int Run(int argc, char** argv) {
   d2g::model::AddGenerate(app, &action);
   d2g::model::AddTeacher(app, &action);
   d2g::model::AddComponent(app, &action);
+  d2g::model::AddCheck(app, &action);
+  d2g::model::AddInspect(app, &action);
+  d2g::model::AddProbe(app, &action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

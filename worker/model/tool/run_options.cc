@@ -1,12 +1,14 @@
 #include "worker/model/tool/run_options.h"
 
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 #include <span>
 
 #include "worker/model/error.h"
 #include "worker/model/file_writer.h"
 #include "worker/model/json_config.h"
+#include "worker/model/png.h"
 #include "worker/model/torch_process.h"
 #include "worker/plan/noise.h"
 
@@ -29,6 +31,8 @@ at::Tensor ReadNoise(const std::string& path, const std::vector<int64_t>& shape)
   return noise;
 }
 
+}  // namespace
+
 at::Tensor MakeNoise(uint64_t seed, int64_t count, const std::vector<int64_t>& shape) {
   at::Tensor noise = at::empty({count, shape[0], shape[1], shape[2]}, at::kFloat);
   const int64_t numel = shape[0] * shape[1] * shape[2];
@@ -39,26 +43,51 @@ at::Tensor MakeNoise(uint64_t seed, int64_t count, const std::vector<int64_t>& s
   return noise;
 }
 
-}  // namespace
+CLI::Option* AddTexts(CLI::App& command, const std::string& name, std::vector<std::string>* texts,
+                      const std::string& description) {
+  // Into a vector CLI11 would read "[a, b]" as two values and "{}" as none.
+  return command
+      .add_option(name, CLI::callback_t([texts](const CLI::results_t& values) {
+                    *texts = values;
+                    return true;
+                  }),
+                  description)
+      ->type_name("TEXT")
+      ->take_all()
+      ->allow_extra_args(false);
+}
 
 void AddRunFlags(CLI::App& command, RunOptions* o) {
   command.add_option("--model", o->model, "Model folder in the diffusers layout")->required();
-  command.add_option("--prompt", o->prompts, "What to draw; may be repeated")
-      ->required()
-      ->expected(1)
-      ->take_all();
+  command.add_option("--variant", o->variant,
+                     "Weight files to read where the folder holds several: fp16, non_ema, ...");
+  AddTexts(command, "--prompt", &o->prompts, "What to draw; may be repeated")->required();
   command.add_option("--count", o->count, "Pictures for each prompt")
       ->check(CLI::Range(int64_t{1}, kMaxPictures));
   command.add_option("--seed", o->seed, "Seed of the noise: picture i starts from noise (seed, i)");
   command.add_option("--noise", o->noise_file,
                      "Safetensors file whose \"noise\" [B, C, h, w] is used instead of --seed");
   command.add_option("--save-noise", o->save_noise, "Write the noise to this safetensors file");
+  command.add_option("--scheduler", o->scheduler, "Solver, run with the scheduler file's options")
+      ->check(CLI::IsMember({"ddim", "euler", "dpmpp_2m", "heun"}));
   command.add_option("--steps", o->steps, "Solver steps (default: 1 for a student, else 50)")
       ->check(CLI::Range(int64_t{1}, int64_t{1'000'000}));
   command
       .add_option("--guidance", o->guidance,
                   "Guidance scale; at most 1 means none (default: none for a student, else 3)")
       ->check(CLI::Range(0.0, 1000.0));
+  command
+      .add_option("--guidance-rescale", o->guidance_rescale,
+                  "Share by which guidance is moved back to the deviation of the prompt's output")
+      ->check(CLI::Range(0.0, 1.0));
+  command
+      .add_option("--negative-prompt", CLI::callback_t([o](const CLI::results_t& values) {
+                    o->negative_prompt = values.back();
+                    return true;
+                  }),
+                  "What not to draw (default: no prompt, which for an XL model may not be \"\")")
+      ->type_name("TEXT")
+      ->allow_extra_args(false);
   command.add_option("--spacing", o->spacing, "Timestep spacing instead of the scheduler file's")
       ->check(CLI::IsMember({"leading", "trailing", "linspace"}));
   command.add_option("--dtype", o->dtype, "Arithmetic of the networks")
@@ -94,7 +123,7 @@ void CheckOutputs(const std::vector<Output>& outputs) {
 }
 
 bool IsStudent(const std::string& folder, const DdimScheduler& scheduler) {
-  const DdimConfig& config = scheduler.config();
+  const SchedulerConfig& config = scheduler.config();
   const bool student = !config.trained_betas.empty() && config.set_alpha_to_one &&
                        config.timestep_spacing == "trailing";
   const std::string lineage = folder + "/d2g.json";
@@ -119,9 +148,9 @@ ModelOptions ToModelOptions(const RunOptions& options) {
   model.dtype = options.dtype == "fp16"   ? at::kHalf
                 : options.dtype == "bf16" ? at::kBFloat16
                                           : at::kFloat;
-  if (model.device.is_cpu() && model.dtype != at::kFloat) {
-    Fail("--dtype ", options.dtype, " needs a GPU: on the CPU only fp32 is supported");
-  }
+  model.variant = options.variant;
+  model.solver = ParseSolverKind(options.scheduler);
+  model.keep_weights = false;
   if (model.device.is_cuda() && !at::hasCUDA()) {
     Fail("--device ", options.device, ": this build or machine has no CUDA");
   }
@@ -131,7 +160,8 @@ ModelOptions ToModelOptions(const RunOptions& options) {
 
 Run Solve(const TextToImageModel& model, const RunOptions& options) {
   const auto started = std::chrono::steady_clock::now();
-  const bool student = IsStudent(options.model, model.scheduler());
+  const bool student =
+      model.options().solver == SolverKind::kDdim && IsStudent(options.model, model.scheduler());
   Run run;
   run.steps = options.steps > 0 ? options.steps : student ? 1 : kTeacherSteps;
   run.guidance = options.guidance >= 0 ? options.guidance : student ? 1.0 : kTeacherGuidance;
@@ -158,11 +188,25 @@ Run Solve(const TextToImageModel& model, const RunOptions& options) {
   SolverOptions solver;
   solver.steps = run.steps;
   solver.guidance = run.guidance;
+  solver.guidance_rescale = options.guidance_rescale;
   if (!options.spacing.empty()) solver.spacing = options.spacing;
-  const at::Tensor uncond = run.guidance > 1 ? model.EncodePrompts({""}) : at::Tensor();
-  run.latents = model.Solve(run.noise, model.EncodePrompts(prompts), uncond, solver).cpu();
+  const PromptEmbeddings uncond = run.guidance > 1
+                                      ? model.prompts().EncodeNegative(options.negative_prompt)
+                                      : PromptEmbeddings();
+  run.latents = model.Solve(run.noise, model.prompts().Encode(prompts), uncond, solver).cpu();
+  if (!at::isfinite(run.latents).all().item<bool>()) {
+    Fail(options.model, ": the latents are not finite after ", run.steps, " steps of ",
+         options.scheduler, " in ", options.dtype);
+  }
   run.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   return run;
+}
+
+at::Tensor PictureGrid(const at::Tensor& pictures, int64_t columns, int64_t gap) {
+  if (columns == 0) {
+    columns = static_cast<int64_t>(std::ceil(std::sqrt(static_cast<double>(pictures.size(0)))));
+  }
+  return MakeGrid(pictures, columns, gap);
 }
 
 void SaveNoise(const Run& run, const RunOptions& options) {

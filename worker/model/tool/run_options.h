@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,18 +14,26 @@ namespace d2g::model {
 
 struct RunOptions {
   std::string model;
+  std::string variant;
   std::vector<std::string> prompts;
   int64_t count = 1;
   uint64_t seed = 0;
   std::string noise_file;
   std::string save_noise;
+  std::string scheduler = "ddim";
   int64_t steps = 0;     // 0: 1 for a student, 50 for a teacher
   double guidance = -1;  // negative: none for a student, 3 for a teacher
+  double guidance_rescale = 0;
+  std::optional<std::string> negative_prompt;  // "" is one too
   std::string spacing;
   std::string dtype = "fp32";
   std::string device = "cpu";
   int threads = 0;  // 0: as many as LibTorch takes
 };
+
+// An option that may be repeated and takes one text each time, whatever the text looks like.
+CLI::Option* AddTexts(CLI::App& command, const std::string& name, std::vector<std::string>* texts,
+                      const std::string& description);
 
 // Declares the flags on a subcommand.
 void AddRunFlags(CLI::App& command, RunOptions* options);
@@ -39,6 +48,9 @@ struct Output {
 // Throws Error naming flag and path unless every file can be written and no two are the same one:
 // before the work, which may take long. Changes nothing.
 void CheckOutputs(const std::vector<Output>& outputs);
+
+// [count, C, h, w] fp32 for `shape` (C, h, w): picture i starts from noise (seed, i).
+at::Tensor MakeNoise(uint64_t seed, int64_t count, const std::vector<int64_t>& shape);
 
 struct Run {
   at::Tensor noise;    // [B, C, h, w] fp32
@@ -57,8 +69,13 @@ bool IsStudent(const std::string& folder, const DdimScheduler& scheduler);
 // not possible.
 ModelOptions ToModelOptions(const RunOptions& options);
 
-// Makes or reads the noise, encodes the prompts, integrates. Writes nothing.
+// Makes or reads the noise, encodes the prompts, integrates. Writes nothing. Throws Error, too, for
+// latents that are not finite.
 Run Solve(const TextToImageModel& model, const RunOptions& options);
+
+// uint8 [B, H, W, channels] to one picture of `columns` (0: about as many as rows), with `gap`
+// white pixels between them.
+at::Tensor PictureGrid(const at::Tensor& pictures, int64_t columns = 0, int64_t gap = 2);
 
 // Writes --save-noise where it was asked for.
 void SaveNoise(const Run& run, const RunOptions& options);

@@ -1,7 +1,9 @@
-// d2g-model teacher: prompts and noise to latents, as a simulation worker computes them.
+// d2g-model teacher: prompts and noise to latents, with the scheduler's options as the file has
+// them.
 #include <iostream>
 #include <memory>
 
+#include "worker/model/png.h"
 #include "worker/model/tool/commands.h"
 #include "worker/model/tool/run_options.h"
 
@@ -12,16 +14,25 @@ namespace {
 struct TeacherOptions {
   RunOptions run;
   std::string out;
+  std::string png;
 };
 
 void Teach(const TeacherOptions& options) {
-  CheckOutputs({{"--out", options.out, true}, {"--save-noise", options.run.save_noise}});
+  CheckOutputs({{"--out", options.out, true},
+                {"--png", options.png},
+                {"--save-noise", options.run.save_noise}});
   ModelOptions model_options = ToModelOptions(options.run);
-  model_options.load_vae = false;
+  model_options.load_vae = !options.png.empty();
+  model_options.pipeline_scheduler_overrides = false;
   const TextToImageModel model = TextToImageModel::Load(options.run.model, model_options);
   const Run run = Solve(model, options.run);
+  at::Tensor grid;
+  if (!options.png.empty()) {
+    grid = PictureGrid(TextToImageModel::ToBytes(model.DecodeToImages(run.latents)));
+  }
   SaveNoise(run, options.run);
   WriteSafetensors(options.out, {{"noise", run.noise}, {"latents", run.latents}});
+  if (grid.defined()) WritePng(options.png, grid);
   std::cout << options.out << ": " << run.latents.size(0) << " latents, " << run.steps << " steps, "
             << run.seconds << " s\n";
 }
@@ -35,6 +46,7 @@ void AddTeacher(CLI::App& app, Action* action) {
   AddRunFlags(*command, &options->run);
   command->add_option("--out", options->out, "Safetensors file to write: noise and latents")
       ->required();
+  command->add_option("--png", options->png, "Decode the latents too: PNG file to write");
   command->callback([options, action] { *action = [options] { Teach(*options); }; });
 }
 
