@@ -65,6 +65,11 @@ JobInputs CheckJobInputs(const d2g::coordinator::v1::JobSpec& spec) {
   } else {
     inputs.teacher = {teacher->digest, teacher->latent_channels, teacher->latent_height,
                       teacher->latent_width};
+    if (teacher->wants_pooled_text) {
+      note("spec.teacher.path", absl::StrCat(spec.teacher().path(),
+                                             " is a Stable Diffusion XL model: d2g runs those (d2g "
+                                             "teacher, d2g generate) but does not distil them"));
+    }
     if (spec.train().t0() >= teacher->train_timesteps) {
       note("spec.train.t0",
            absl::StrCat(spec.train().t0(), " is not from 0 to ", teacher->train_timesteps - 1,

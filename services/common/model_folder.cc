@@ -7,7 +7,10 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "nlohmann/json.hpp"
 #include "services/common/digest.h"
 #include "services/common/file_io.h"
@@ -22,6 +25,10 @@ using nlohmann::json;
 constexpr int64_t kMaxJsonBytes = 64 << 20;
 // What the safetensors format itself allows.
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;
+
+// Far beyond any real file, and little memory once parsed.
+constexpr int kMaxJsonDepth = 64;
+constexpr int64_t kMaxJsonValues = 4'000'000;
 
 // Channels too.
 constexpr int64_t kMaxLatentSide = 4096;
@@ -39,12 +46,70 @@ bool IsFile(const std::string& path) {
   return fs::is_regular_file(path, error);
 }
 
+// Python writes numbers that JSON does not have: NaN, Infinity, -Infinity. Outside of strings they
+// become null.
+std::string WithoutNonFinite(absl::string_view text) {
+  std::string out;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (in_string && text[i] == '\\' && i + 1 < text.size()) out += text[i++];
+    if (text[i] == '"') in_string = !in_string;
+    bool replaced = false;
+    for (const absl::string_view word : {"-Infinity", "Infinity", "NaN"}) {
+      if (in_string || !absl::StartsWith(text.substr(i), word)) continue;
+      out += "null";
+      i += word.size() - 1;
+      replaced = true;
+      break;
+    }
+    if (!replaced) out += text[i];
+  }
+  return out;
+}
+
+// Whether parsing takes memory in proportion to a real file's: neither depth nor the number of
+// values, of which there is one more than commas in every list and object, is beyond the limits.
+bool IsModest(const std::string& text) {
+  int64_t depth = 0, values = 0;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      in_string = c != '"';
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '[' || c == '{') {
+      ++values;
+      if (++depth > kMaxJsonDepth) return false;
+    } else if (c == ']' || c == '}') {
+      --depth;
+    } else if (c == ',') {
+      ++values;
+    }
+    if (values > kMaxJsonValues) return false;
+  }
+  return true;
+}
+
+absl::StatusOr<json> ParseObject(const std::string& path, const std::string& text,
+                                 const std::string& otherwise) {
+  if (!IsModest(text)) {
+    return Bad(path, absl::StrCat("has JSON nested deeper than ", kMaxJsonDepth,
+                                  " or of more than ", kMaxJsonValues, " values"));
+  }
+  json parsed = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (parsed.is_discarded()) {
+    parsed = json::parse(WithoutNonFinite(text), nullptr, /*allow_exceptions=*/false);
+  }
+  if (!parsed.is_object()) return Bad(path, otherwise);
+  return parsed;
+}
+
 absl::StatusOr<json> ReadJsonObject(const std::string& path) {
   if (!IsFile(path)) return Bad(path, "is missing");
   D2G_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxJsonBytes));
-  json parsed = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!parsed.is_object()) return Bad(path, "is not a JSON object");
-  return parsed;
+  return ParseObject(path, text, "is not a JSON object");
 }
 
 int64_t BytesOf(const std::string& dtype) {
@@ -116,11 +181,28 @@ class Inspector {
     if (IsFile(Path(relative))) files_.insert(relative);
   }
 
-  // One safetensors file named `stem`, or the pieces that `stem`.index.json lists.
+  // The files that worker/model reads: one named `stem`, or the pieces that `stem`.index.json
+  // lists, or those of the folder's only variant.
   absl::Status Weights(const std::string& folder, const std::string& stem) {
     const std::string whole = absl::StrCat(folder, "/", stem, ".safetensors");
-    const std::string index = absl::StrCat(folder, "/", stem, ".safetensors.index.json");
-    if (IsFile(Path(whole)) || !IsFile(Path(index))) {
+    const std::string index = absl::StrCat(whole, ".index.json");
+    if (IsFile(Path(whole)) || IsFile(Path(index))) return ChosenWeights(stem, whole, index);
+    const std::set<std::string> variants = Variants(folder, stem);
+    if (variants.empty()) return File(whole);
+    if (variants.size() > 1) {
+      return Bad(Path(folder), absl::StrCat("has several variants of ", stem, ".safetensors (",
+                                            absl::StrJoin(variants, ", "), ") and no plain one"));
+    }
+    const std::string& variant = *variants.begin();
+    return ChosenWeights(stem, absl::StrCat(folder, "/", stem, ".", variant, ".safetensors"),
+                         absl::StrCat(whole, ".index.", variant, ".json"));
+  }
+
+  // Where both are there transformers, whose stem is "model", reads the file and diffusers the
+  // index.
+  absl::Status ChosenWeights(const std::string& stem, const std::string& whole,
+                             const std::string& index) {
+    if (IsFile(Path(whole)) && (stem == "model" || !IsFile(Path(index)))) {
       D2G_RETURN_IF_ERROR(File(whole));
       return CheckSafetensorsFile(Path(whole));
     }
@@ -143,12 +225,38 @@ class Inspector {
   }
 
   absl::Status Tokenizer(const std::string& folder) {
-    D2G_RETURN_IF_ERROR(File(folder + "/vocab.json"));
-    D2G_RETURN_IF_ERROR(File(folder + "/merges.txt"));
+    // The fast tokenizer's file may stand for the other two.
+    const std::string fast = folder + "/tokenizer.json";
+    OptionalFile(fast);
+    if (IsFile(Path(fast)) && !IsFile(Path(folder + "/vocab.json"))) {
+      OptionalFile(folder + "/merges.txt");
+    } else {
+      D2G_RETURN_IF_ERROR(File(folder + "/vocab.json"));
+      D2G_RETURN_IF_ERROR(File(folder + "/merges.txt"));
+    }
     OptionalFile(folder + "/tokenizer_config.json");
     OptionalFile(folder + "/special_tokens_map.json");
     OptionalFile(folder + "/added_tokens.json");
     return absl::OkStatus();
+  }
+
+  // "fp16" for stem.fp16.safetensors and for stem.safetensors.index.fp16.json.
+  std::set<std::string> Variants(const std::string& folder, const std::string& stem) const {
+    std::set<std::string> variants;
+    std::error_code error;
+    fs::directory_iterator entry(Path(folder), error);
+    for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
+      const std::string name = entry->path().filename().string();
+      absl::string_view middle = name;
+      if (absl::ConsumePrefix(&middle, stem + ".safetensors.index.")) {
+        if (absl::ConsumeSuffix(&middle, ".json")) variants.emplace(middle);
+      } else if (absl::ConsumePrefix(&middle, stem + ".") &&
+                 absl::ConsumeSuffix(&middle, ".safetensors") &&
+                 !absl::StrContains(middle, "-of-")) {
+        variants.emplace(middle);
+      }
+    }
+    return variants;
   }
 
   std::string Path(const std::string& relative) const { return root_ + "/" + relative; }
@@ -213,8 +321,9 @@ absl::Status CheckSafetensorsFile(const std::string& path) {
   if (!file.read(text.data(), static_cast<std::streamsize>(length))) {
     return Bad(path, "cannot be read");
   }
-  const json header = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!header.is_object()) return Bad(path, "is not safetensors: its header is not a JSON object");
+  D2G_ASSIGN_OR_RETURN(
+      const json header,
+      ParseObject(path, text, "is not safetensors: its header is not a JSON object"));
   D2G_ASSIGN_OR_RETURN(const int64_t data, DataBytes(path, header));
   const uint64_t expected = 8 + length + static_cast<uint64_t>(data);
   if (size != expected) {
@@ -252,6 +361,7 @@ absl::StatusOr<ModelFolder> InspectModelFolder(const std::string& path, const Ti
   if (unet.contains("up_block_types") && unet["up_block_types"].is_array()) {
     folder.decoder_scales = static_cast<int32_t>(unet["up_block_types"].size());
   }
+  folder.wants_pooled_text = unet.value("addition_embed_type", json()) == "text_time";
   D2G_RETURN_IF_ERROR(inspector.Weights("unet", "diffusion_pytorch_model"));
   D2G_RETURN_IF_ERROR(inspector.Json("vae/config.json").status());
   D2G_RETURN_IF_ERROR(inspector.Weights("vae", "diffusion_pytorch_model"));

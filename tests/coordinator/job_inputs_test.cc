@@ -39,5 +39,18 @@ TEST(JobInputsTest, WhatTheTeachersNetworkCannotDoIsNamed) {
   EXPECT_THAT(CheckJobInputs(spec).violations, IsEmpty());
 }
 
+TEST(JobInputsTest, AnXlTeacherIsRefused) {
+  const InputFolders inputs;
+  v1::JobSpec spec = SmallSpec();
+  inputs.Fill(&spec);
+  ASSERT_THAT(NormalizeSpec(&spec), IsEmpty());
+  WriteTestFile(inputs.teacher() + "/unet/config.json",
+                R"({"in_channels": 4, "sample_size": 8, "addition_embed_type": "text_time"})");
+  const auto violations = CheckJobInputs(spec).violations;
+  ASSERT_THAT(violations, SizeIs(1));
+  EXPECT_EQ(violations[0].field, "spec.teacher.path");
+  EXPECT_THAT(violations[0].description, HasSubstr("Stable Diffusion XL"));
+}
+
 }  // namespace
 }  // namespace d2g::coordinator

@@ -10,8 +10,8 @@ namespace d2g::model {
 struct LoadOptions {
   LoadOptions() = default;
   // Weights as copies in these options: what a network that will be trained needs.
-  LoadOptions(const at::TensorOptions& options) : tensors(options) {}  // NOLINT(*-explicit-*)
-  LoadOptions(at::ScalarType dtype) : tensors(dtype) {}                // NOLINT(*-explicit-*)
+  LoadOptions(const at::TensorOptions& options) : tensors(options) {}
+  LoadOptions(at::ScalarType dtype) : tensors(dtype) {}
 
   // Device and dtype of the parameters.
   at::TensorOptions tensors = at::kFloat;

@@ -82,7 +82,12 @@ TextToImageModel TextToImageModel::Load(const std::string& folder, const ModelOp
     return config;
   };
   model.scheduler_config_ = scheduler(options.solver);
-  model.scheduler_ = std::make_unique<DdimScheduler>(scheduler(SolverKind::kDdim));
+  try {
+    model.scheduler_ = std::make_unique<DdimScheduler>(scheduler(SolverKind::kDdim));
+  } catch (const Error& error) {
+    if (options.solver == SolverKind::kDdim) throw;
+    model.no_scheduler_ = error.what();
+  }
   model.prompts_ =
       std::make_unique<PromptEncoder>(PromptEncoder::Load(folder, model.index_, load, progress));
   model.unet_ =
@@ -248,6 +253,11 @@ std::vector<int64_t> TextToImageModel::latent_shape() const {
   const UNetConfig& config = unet_->config();
   if (config.sample_size < 1) Fail("the unet's config.json does not say sample_size");
   return {config.in_channels, config.sample_size, config.sample_width};
+}
+
+const DdimScheduler& TextToImageModel::scheduler() const {
+  if (!scheduler_) Fail(no_scheduler_);
+  return *scheduler_;
 }
 
 const Autoencoder& TextToImageModel::vae() const {

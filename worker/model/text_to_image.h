@@ -96,8 +96,9 @@ class TextToImageModel {
   UNet2DConditionModel& unet() { return *unet_; }
   const UNet2DConditionModel& unet() const { return *unet_; }
   const SchedulerConfig& scheduler_config() const { return scheduler_config_; }
-  // DDIM's, whatever the solver: for x0 from one evaluation.
-  const DdimScheduler& scheduler() const { return *scheduler_; }
+  // DDIM's, whatever the solver: for x0 from one evaluation. Throws Error if the file has options
+  // that are another solver's alone.
+  const DdimScheduler& scheduler() const;
   const Autoencoder& vae() const;  // throws Error if it was not loaded
   const PipelineIndex& index() const { return index_; }
   const ModelOptions& options() const { return options_; }
@@ -115,6 +116,7 @@ class TextToImageModel {
   std::unique_ptr<UNet2DConditionModel> unet_;
   std::unique_ptr<PromptEncoder> prompts_;
   std::unique_ptr<DdimScheduler> scheduler_;
+  std::string no_scheduler_;  // why there is none
   std::unique_ptr<Autoencoder> vae_;
 };
 
