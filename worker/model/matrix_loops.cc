@@ -1,5 +1,7 @@
 #include "worker/model/matrix_loops.h"
 
+#include <vector>
+
 #include "worker/model/simd_lanes.h"
 
 namespace d2g::model {
@@ -10,6 +12,9 @@ namespace {
 // stays in the first cache and a block of weights in the second.
 constexpr int64_t kInnerBlock = 512;
 constexpr int64_t kWeightBlockFloats = 96 * 1024;
+
+// Weights are packed in blocks of so many of a column.
+constexpr int64_t kPackedAtOnce = 153;
 
 struct Panel {
   const float* weights;  // of the first row of the block
@@ -195,23 +200,32 @@ int64_t PanelCount(int64_t columns) { return (columns + kPanelColumns - 1) / kPa
 
 int64_t PackedFloats(int64_t inner, int64_t columns) { return inner * RoundUpToLine(columns); }
 
-void PackPanels(const float* from, WeightLayout layout, float* packed, int64_t first,
-                int64_t last) {
-  const int64_t channels = layout.inner / layout.taps;
+void PackPanels(const float* from, int64_t inner, int64_t columns, int64_t taps, float* packed,
+                int64_t first, int64_t last) {
+  const int64_t channels = inner / taps;
+  // A block of some columns is read in order and written in order, and turned in between.
+  const int64_t at_once = std::max<int64_t>(1, kPackedAtOnce / taps);
+  std::vector<float> block(static_cast<size_t>(kLine * at_once * taps));
   for (int64_t i = first; i < last; ++i) {
-    const int64_t column = i * kPanelColumns;
-    const int64_t columns = std::min(kPanelColumns, layout.columns - column);
-    const int64_t width = RoundUpToLine(columns);
-    float* panel = packed + column * layout.inner;
-    // Whole cache lines of a few weights at a time: both sides are walked in order.
-    for (int64_t channel = 0; channel < channels; channel += kLine) {
-      const int64_t end = std::min(channels, channel + kLine);
-      for (int64_t c = 0; c < width; ++c) {
-        const float* weight = from + (column + c) * layout.column_stride;
-        for (int64_t k = channel; k < end; ++k) {
-          for (int64_t tap = 0; tap < layout.taps; ++tap) {
-            panel[(tap * channels + k) * width + c] =
-                c < columns ? weight[k * layout.channel_stride + tap * layout.tap_stride] : 0;
+    const int64_t width = RoundUpToLine(std::min(kPanelColumns, columns - i * kPanelColumns));
+    float* panel = packed + i * kPanelColumns * inner;
+    for (int64_t at = 0; at < width; at += kLine) {
+      const int64_t column = i * kPanelColumns + at;
+      for (int64_t channel = 0; channel < channels; channel += at_once) {
+        const int64_t count = std::min(at_once, channels - channel);
+        for (int64_t c = 0; c < kLine; ++c) {
+          float* to = block.data() + c * count * taps;
+          if (column + c < columns) {
+            std::copy_n(from + (column + c) * inner + channel * taps, count * taps, to);
+          } else {
+            std::fill_n(to, count * taps, 0.0f);
+          }
+        }
+        for (int64_t tap = 0; tap < taps; ++tap) {
+          for (int64_t k = 0; k < count; ++k) {
+            float* to = panel + (tap * channels + channel + k) * width + at;
+            const float* turned = block.data() + k * taps + tap;
+            for (int64_t c = 0; c < kLine; ++c) to[c] = turned[c * count * taps];
           }
         }
       }

@@ -20,16 +20,12 @@ int64_t PanelCount(int64_t columns);
 // Floats that the packed form takes.
 int64_t PackedFloats(int64_t inner, int64_t columns);
 
-// packed[k][column] = from[column * column_stride + offset of k], for panels [first, last). k
-// counts over `taps` and, within each, over `inner / taps` channels: its offset is channel *
-// channel_stride + tap * tap_stride. So a convolution's weight [out, in, kh, kw] becomes the matrix
-// [kh * kw * in, out], and a linear layer's [out, in] (one tap) its transpose.
-struct WeightLayout {
-  int64_t inner, columns;
-  int64_t taps;
-  int64_t column_stride, channel_stride, tap_stride;
-};
-void PackPanels(const float* from, WeightLayout layout, float* packed, int64_t first, int64_t last);
+// Panels [first, last) of the packed form of from [columns, inner / taps, taps]: row k of the
+// matrix is channel k % (inner / taps) of tap k / (inner / taps). So a convolution's weight [out,
+// in, kh, kw] becomes the matrix [kh * kw * in, out], and a linear layer's [out, in] (one tap) its
+// transpose.
+void PackPanels(const float* from, int64_t inner, int64_t columns, int64_t taps, float* packed,
+                int64_t first, int64_t last);
 
 // The left matrix [count, inner].
 struct Rows {

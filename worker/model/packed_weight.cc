@@ -103,12 +103,12 @@ void PackedWeight::Pack(bool keep) {
   inner_ = weight.numel() / std::max<int64_t>(columns_, 1);
   kernel_ = weight.dim() == 4 ? weight.size(3) : 1;
   const int64_t taps = kernel_ * kernel_;
-  const WeightLayout layout{inner_, columns_, taps, inner_, taps, 1};
   panels_ = MakePanels(PackedFloats(inner_, columns_));
   const float* from = weight.const_data_ptr<float>();
   float* to = panels_.mutable_data_ptr<float>();
-  at::parallel_for(0, PanelCount(columns_), 1,
-                   [&](int64_t begin, int64_t end) { PackPanels(from, layout, to, begin, end); });
+  at::parallel_for(0, PanelCount(columns_), 1, [&](int64_t begin, int64_t end) {
+    PackPanels(from, inner_, columns_, taps, to, begin, end);
+  });
   if (IsMapped(weight_)) {
     ReleasePages(weight_);
   } else if (!keep) {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <ATen/Parallel.h>
+
 #include <limits>
 
 namespace d2g::model {
@@ -23,17 +25,47 @@ TEST_F(CpuKernelsTest, GroupNormIsAtens) {
   for (const auto& shape : shapes) {
     const at::Tensor x = at::randn(shape) * 3 + 20;
     const at::Tensor weight = at::randn({shape[1]}), bias = at::randn({shape[1]});
-    EXPECT_LE(Difference(FusedGroupNorm(x, 4, weight, bias, 1e-5, {}, false),
-                         at::group_norm(x, 4, weight, bias, 1e-5)),
-              2e-5);
+    const at::Tensor normed = at::group_norm(x, 4, weight, bias, 1e-5);
+    EXPECT_LE(Difference(FusedGroupNorm(x, 4, weight, bias, 1e-5, {}, false), normed), 2e-5);
+    const at::Tensor last = shape.size() == 4 ? x.contiguous(at::MemoryFormat::ChannelsLast) : x;
+    const at::Tensor ours = FusedGroupNorm(last, 4, weight, bias, 1e-5, {}, false);
+    EXPECT_LE(Difference(ours, normed), 2e-5);
+    EXPECT_EQ(IsChannelsLast(ours), IsChannelsLast(last));
     for (const int64_t rows : {int64_t{1}, shape[0]}) {
       const at::Tensor shift = at::randn({rows, shape[1]});
       std::vector<int64_t> broadcast = {rows, shape[1]};
       broadcast.resize(shape.size(), 1);
       const at::Tensor expected =
           at::silu(at::group_norm(x + shift.view(broadcast), 4, weight, bias, 1e-5));
-      EXPECT_LE(Difference(FusedGroupNorm(x, 4, weight, bias, 1e-5, shift, true), expected), 2e-5);
+      for (const at::Tensor& in : {x, last}) {
+        EXPECT_LE(Difference(FusedGroupNorm(in, 4, weight, bias, 1e-5, shift, true), expected),
+                  2e-5);
+      }
     }
+  }
+}
+
+// One picture of several threads' worth of points.
+TEST_F(CpuKernelsTest, GroupNormIsSharedByThreads) {
+  const int threads = at::get_num_threads();
+  at::set_num_threads(3);
+  const at::Tensor x =
+      (at::randn({1, 40, 50, 41}) * 2 - 5).contiguous(at::MemoryFormat::ChannelsLast);
+  const at::Tensor weight = at::randn({40}), bias = at::randn({40}), shift = at::randn({1, 40});
+  const at::Tensor expected =
+      at::silu(at::group_norm(x + shift.view({1, 40, 1, 1}), 8, weight, bias, 1e-5));
+  EXPECT_LE(Difference(FusedGroupNorm(x, 8, weight, bias, 1e-5, shift, true), expected), 2e-5);
+  at::set_num_threads(threads);
+}
+
+TEST_F(CpuKernelsTest, LayerNormIsAtens) {
+  for (const int64_t width : {1, 7, 96, 1300}) {
+    const at::Tensor x = at::randn({3, 5, width}) * 3 + 20;
+    const at::Tensor weight = at::randn({width}), bias = at::randn({width});
+    EXPECT_LE(Difference(FusedLayerNorm(x, weight, bias, 1e-5),
+                         at::layer_norm(x, {width}, weight, bias, 1e-5)),
+              2e-5);
+    EXPECT_LE(Difference(FusedLayerNorm(x, {}, {}, 1e-5), at::layer_norm(x, {width})), 2e-5);
   }
 }
 
