@@ -26,6 +26,10 @@ constexpr int64_t kMaxJsonBytes = 64 << 20;
 // What the safetensors format itself allows.
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;
 
+// Far beyond any real file, and little memory once parsed.
+constexpr int kMaxJsonDepth = 64;
+constexpr int64_t kMaxJsonValues = 4'000'000;
+
 // Channels too.
 constexpr int64_t kMaxLatentSide = 4096;
 // What worker/model takes, and what diffusers has where the file does not say.
@@ -63,15 +67,49 @@ std::string WithoutNonFinite(absl::string_view text) {
   return out;
 }
 
-absl::StatusOr<json> ReadJsonObject(const std::string& path) {
-  if (!IsFile(path)) return Bad(path, "is missing");
-  D2G_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxJsonBytes));
+// Whether parsing takes memory in proportion to a real file's: neither depth nor the number of
+// values, of which there is one more than commas in every list and object, is beyond the limits.
+bool IsModest(const std::string& text) {
+  int64_t depth = 0, values = 0;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      in_string = c != '"';
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '[' || c == '{') {
+      ++values;
+      if (++depth > kMaxJsonDepth) return false;
+    } else if (c == ']' || c == '}') {
+      --depth;
+    } else if (c == ',') {
+      ++values;
+    }
+    if (values > kMaxJsonValues) return false;
+  }
+  return true;
+}
+
+absl::StatusOr<json> ParseObject(const std::string& path, const std::string& text,
+                                 const std::string& otherwise) {
+  if (!IsModest(text)) {
+    return Bad(path, absl::StrCat("has JSON nested deeper than ", kMaxJsonDepth,
+                                  " or of more than ", kMaxJsonValues, " values"));
+  }
   json parsed = json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (parsed.is_discarded()) {
     parsed = json::parse(WithoutNonFinite(text), nullptr, /*allow_exceptions=*/false);
   }
-  if (!parsed.is_object()) return Bad(path, "is not a JSON object");
+  if (!parsed.is_object()) return Bad(path, otherwise);
   return parsed;
+}
+
+absl::StatusOr<json> ReadJsonObject(const std::string& path) {
+  if (!IsFile(path)) return Bad(path, "is missing");
+  D2G_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxJsonBytes));
+  return ParseObject(path, text, "is not a JSON object");
 }
 
 int64_t BytesOf(const std::string& dtype) {
@@ -143,23 +181,28 @@ class Inspector {
     if (IsFile(Path(relative))) files_.insert(relative);
   }
 
-  // One safetensors file named `stem`, or the pieces that its index lists; without them the only
-  // variant (fp16, say) of them that there is.
+  // The files that worker/model reads: one named `stem`, or the pieces that `stem`.index.json
+  // lists, or those of the folder's only variant.
   absl::Status Weights(const std::string& folder, const std::string& stem) {
-    std::string whole = absl::StrCat(folder, "/", stem, ".safetensors");
-    std::string index = absl::StrCat(folder, "/", stem, ".safetensors.index.json");
-    if (!IsFile(Path(whole)) && !IsFile(Path(index))) {
-      const std::set<std::string> variants = Variants(folder, stem);
-      if (variants.size() > 1) {
-        return Bad(Path(folder), absl::StrCat("has several variants of ", stem, ".safetensors (",
-                                              absl::StrJoin(variants, ", "), "): leave one"));
-      }
-      if (variants.size() == 1) {
-        whole = absl::StrCat(folder, "/", stem, ".", *variants.begin(), ".safetensors");
-        index = absl::StrCat(folder, "/", stem, ".safetensors.index.", *variants.begin(), ".json");
-      }
+    const std::string whole = absl::StrCat(folder, "/", stem, ".safetensors");
+    const std::string index = absl::StrCat(whole, ".index.json");
+    if (IsFile(Path(whole)) || IsFile(Path(index))) return ChosenWeights(stem, whole, index);
+    const std::set<std::string> variants = Variants(folder, stem);
+    if (variants.empty()) return File(whole);
+    if (variants.size() > 1) {
+      return Bad(Path(folder), absl::StrCat("has several variants of ", stem, ".safetensors (",
+                                            absl::StrJoin(variants, ", "), ") and no plain one"));
     }
-    if (IsFile(Path(whole)) || !IsFile(Path(index))) {
+    const std::string& variant = *variants.begin();
+    return ChosenWeights(stem, absl::StrCat(folder, "/", stem, ".", variant, ".safetensors"),
+                         absl::StrCat(whole, ".index.", variant, ".json"));
+  }
+
+  // Where both are there transformers, whose stem is "model", reads the file and diffusers the
+  // index.
+  absl::Status ChosenWeights(const std::string& stem, const std::string& whole,
+                             const std::string& index) {
+    if (IsFile(Path(whole)) && (stem == "model" || !IsFile(Path(index)))) {
       D2G_RETURN_IF_ERROR(File(whole));
       return CheckSafetensorsFile(Path(whole));
     }
@@ -278,8 +321,9 @@ absl::Status CheckSafetensorsFile(const std::string& path) {
   if (!file.read(text.data(), static_cast<std::streamsize>(length))) {
     return Bad(path, "cannot be read");
   }
-  const json header = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!header.is_object()) return Bad(path, "is not safetensors: its header is not a JSON object");
+  D2G_ASSIGN_OR_RETURN(
+      const json header,
+      ParseObject(path, text, "is not safetensors: its header is not a JSON object"));
   D2G_ASSIGN_OR_RETURN(const int64_t data, DataBytes(path, header));
   const uint64_t expected = 8 + length + static_cast<uint64_t>(data);
   if (size != expected) {

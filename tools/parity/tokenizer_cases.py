@@ -29,7 +29,7 @@ FRAGMENTS = [
     "\ue000 \U000e0001 \U000f0000", "\u0661\u0662\u0663 \u00bd \u2163 \u2460 \u00b2 \u3007 \U0001d7d8", "\uff21\uff22 \uff11", "\ufb01 \ufb03 \ufb06",
     "\u201cx\u201d \u2018y\u2019 \u00abz\u00bb \u2014 \u2026", "\u00e2\u20ac\u2122", "a_b-c+d=e*f/g\\h|i~j`k@l#m$n%o^p&q", "(((best))), [x:1.2], {y}",
     "[bracketed, list]", "[", "[]", "{}", "-dash", "--text", "--", "\u0915\u094d\u0937\u093f \u0e01\u0e33", "\u0627\u0644\u0639\u0631\u0628\u064a\u0629\u064b", "\U00020000\U0002f800 \uf900",
-    "t\u0378u", "'" * 20, "\u0301 lone", "a\u0344b \u0958", "x" * 300, "photo " * 90, "\u00e9" * 90, "\U00011935\U00011930",
+    "t\u0378u", "'" * 20, "\u0301 lone", "a\u0344b \u0958 \u0345\u0345 !\u0345! x\u0345y", "x" * 300, "photo " * 90, "\u00e9" * 90, "\U00011935\U00011930",
     "\u0898\u0334\u0301 a\u0c3c\u0301", "\u0295\u03a3 \U0001171e\u03a3", "\u2c2f \ua7c0 \U00010d50", "tok TOK Tok extra", "\u2000\u2001", "</w> a</w>",
 ]
 ADDED = ["tok", "Tok", "extra tok", "<new>", "<new1>", "cat", "photo", "!", "\u00e9", "ab", "abc", "bc", "b", " ",
@@ -223,8 +223,8 @@ def handmade(random, folder, fast):
         if random.random() < 0.2:
             config["added_tokens_decoder"] = {
                 str(random.choice([random.randrange(len(vocab)), len(vocab) + i])): {
-                    "content": random.choice(ADDED), **flags(random, random.random() < 0.5)}
-                for i in range(3)}
+                    "content": content, **flags(random, random.random() < 0.5)}
+                for i, content in enumerate(random.sample(ADDED, 3))}
         (folder / "tokenizer_config.json").write_text(json.dumps(config))
     if random.random() < 0.6:
         roles = {role: token(False) for role in ("bos_token", "eos_token", "unk_token", "pad_token")

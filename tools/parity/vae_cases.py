@@ -49,6 +49,7 @@ NAMED = [
                                  up_block_types=["UNetResUpDecoderBlock2D",
                                                  "UNetResAttnUpDecoderBlock2D"]), (8, 8))),
     ("kl_sample_size_list", kl(dict(SMALL, sample_size=[32, 48]), (8, 8))),
+    ("kl_channel_a_group", kl(dict(block_out_channels=(8, 8), norm_num_groups=8), (18, 16))),
     ("kl_old_names", kl(SMALL, (8, 8), weights="old")),
     ("kl_old_convolutions", kl(SMALL, (8, 8), weights="old_conv")),
     ("kl_tiled", kl(dict(SMALL, sample_size=16), (40, 27), tile=True)),
@@ -80,7 +81,8 @@ def draw_kl(random):
     tile = random.random() < 0.3
     latent_tile = random.randint(2, 9)
     options = dict(
-        block_out_channels=[groups * random.choice([1, 2, 3, 4]) for _ in range(levels)],
+        # A group of one channel at one point is all rounding, in diffusers too.
+        block_out_channels=[groups * random.choice([2, 3, 4]) for _ in range(levels)],
         down_block_types=[random.choice([PLAIN_DOWN] * 3 + ["AttnDownEncoderBlock2D"])
                           for _ in range(levels)],
         up_block_types=[random.choice([PLAIN_UP] * 3 + ["AttnUpDecoderBlock2D"])

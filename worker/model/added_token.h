@@ -14,7 +14,7 @@ struct AddedToken {
   bool lstrip = false;  // takes the white space before it
   bool rstrip = false;  // takes the white space after it
   bool special = false;
-  std::optional<bool> normalized;  // unset: special tokens are not, others are
+  std::optional<bool> normalized = std::nullopt;  // unset: special tokens are not, others are
 
   // Whether the fast tokenizer looks for it in normalised text.
   bool IsNormalized() const { return normalized.value_or(!special); }

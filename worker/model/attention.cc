@@ -23,6 +23,11 @@ int64_t CheckedHeadDim(const std::string& name, const TransformerOptions& option
 
 at::Tensor DotProductAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                const at::Tensor& mask) {
+  if (UseCpuKernels(q) && q.dim() == 4 &&
+      (!mask.defined() ||
+       (mask.dim() == 2 && mask.size(0) == q.size(2) && mask.size(1) == k.size(2)))) {
+    return SplitHeads(FusedAttention(q, k, v, mask), q.size(1));
+  }
   if (!at::GradMode::is_enabled() && q.size(-2) * k.size(-2) >= kFusedAttentionScores) {
     return at::scaled_dot_product_attention(q, k, v,
                                             mask.defined() ? std::optional(mask) : std::nullopt);
@@ -41,6 +46,17 @@ at::Tensor MergeHeads(const at::Tensor& x) {
   return x.transpose(1, 2).reshape({x.size(0), x.size(2), x.size(1) * x.size(3)});
 }
 
+at::Tensor ToTokens(const at::Tensor& picture) {
+  return IsChannelsLast(picture) ? picture.permute({0, 2, 3, 1}).flatten(1, 2)
+                                 : picture.flatten(2).transpose(1, 2);
+}
+
+at::Tensor ToPicture(const at::Tensor& tokens, const at::Tensor& like) {
+  const int64_t batch = like.size(0), height = like.size(2), width = like.size(3);
+  if (IsChannelsLast(like)) return tokens.view({batch, height, width, -1}).permute({0, 3, 1, 2});
+  return tokens.transpose(1, 2).reshape({batch, -1, height, width});
+}
+
 Attention::Attention(ParameterReader& reader, const std::string& name, int64_t width,
                      int64_t context_width, int64_t heads_, int64_t head_dim, bool upcast_)
     : to_q(reader, name + ".to_q", width, heads_ * head_dim, /*has_bias=*/false),
@@ -52,9 +68,6 @@ Attention::Attention(ParameterReader& reader, const std::string& name, int64_t w
 
 at::Tensor Attention::Attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              const at::Tensor& added) const {
-  if (UseCpuKernels(q) && k.size(2) <= kMaxSmallAttentionKeys) {
-    return to_out(SmallAttention(q, k, v), added);
-  }
   if (!upcast || q.scalar_type() == at::kFloat || q.scalar_type() == at::kDouble) {
     return to_out(MergeHeads(DotProductAttention(q, k, v)), added);
   }
@@ -127,18 +140,9 @@ at::Tensor SpatialTransformer::Transform(const at::Tensor& tokens, const KeyValu
 }
 
 at::Tensor SpatialTransformer::operator()(const at::Tensor& x, const KeyValue* text) const {
-  const int64_t batch = x.size(0), height = x.size(2), width = x.size(3);
-  if (IsChannelsLast(x)) {
-    // A picture's points are tokens already.
-    auto tokens = [](const at::Tensor& picture) {
-      return picture.permute({0, 2, 3, 1}).flatten(1, 2);
-    };
-    const at::Tensor h = Transform(tokens(norm(x)), text);
-    return proj_out(h, tokens(x)).view({batch, height, width, -1}).permute({0, 3, 1, 2});
-  }
-  at::Tensor h = Transform(norm(x).flatten(2).transpose(1, 2), text);
-  h = proj_out(h).transpose(1, 2).reshape({batch, -1, height, width});
-  return x + h;
+  const at::Tensor h = Transform(ToTokens(norm(x)), text);
+  if (IsChannelsLast(x)) return ToPicture(proj_out(h, ToTokens(x)), x);
+  return x + ToPicture(proj_out(h), x);
 }
 
 void SpatialTransformer::MakeKeyValues(const at::Tensor& context,

@@ -21,6 +21,11 @@ at::Tensor DotProductAttention(const at::Tensor& q, const at::Tensor& k, const a
 at::Tensor SplitHeads(const at::Tensor& x, int64_t heads);
 at::Tensor MergeHeads(const at::Tensor& x);
 
+// The points of a picture [B, C, H, W] as tokens [B, H * W, C], and back to a picture of the size
+// and memory order of `like`. Views where the channels lie last in memory.
+at::Tensor ToTokens(const at::Tensor& picture);
+at::Tensor ToPicture(const at::Tensor& tokens, const at::Tensor& like);
+
 // Keys and values made before, [B, heads, L, d] each.
 struct KeyValue {
   at::Tensor key;

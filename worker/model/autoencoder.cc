@@ -14,8 +14,8 @@ namespace {
 constexpr const char* kKl = "AutoencoderKL";
 constexpr const char* kTiny = "AutoencoderTiny";
 
-// Elements of the larger side, pictures, that run at once: four colour pictures of 512 by 512. A
-// larger batch is no faster from here on.
+// Points of the pictures that run at once: four of 512 by 512. A larger batch is no faster from
+// here on.
 constexpr int64_t kMaxPicturePoints = int64_t{4} * 512 * 512;
 
 // How many of `batch` samples run at once. With gradients on all do: the graph keeps everything.

@@ -27,6 +27,7 @@ Conv2d Conv3x3(ParameterReader& reader, const std::string& name, int64_t in, int
   if (has_bias) return Conv2d(reader, name, in, out, 3, stride, 1);
   Conv2d conv;
   conv.weight = reader.Take(name + ".weight", {out, in, 3, 3});
+  conv.packed = reader.MakePacked(conv.weight, {});
   conv.stride = stride;
   conv.padding = 1;
   return conv;

@@ -33,6 +33,11 @@ std::string UnknownText(const std::string& source, const std::optional<std::stri
 
 }  // namespace
 
+void Vocabulary::Reserve(size_t count) {
+  tokens_.Reserve(count);
+  ids_.reserve(count);
+}
+
 void Vocabulary::Set(std::string_view token, int64_t id) {
   const auto number = static_cast<size_t>(tokens_.Intern(token));
   if (number == ids_.size()) ids_.push_back(id);
@@ -96,8 +101,9 @@ BytePairEncoding BytePairEncoding::MakeFast(const Vocabulary& vocabulary, const 
   std::string merged;
   for (size_t rank = 0; rank < merges.pairs.size(); ++rank) {
     const auto& [first, second] = merges.pairs[rank];
+    const int32_t left = find(first), right = find(second);
     merged.assign(first).append(second);
-    bpe.merges_.Set(find(first), find(second), {static_cast<int32_t>(rank), find(merged)});
+    bpe.merges_.Set(left, right, {static_cast<int32_t>(rank), find(merged)});
   }
   bpe.unknown_ = UnknownText(source, unk_token);
   return bpe;

@@ -19,6 +19,7 @@ namespace d2g::model {
 // Tokens and their ids. Two tokens may share one.
 class Vocabulary {
  public:
+  void Reserve(size_t count);
   // A token that is there already gets the new id.
   void Set(std::string_view token, int64_t id);
   // The id of a token, or -1.

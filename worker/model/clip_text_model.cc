@@ -16,7 +16,6 @@ namespace {
 
 constexpr const char* kPrefix = "text_model.";
 constexpr const char* kProjection = "text_projection.weight";
-constexpr int64_t kMaxLayers = 1024;
 // What old configs call their end token, whichever it is.
 constexpr int64_t kLegacyEosTokenId = 2;
 
@@ -58,8 +57,8 @@ struct EncoderLayer {
     const at::Tensor n = norm1(x);
     const at::Tensor attended = DotProductAttention(
         SplitHeads(q(n), heads), SplitHeads(k(n), heads), SplitHeads(v(n), heads), mask);
-    const at::Tensor h = x + out(MergeHeads(attended));
-    return h + fc2(activation(fc1(norm2(h))));
+    const at::Tensor h = out(MergeHeads(attended), x);
+    return fc2(activation(fc1(norm2(h))), h);
   }
 
   LayerNorm norm1;
@@ -121,8 +120,8 @@ ClipTextConfig ClipTextConfig::FromFile(const std::string& path) {
   c.hidden_size = json.IntAtLeast("hidden_size", c.hidden_size, 1);
   c.intermediate_size = json.IntAtLeast("intermediate_size", c.intermediate_size, 1);
   c.num_hidden_layers = json.IntAtLeast("num_hidden_layers", c.num_hidden_layers, 0);
-  if (c.num_hidden_layers > kMaxLayers) {
-    json.FailAt("num_hidden_layers", "must be at most " + std::to_string(kMaxLayers));
+  if (c.num_hidden_layers > kMaxConfigLayers) {
+    json.FailAt("num_hidden_layers", "must be at most " + std::to_string(kMaxConfigLayers));
   }
   c.num_attention_heads = json.IntAtLeast("num_attention_heads", c.num_attention_heads, 1);
   c.max_position_embeddings =

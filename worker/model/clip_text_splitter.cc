@@ -8,6 +8,9 @@ namespace {
 
 constexpr char32_t kReplacement = 0xFFFD;
 constexpr char32_t kLongS = 0x17F;
+// The one mark with a capital that is a letter: ignoring case, the slow pattern's "neither letter
+// nor number" excludes it, while its "letter" does not include it.
+constexpr char32_t kIotaSubscript = 0x345;
 
 // Whether `text` holds `wanted` at `at`; with the slow pattern the long s counts as an s.
 bool Matches(std::u32string_view text, size_t at, std::u32string_view wanted,
@@ -36,7 +39,10 @@ size_t FixedLength(std::u32string_view text, size_t at, SplitPattern pattern) {
   return 0;
 }
 
-bool IsOther(char32_t c) { return !IsWhiteSpace(c) && !IsLetter(c) && !IsNumber(c); }
+// What belongs to no piece.
+bool IsSkipped(char32_t c, SplitPattern pattern) {
+  return IsWhiteSpace(c) || (pattern == SplitPattern::kSlow && c == kIotaSubscript);
+}
 
 }  // namespace
 
@@ -86,7 +92,7 @@ std::u32string CleanFast(std::u32string_view text) {
 std::vector<std::u32string_view> SplitPieces(std::u32string_view text, SplitPattern pattern) {
   std::vector<std::u32string_view> pieces;
   for (size_t i = 0; i < text.size();) {
-    if (IsWhiteSpace(text[i])) {
+    if (IsSkipped(text[i], pattern)) {
       ++i;
       continue;
     }
@@ -94,10 +100,10 @@ std::vector<std::u32string_view> SplitPieces(std::u32string_view text, SplitPatt
     if (length == 0 && IsNumber(text[i])) length = 1;
     if (length == 0) {
       const bool letters = IsLetter(text[i]);
-      while (i + length < text.size() &&
-             (letters ? IsLetter(text[i + length]) : IsOther(text[i + length]))) {
-        ++length;
-      }
+      const auto continues = [&](char32_t c) {
+        return letters ? IsLetter(c) : !IsLetter(c) && !IsNumber(c) && !IsSkipped(c, pattern);
+      };
+      while (i + length < text.size() && continues(text[i + length])) ++length;
     }
     pieces.push_back(text.substr(i, length));
     i += length;

@@ -36,6 +36,11 @@ TokenizerSettings AsSlowConstructor(TokenizerSettings settings) {
   return settings;
 }
 
+// The name of one more vector of a textual inversion.
+std::string Companion(const std::string& token, int number) {
+  return token + "_" + std::to_string(number);
+}
+
 // Keeps the first of equal merges.
 void DropRepeated(MergeList& merges) {
   std::set<std::pair<std::string_view, std::string_view>> seen;
@@ -48,6 +53,8 @@ struct ClipTokenizer::Impl {
   void LoadSlow(const std::string& folder);
   void LoadFast(const std::string& folder);
   void AddFastTokens(const Vocabulary& vocabulary, const std::vector<SpecialToken>& specials);
+  void FindCompanions();
+  bool IsAdded(const std::string& content) const;
   void TokenizeSlow(const std::u32string& text, std::vector<int64_t>& ids) const;
   void TokenizeFast(const std::u32string& text, std::vector<int64_t>& ids) const;
 
@@ -56,7 +63,8 @@ struct ClipTokenizer::Impl {
   std::optional<BytePairEncoding> bpe;
   std::optional<SlowAddedTokens> slow_added;
   FastAddedTokens fast_added;
-  std::vector<int64_t> whole_ids;  // of kWholePieces
+  std::vector<int64_t> whole_ids;                                // of kWholePieces
+  std::vector<std::pair<std::string, int64_t>> with_companions;  // see MaybeConvertPrompt
   bool pad_left = false, cut_left = false;
   int64_t bos = 0, eos = 0, pad = 0;
   int64_t vocab_size = 0;
@@ -147,6 +155,19 @@ void ClipTokenizer::Impl::AddFastTokens(const Vocabulary& vocabulary,
   if (pad < 0 && settings.unk) pad = id_of(settings.unk->token.content);
 }
 
+bool ClipTokenizer::Impl::IsAdded(const std::string& content) const {
+  return (flavour == TokenizerFlavour::kSlow ? slow_added->Find(content)
+                                             : fast_added.Find(content)) >= 0;
+}
+
+void ClipTokenizer::Impl::FindCompanions() {
+  const auto all = flavour == TokenizerFlavour::kSlow ? slow_added->All() : fast_added.All();
+  for (const auto& [content, id] : all) {
+    if (IsAdded(Companion(content, 1))) with_companions.emplace_back(content, id);
+  }
+  std::sort(with_companions.begin(), with_companions.end());
+}
+
 void ClipTokenizer::Impl::TokenizeSlow(const std::u32string& text,
                                        std::vector<int64_t>& ids) const {
   BytePairEncoding::Scratch scratch;
@@ -211,6 +232,7 @@ ClipTokenizer ClipTokenizer::Load(const std::string& folder, TokenizerFlavour fl
     if (id < 0) Fail(folder, ": ", role, " has no id, and the unk_token has none either");
   }
   impl.vocab_size = std::max({impl.vocab_size, impl.bos + 1, impl.eos + 1, impl.pad + 1});
+  impl.FindCompanions();
   impl.pad_left = impl.settings.padding_side == "left";
   impl.cut_left = impl.settings.truncation_side == "left";
   return tokenizer;
@@ -277,6 +299,23 @@ std::vector<int64_t> ClipTokenizer::Encode(const std::string& text) const {
   // What was cut off may be unknown.
   if (std::count(ids.begin(), ids.end(), -1) > 0) impl_->bpe->FailUnknown();
   return ids;
+}
+
+std::string ClipTokenizer::MaybeConvertPrompt(const std::string& prompt) const {
+  if (impl_->with_companions.empty()) return prompt;
+  const std::vector<int64_t> ids = Tokenize(prompt);
+  std::string converted = prompt;
+  for (const auto& [token, id] : impl_->with_companions) {
+    if (std::find(ids.begin(), ids.end(), id) == ids.end()) continue;
+    std::string replacement = token;
+    for (int i = 1; impl_->IsAdded(Companion(token, i)); ++i)
+      replacement += " " + Companion(token, i);
+    for (size_t at = converted.find(token); at != std::string::npos;
+         at = converted.find(token, at + replacement.size())) {
+      converted.replace(at, token.size(), replacement);
+    }
+  }
+  return converted;
 }
 
 int64_t ClipTokenizer::model_max_length() const { return impl_->settings.model_max_length; }

@@ -36,6 +36,11 @@ class ClipTokenizer {
   // The tokens alone: no start, end, cut or padding; -1 for a symbol without id.
   std::vector<int64_t> Tokenize(const std::string& text) const;
 
+  // What the pipelines make of a prompt before they encode it: an added token that has companions
+  // "token_1", "token_2" and so on, the vectors of one textual inversion, is followed by them all.
+  // Source: diffusers 0.35.2, loaders/textual_inversion.py.
+  std::string MaybeConvertPrompt(const std::string& prompt) const;
+
   // 77 where the folder does not say one.
   int64_t model_max_length() const;
   int64_t bos_token_id() const;

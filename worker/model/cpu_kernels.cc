@@ -6,6 +6,7 @@
 #include <cmath>
 #include <vector>
 
+#include "worker/model/attention_loops.h"
 #include "worker/model/norm_loops.h"
 #include "worker/model/simd_loops.h"
 
@@ -15,6 +16,7 @@ namespace {
 
 // A thread's share of values, below which another thread does not pay.
 constexpr int64_t kWorthThreads = 32'768;
+constexpr int64_t kQueriesWorthThreads = 32;
 
 }  // namespace
 
@@ -184,24 +186,36 @@ at::Tensor FusedGeglu(const at::Tensor& x) {
   return out;
 }
 
-at::Tensor SmallAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
-  const int64_t batch = q.size(0), heads = q.size(1), width = q.size(3);
-  at::Tensor out = at::empty({batch, q.size(2), heads * width}, q.options());
-  const AttentionShape shape{q.size(2),   k.size(2),   width,        q.stride(2),
-                             k.stride(2), v.stride(2), heads * width};
+at::Tensor FusedAttention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                          const at::Tensor& mask) {
+  auto rows = [](const at::Tensor& x) { return x.stride(3) == 1 ? x : x.contiguous(); };
+  const at::Tensor q = rows(query), k = rows(key), v = rows(value);
+  const int64_t batch = q.size(0), heads = q.size(1), queries = q.size(2), width = q.size(3);
+  at::Tensor out = at::empty({batch, queries, heads * width}, q.options());
+  const at::Tensor added = mask.defined() ? mask.contiguous() : mask;
+  const float* mask_data = mask.defined() ? added.const_data_ptr<float>() : nullptr;
+  const AttentionShape shape{queries,     k.size(2),   width,         q.stride(2),
+                             k.stride(2), v.stride(2), heads * width, mask_data};
   const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(width)));
   const float* q_data = q.const_data_ptr<float>();
   const float* k_data = k.const_data_ptr<float>();
   const float* v_data = v.const_data_ptr<float>();
   float* out_data = out.mutable_data_ptr<float>();
-  at::parallel_for(0, batch * heads, 8, [&](int64_t begin, int64_t end) {
-    std::vector<float> work(static_cast<size_t>(AttentionWork(shape.keys, width)));
+  // Heads are shared among the threads, and the queries of each when the heads are too few.
+  const int64_t all = batch * heads, threads = at::in_parallel_region() ? 1 : at::get_num_threads();
+  const int64_t parts = std::clamp<int64_t>(threads / std::max<int64_t>(all, 1), 1,
+                                            std::max<int64_t>(1, queries / kQueriesWorthThreads));
+  const int64_t part = (queries + parts - 1) / parts;
+  const int64_t grain = std::max<int64_t>(
+      1, kWorthThreads / std::max<int64_t>(1, shape.keys * width + part * shape.keys));
+  at::parallel_for(0, all * parts, grain, [&](int64_t begin, int64_t end) {
+    const at::Tensor work = at::empty({AttentionWork(shape)}, q.options());
     for (int64_t i = begin; i < end; ++i) {
-      const int64_t b = i / heads, h = i % heads;
-      AttendHead(q_data + b * q.stride(0) + h * q.stride(1),
-                 k_data + b * k.stride(0) + h * k.stride(1),
-                 v_data + b * v.stride(0) + h * v.stride(1),
-                 out_data + b * out.stride(0) + h * width, shape, scale, work.data());
+      const int64_t b = i / parts / heads, h = i / parts % heads, first = i % parts * part;
+      AttendHead(
+          q_data + b * q.stride(0) + h * q.stride(1), k_data + b * k.stride(0) + h * k.stride(1),
+          v_data + b * v.stride(0) + h * v.stride(1), out_data + b * out.stride(0) + h * width,
+          shape, scale, first, std::min(queries, first + part), work.mutable_data_ptr<float>());
     }
   });
   return out;

@@ -30,10 +30,9 @@ at::Tensor JoinChannels(const at::Tensor& x, const at::Tensor& y);
 // error function is Abramowitz and Stegun 7.1.26: absolute error below 2e-7.
 at::Tensor FusedGeglu(const at::Tensor& x);
 
-// softmax(q k^T / sqrt(d)) v for short sequences, merged over heads. q [B, heads, Lq, d], k and v
-// [B, heads, Lk, d] with any strides but 1 in the last dimension; Lk at most
-// kMaxSmallAttentionKeys. Returns [B, Lq, heads * d].
-inline constexpr int64_t kMaxSmallAttentionKeys = 128;
-at::Tensor SmallAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v);
+// softmax(q k^T / sqrt(d) + mask) v, merged over heads. q [B, heads, Lq, d], k and v [B, heads, Lk,
+// d]; mask [Lq, Lk] or undefined. Returns [B, Lq, heads * d].
+at::Tensor FusedAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                          const at::Tensor& mask = {});
 
 }  // namespace d2g::model

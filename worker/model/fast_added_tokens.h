@@ -8,6 +8,7 @@
 #include <set>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "worker/model/added_token.h"
@@ -27,6 +28,8 @@ class FastAddedTokens {
 
   // The id of an added token, or -1.
   int64_t Find(const std::string& content) const;
+  // Contents and ids.
+  std::vector<std::pair<std::string, int64_t>> All() const { return {ids_.begin(), ids_.end()}; }
   int64_t id_limit() const;
 
   // Which tokens to look for: those that are found in normalised text, or the others.

@@ -1,13 +1,7 @@
 #include "worker/model/json_config.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <cstring>
 #include <string_view>
 #include <utility>
 
@@ -25,7 +19,6 @@ constexpr std::string_view kNonFinite[] = {"-Infinity", "Infinity", "NaN"};
 // Deeper than any configuration, and shallow enough to build and print.
 constexpr int kMaxJsonDepth = 64;
 constexpr uint64_t kMaxJsonBytes = uint64_t{16} << 20;
-constexpr uint64_t kMaxTextBytes = uint64_t{256} << 20;
 
 // Calls visit(position) for every character outside of strings; it returns how many to go on by.
 template <typename Visit>
@@ -45,21 +38,20 @@ void OutsideStrings(const std::string& text, const Visit& visit) {
 }
 
 // Replaces the words by null, outside of strings.
-std::string ReplaceNonFinite(std::string text) {
-  std::vector<std::pair<size_t, size_t>> found;  // position and length
+std::string ReplaceNonFinite(const std::string& text) {
+  std::string out;
+  size_t copied = 0;
   OutsideStrings(text, [&](size_t i) -> size_t {
     for (const std::string_view word : kNonFinite) {
       if (text.compare(i, word.size(), word) == 0) {
-        found.emplace_back(i, word.size());
+        out.append(text, copied, i - copied).append("null");
+        copied = i + word.size();
         return word.size();
       }
     }
     return 1;
   });
-  for (auto it = found.rbegin(); it != found.rend(); ++it) {
-    text.replace(it->first, it->second, "null");
-  }
-  return text;
+  return out.append(text, copied);
 }
 
 bool IsInt64(const json& value) {
@@ -78,43 +70,6 @@ int Depth(const std::string& text) {
 }
 
 }  // namespace
-
-FileDescriptor::FileDescriptor(const std::string& path)
-    // Without waiting for a writer, should it be a pipe.
-    : fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
-  if (fd_ < 0) throw IoError(path + ": cannot be opened: " + std::strerror(errno));
-  struct stat info {};
-  if (::fstat(fd_, &info) != 0) {
-    const int error = errno;
-    ::close(fd_);
-    throw IoError(path + ": cannot be read: " + std::strerror(error));
-  }
-  if (!S_ISREG(info.st_mode)) {
-    ::close(fd_);
-    Fail(path, ": not a regular file");
-  }
-  size_ = static_cast<uint64_t>(info.st_size);
-}
-
-FileDescriptor::~FileDescriptor() { ::close(fd_); }
-
-std::string ReadFileToString(const std::string& path) {
-  const FileDescriptor file(path);
-  if (file.size() > kMaxTextBytes) {
-    Fail(path, ": ", file.size(), " bytes are over the limit of ", kMaxTextBytes);
-  }
-  std::string content(file.size(), '\0');
-  size_t got = 0;
-  while (got < content.size()) {
-    const ssize_t bytes = ::read(file.get(), content.data() + got, content.size() - got);
-    if (bytes < 0 && errno == EINTR) continue;
-    if (bytes < 0) throw IoError(path + ": cannot be read: " + std::strerror(errno));
-    if (bytes == 0) break;
-    got += static_cast<size_t>(bytes);
-  }
-  content.resize(got);
-  return content;
-}
 
 json ParseJson(const std::string& text, const std::string& source) {
   if (text.size() > kMaxJsonBytes) {

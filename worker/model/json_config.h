@@ -7,6 +7,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "worker/model/input_file.h"
+
 namespace d2g::model {
 
 // Reads and parses a JSON file. The words NaN, Infinity and -Infinity, which Python writes and JSON
@@ -14,26 +16,6 @@ namespace d2g::model {
 // not JSON, over 16 MiB or nested deeper than 64, both naming it.
 nlohmann::json ReadJsonFile(const std::string& path);
 nlohmann::json ParseJson(const std::string& text, const std::string& source);
-
-// Reads a whole file. Throws IoError naming it, and Error if it is over 256 MiB or not a regular
-// file.
-std::string ReadFileToString(const std::string& path);
-
-// An open regular file, for reading. Throws as ReadFileToString does.
-class FileDescriptor {
- public:
-  explicit FileDescriptor(const std::string& path);
-  ~FileDescriptor();
-  FileDescriptor(const FileDescriptor&) = delete;
-  FileDescriptor& operator=(const FileDescriptor&) = delete;
-
-  int get() const { return fd_; }
-  uint64_t size() const { return size_; }
-
- private:
-  int fd_;
-  uint64_t size_ = 0;
-};
 
 // What no real network exceeds: an option beyond them is a damaged file, and is refused before
 // memory is asked for.

@@ -10,8 +10,8 @@ namespace d2g::model {
 struct LoadOptions {
   LoadOptions() = default;
   // Weights as copies in these options: what a network that will be trained needs.
-  LoadOptions(const at::TensorOptions& options) : tensors(options) {}  // NOLINT(*-explicit-*)
-  LoadOptions(at::ScalarType dtype) : tensors(dtype) {}                // NOLINT(*-explicit-*)
+  LoadOptions(const at::TensorOptions& options) : tensors(options) {}
+  LoadOptions(at::ScalarType dtype) : tensors(dtype) {}
 
   // Device and dtype of the parameters.
   at::TensorOptions tensors = at::kFloat;
@@ -23,6 +23,12 @@ struct LoadOptions {
   // copies the page written. The file must not be cut or overwritten in place while the network
   // lives.
   bool share_file = false;
+  // Weights are also laid out for the CPU's kernels (packed_weight.h), which are used whenever
+  // gradients are off.
+  bool pack = false;
+  // With pack: weights that are not the mapped file are given up once they are packed. There are no
+  // gradients then, and the network's parameters() shows them empty.
+  bool only_packed = false;
 };
 
 }  // namespace d2g::model

@@ -2,10 +2,6 @@
 
 #include "worker/model/simd_lanes.h"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define D2G_X86_VERSIONS 1
-#endif
-
 namespace d2g::model {
 
 namespace {
@@ -22,76 +18,59 @@ struct Panel {
   int64_t columns;       // that exist from there on
 };
 
-// One tile: kRows rows times kVectors vectors of columns, over `count` inner elements. `begins` and
-// `ends`: the first block of the inner dimension, and the last.
-template <int kRows, int kVectors>
+// One tile: kRows rows times kVectors vectors of columns, over `count` inner elements, which come
+// on top of what is in p.out unless this is where the inner dimension begins.
+template <typename V, int kRows, int kVectors>
 [[gnu::always_inline]] inline void Tile(const float* a, int64_t a_stride, const Panel& panel,
                                         int64_t count, const Product& p, int64_t row, bool begins) {
-  Lanes sums[kRows][kVectors] = {};
-  const float* b = panel.weights;
-#pragma GCC unroll 4
-  for (int64_t k = 0; k < count; ++k) {
-    Lanes columns[kVectors];
-    for (int v = 0; v < kVectors; ++v) columns[v] = Load(b + v * kLanes);
-    for (int r = 0; r < kRows; ++r) {
-      const float factor = a[r * a_stride + k];
-      for (int v = 0; v < kVectors; ++v) sums[r][v] += factor * columns[v];
-    }
-    b += panel.width;
-  }
+  V sums[kRows][kVectors];
+  TileSums(a, a_stride, panel.weights, panel.width, count, sums);
   for (int v = 0; v < kVectors; ++v) {
-    const int64_t column = panel.column + v * kLanes;
-    const int64_t left = panel.columns - v * kLanes;
-    const bool whole = left >= kLanes;
-    Lanes bias = {};
-    if (begins && p.bias != nullptr) {
-      bias = whole ? Load(p.bias + column) : LoadSome(p.bias + column, left);
-    }
+    const int64_t column = panel.column + v * kLanes<V>;
+    const int64_t left = panel.columns - v * kLanes<V>;
+    if (left <= 0) return;
+    V bias = {};
+    if (begins && p.bias != nullptr) bias = LoadSome<V>(p.bias + column, left);
     const float* base = begins ? p.added : p.out;
     const int64_t base_stride = begins ? p.added_stride : p.out_stride;
     for (int r = 0; r < kRows; ++r) {
-      Lanes sum = sums[r][v] + bias;
-      if (base != nullptr) {
-        const float* from = base + (row + r) * base_stride + column;
-        sum += whole ? Load(from) : LoadSome(from, left);
-      }
-      float* to = p.out + (row + r) * p.out_stride + column;
-      if (whole) {
-        Store(to, sum);
-      } else {
-        StoreSome(to, sum, left);
-      }
+      V sum = sums[r][v] + bias;
+      if (base != nullptr) sum += LoadSome<V>(base + (row + r) * base_stride + column, left);
+      StoreSome(p.out + (row + r) * p.out_stride + column, sum, left);
     }
   }
 }
 
+template <typename V>
 [[gnu::always_inline]] inline void Copy(const float* from, float* to, int64_t count) {
   int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) Store(to + i, Load(from + i));
+  for (; i + kLanes<V> <= count; i += kLanes<V>) Store(to + i, Load<V>(from + i));
   for (; i < count; ++i) to[i] = from[i];
 }
 
+template <typename V>
 [[gnu::always_inline]] inline void Clear(float* to, int64_t count) {
   int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) Store(to + i, Lanes{});
+  for (; i + kLanes<V> <= count; i += kLanes<V>) Store(to + i, V{});
   for (; i < count; ++i) to[i] = 0;
 }
 
 // Elements [begin, end) of one row of a patch, whose elements are [kernel, channels]. `line` is the
 // line of the picture, or null for one beyond its border; x where the patch begins.
+template <typename V>
 [[gnu::always_inline]] inline void GatherLine(const Rows& rows, const float* line, int64_t x,
                                               int64_t begin, int64_t end, float* to) {
   if (line == nullptr) {
-    Clear(to, end - begin);
+    Clear<V>(to, end - begin);
     return;
   }
   if (rows.up_width == 0) {
     // Points that lie side by side in the picture do so in the patch.
     const int64_t inside = std::clamp(-x * rows.channels, begin, end);
     const int64_t outside = std::clamp((rows.width - x) * rows.channels, inside, end);
-    Clear(to, inside - begin);
-    Copy(line + x * rows.channels + inside, to + (inside - begin), outside - inside);
-    Clear(to + (outside - begin), end - outside);
+    Clear<V>(to, inside - begin);
+    Copy<V>(line + x * rows.channels + inside, to + (inside - begin), outside - inside);
+    Clear<V>(to + (outside - begin), end - outside);
     return;
   }
   for (int64_t i = begin; i < end;) {
@@ -99,16 +78,17 @@ template <int kRows, int kVectors>
     const int64_t count = std::min(end - i, rows.channels - channel);
     const int64_t at = x + point;
     if (at < 0 || at >= rows.up_width) {
-      Clear(to + (i - begin), count);
+      Clear<V>(to + (i - begin), count);
     } else {
-      Copy(line + at * rows.width / rows.up_width * rows.channels + channel, to + (i - begin),
-           count);
+      Copy<V>(line + at * rows.width / rows.up_width * rows.channels + channel, to + (i - begin),
+              count);
     }
     i += count;
   }
 }
 
 // Elements [begin, end) of `count` patches from row `first`, to [count, end - begin].
+template <typename V>
 [[gnu::always_inline]] inline void Gather(const Rows& rows, int64_t first, int64_t count,
                                           int64_t begin, int64_t end, float* to) {
   const int64_t line_length = rows.kernel * rows.channels;
@@ -127,40 +107,30 @@ template <int kRows, int kVectors>
         const int64_t from = rows.up_height == 0 ? at : at * rows.height / rows.up_height;
         source = picture + from * rows.width * rows.channels;
       }
-      GatherLine(rows, source, x, start, stop, to);
+      GatherLine<V>(rows, source, x, start, stop, to);
       to += stop - start;
       i += stop - start;
     }
   }
 }
 
-template <int kRows, int kVectors>
+template <typename V, int kRows, int kVectors>
 [[gnu::always_inline]] inline void Panels(const float* a, int64_t a_stride, const Product& p,
                                           int64_t row, int64_t first_panel, int64_t last_panel,
                                           int64_t begin, int64_t count) {
   for (int64_t i = first_panel; i < last_panel; ++i) {
     const int64_t column = i * kPanelColumns;
     const int64_t columns = std::min(kPanelColumns, p.columns - column);
-    const int64_t width = RoundUpToLanes(columns);
-    Panel panel{p.packed + column * p.inner + begin * width, width, column, columns};
-    int64_t done = 0;
-    for (; done + kVectors * kLanes <= width; done += kVectors * kLanes) {
-      Tile<kRows, kVectors>(a, a_stride, panel, count, p, row, begin == 0);
-      panel.weights += kVectors * kLanes;
-      panel.column += kVectors * kLanes;
-      panel.columns -= kVectors * kLanes;
-    }
-    if constexpr (kVectors > 1) {
-      if (width - done == 2 * kLanes) {
-        Tile<kRows, 2>(a, a_stride, panel, count, p, row, begin == 0);
-      } else if (width - done == kLanes) {
-        Tile<kRows, 1>(a, a_stride, panel, count, p, row, begin == 0);
-      }
-    }
+    const int64_t width = RoundUpToLine(columns);
+    const float* weights = p.packed + column * p.inner + begin * width;
+    ForEachTile<V, kVectors>(width, [&](int64_t at, auto vectors) D2G_INLINE {
+      const Panel panel{weights + at, width, column + at, columns - at};
+      Tile<V, kRows, decltype(vectors)::value>(a, a_stride, panel, count, p, row, begin == 0);
+    });
   }
 }
 
-template <int kRows, int kVectors>
+template <typename V, int kRows, int kVectors>
 [[gnu::always_inline]] inline void MultiplyLoop(const Product& p, int64_t first_row,
                                                 int64_t last_row, int64_t first_panel,
                                                 int64_t last_panel) {
@@ -178,24 +148,24 @@ template <int kRows, int kVectors>
         const float* a = p.rows.data + row * p.rows.stride + begin;
         int64_t stride = p.rows.stride;
         if (p.rows.kernel > 0) {
-          Gather(p.rows, row, rows, begin, begin + count, work);
+          Gather<V>(p.rows, row, rows, begin, begin + count, work);
           a = work;
           stride = count;
         }
         if (rows == kRows) {
-          Panels<kRows, kVectors>(a, stride, p, row, panel, end_panel, begin, count);
+          Panels<V, kRows, kVectors>(a, stride, p, row, panel, end_panel, begin, count);
           row += kRows;
           continue;
         }
         for (const int64_t end = row + rows; row < end;) {
           if (kRows > 4 && end - row >= 4) {
-            Panels<4, kVectors>(a, stride, p, row, panel, end_panel, begin, count);
+            Panels<V, 4, kVectors>(a, stride, p, row, panel, end_panel, begin, count);
             row += 4, a += 4 * stride;
           } else if (end - row >= 2) {
-            Panels<2, kVectors>(a, stride, p, row, panel, end_panel, begin, count);
+            Panels<V, 2, kVectors>(a, stride, p, row, panel, end_panel, begin, count);
             row += 2, a += 2 * stride;
           } else {
-            Panels<1, kVectors>(a, stride, p, row, panel, end_panel, begin, count);
+            Panels<V, 1, kVectors>(a, stride, p, row, panel, end_panel, begin, count);
             row += 1, a += stride;
           }
         }
@@ -204,51 +174,26 @@ template <int kRows, int kVectors>
   }
 }
 
-struct Version {
-  int64_t rows;
-  void (*multiply)(const Product&, int64_t, int64_t, int64_t, int64_t);
-};
-
-// Tiles that fill the registers: 32 of 16 floats, 16 of 8 floats, 16 of 4 floats.
-#ifdef D2G_X86_VERSIONS
-[[gnu::target("avx512f,avx512vl,avx512dq,avx512bw,fma")]] void MultiplyAvx512(const Product& p,
-                                                                              int64_t first_row,
-                                                                              int64_t last_row,
-                                                                              int64_t first_panel,
-                                                                              int64_t last_panel) {
-  MultiplyLoop<8, 3>(p, first_row, last_row, first_panel, last_panel);
+#ifdef D2G_AVX512
+D2G_AVX512 void MultiplyAvx512(const Product& p, int64_t first_row, int64_t last_row,
+                               int64_t first_panel, int64_t last_panel) {
+  MultiplyLoop<Float16, 8, 3>(p, first_row, last_row, first_panel, last_panel);
 }
-[[gnu::target("avx2,fma")]] void MultiplyAvx2(const Product& p, int64_t first_row, int64_t last_row,
-                                              int64_t first_panel, int64_t last_panel) {
-  MultiplyLoop<6, 1>(p, first_row, last_row, first_panel, last_panel);
+D2G_AVX2 void MultiplyAvx2(const Product& p, int64_t first_row, int64_t last_row,
+                           int64_t first_panel, int64_t last_panel) {
+  MultiplyLoop<Float8, 6, 2>(p, first_row, last_row, first_panel, last_panel);
 }
 #endif
 void MultiplyPortable(const Product& p, int64_t first_row, int64_t last_row, int64_t first_panel,
                       int64_t last_panel) {
-  MultiplyLoop<2, 1>(p, first_row, last_row, first_panel, last_panel);
-}
-
-const Version& Chosen() {
-  static const Version version = [] {
-#ifdef D2G_X86_VERSIONS
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")) {
-      return Version{8, MultiplyAvx512};
-    }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-      return Version{6, MultiplyAvx2};
-    }
-#endif
-    return Version{2, MultiplyPortable};
-  }();
-  return version;
+  MultiplyLoop<Float4, 2, 4>(p, first_row, last_row, first_panel, last_panel);
 }
 
 }  // namespace
 
 int64_t PanelCount(int64_t columns) { return (columns + kPanelColumns - 1) / kPanelColumns; }
 
-int64_t PackedFloats(int64_t inner, int64_t columns) { return inner * RoundUpToLanes(columns); }
+int64_t PackedFloats(int64_t inner, int64_t columns) { return inner * RoundUpToLine(columns); }
 
 void PackPanels(const float* from, WeightLayout layout, float* packed, int64_t first,
                 int64_t last) {
@@ -256,11 +201,11 @@ void PackPanels(const float* from, WeightLayout layout, float* packed, int64_t f
   for (int64_t i = first; i < last; ++i) {
     const int64_t column = i * kPanelColumns;
     const int64_t columns = std::min(kPanelColumns, layout.columns - column);
-    const int64_t width = RoundUpToLanes(columns);
+    const int64_t width = RoundUpToLine(columns);
     float* panel = packed + column * layout.inner;
     // Whole cache lines of a few weights at a time: both sides are walked in order.
-    for (int64_t channel = 0; channel < channels; channel += kLanes) {
-      const int64_t end = std::min(channels, channel + kLanes);
+    for (int64_t channel = 0; channel < channels; channel += kLine) {
+      const int64_t end = std::min(channels, channel + kLine);
       for (int64_t c = 0; c < width; ++c) {
         const float* weight = from + (column + c) * layout.column_stride;
         for (int64_t k = channel; k < end; ++k) {
@@ -274,11 +219,31 @@ void PackPanels(const float* from, WeightLayout layout, float* packed, int64_t f
   }
 }
 
-int64_t TileRows() { return Chosen().rows; }
+int64_t TileRows(Instructions instructions) {
+  switch (instructions) {
+    case Instructions::kAvx512:
+      return 8;
+    case Instructions::kAvx2:
+      return 6;
+    case Instructions::kPortable:
+      break;
+  }
+  return 2;
+}
 
 void Multiply(const Product& product, int64_t first_row, int64_t last_row, int64_t first_panel,
-              int64_t last_panel) {
-  Chosen().multiply(product, first_row, last_row, first_panel, last_panel);
+              int64_t last_panel, Instructions instructions) {
+#ifdef D2G_AVX512
+  if (instructions == Instructions::kAvx512) {
+    MultiplyAvx512(product, first_row, last_row, first_panel, last_panel);
+    return;
+  }
+  if (instructions == Instructions::kAvx2) {
+    MultiplyAvx2(product, first_row, last_row, first_panel, last_panel);
+    return;
+  }
+#endif
+  MultiplyPortable(product, first_row, last_row, first_panel, last_panel);
 }
 
 }  // namespace d2g::model

@@ -1,11 +1,13 @@
 // Products of a matrix of rows with a packed matrix of weights, over plain memory: the inner loops
 // of packed_weight.h. A convolution is such a product too, its rows being patches of a picture.
 //
-// They do not see LibTorch and start no threads. Each has one version for each instruction set,
-// chosen when the program starts.
+// They do not see LibTorch and start no threads. Each has one version for each instruction set; a
+// caller may ask for another than the machine's best, not for one that the machine lacks.
 #pragma once
 
 #include <cstdint>
+
+#include "worker/model/instructions.h"
 
 namespace d2g::model {
 
@@ -55,11 +57,11 @@ struct Product {
 };
 
 // Rows are computed in tiles of this many; a caller that splits the work splits it here.
-int64_t TileRows();
+int64_t TileRows(Instructions instructions = MachineInstructions());
 
 // out = rows * packed + bias + added, for rows [first_row, last_row) and the columns of panels
 // [first_panel, last_panel).
 void Multiply(const Product& product, int64_t first_row, int64_t last_row, int64_t first_panel,
-              int64_t last_panel);
+              int64_t last_panel, Instructions instructions = MachineInstructions());
 
 }  // namespace d2g::model

@@ -9,6 +9,8 @@ namespace {
 // So many points are summed in float before the sums go to double.
 constexpr int64_t kPointsAtOnce = 64;
 constexpr int64_t kVectorsAtOnce = 4;
+// Likewise so many values of one channel.
+constexpr int64_t kValuesAtOnce = 4096;
 
 [[gnu::always_inline]] inline float Silu(float x) { return x / (1.0f + Exp(-x)); }
 
@@ -17,43 +19,41 @@ constexpr int64_t kVectorsAtOnce = 4;
 template <bool kSquare>
 [[gnu::always_inline]] inline double GroupSum(const float* in, int64_t channels, int64_t area,
                                               const float* shift, float centre) {
-  Lanes lanes = {};
-  double rest = 0;
+  double sum = 0;
   for (int64_t c = 0; c < channels; ++c) {
     const float* row = in + c * area;
     const float offset = centre - (shift == nullptr ? 0.0f : shift[c]);
-    Lanes channel = {};
-    int64_t i = 0;
-    for (; i + kLanes <= area; i += kLanes) {
-      const Lanes value = Load(row + i) - offset;
-      channel += kSquare ? value * value : value;
-    }
-    lanes += channel;
-    for (; i < area; ++i) {
-      const float value = row[i] - offset;
-      rest += kSquare ? value * value : value;
+    for (int64_t begin = 0; begin < area; begin += kValuesAtOnce) {
+      const int64_t end = std::min(area, begin + kValuesAtOnce);
+      float part = 0;
+#pragma omp simd reduction(+ : part)
+      for (int64_t i = begin; i < end; ++i) {
+        const float value = row[i] - offset;
+        part += kSquare ? value * value : value;
+      }
+      sum += part;
     }
   }
-  return rest + Sum(lanes);
+  return sum;
 }
 
 // AddPointSums for kVectors vectors of channels and at most kPointsAtOnce points.
 template <int64_t kVectors>
 [[gnu::always_inline]] inline void AddBlock(const float* x, const float* first_point,
                                             int64_t points, int64_t channels, double* sums) {
-  Lanes pivot[kVectors], plain[kVectors] = {}, square[kVectors] = {};
-  for (int64_t v = 0; v < kVectors; ++v) pivot[v] = Load(first_point + v * kLanes);
+  Float8 pivot[kVectors], plain[kVectors] = {}, square[kVectors] = {};
+  for (int64_t v = 0; v < kVectors; ++v) pivot[v] = Load<Float8>(first_point + v * kLanes<Float8>);
   for (int64_t i = 0; i < points; ++i) {
     for (int64_t v = 0; v < kVectors; ++v) {
-      const Lanes value = Load(x + i * channels + v * kLanes) - pivot[v];
+      const Float8 value = Load<Float8>(x + i * channels + v * kLanes<Float8>) - pivot[v];
       plain[v] += value;
       square[v] += value * value;
     }
   }
   for (int64_t v = 0; v < kVectors; ++v) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-      sums[2 * (v * kLanes + lane)] += plain[v][lane];
-      sums[2 * (v * kLanes + lane) + 1] += square[v][lane];
+    for (int64_t lane = 0; lane < kLanes<Float8>; ++lane) {
+      sums[2 * (v * kLanes<Float8> + lane)] += plain[v][lane];
+      sums[2 * (v * kLanes<Float8> + lane) + 1] += square[v][lane];
     }
   }
 }
@@ -97,10 +97,10 @@ D2G_VECTORISED void AddPointSums(const float* x, const float* first_point, int64
     const int64_t count = std::min(kPointsAtOnce, points - begin);
     const float* from = x + begin * channels;
     int64_t c = 0;
-    for (; c + kVectorsAtOnce * kLanes <= channels; c += kVectorsAtOnce * kLanes) {
+    for (; c + kVectorsAtOnce * kLanes<Float8> <= channels; c += kVectorsAtOnce * kLanes<Float8>) {
       AddBlock<kVectorsAtOnce>(from + c, first_point + c, count, channels, sums + 2 * c);
     }
-    for (; c + kLanes <= channels; c += kLanes) {
+    for (; c + kLanes<Float8> <= channels; c += kLanes<Float8>) {
       AddBlock<1>(from + c, first_point + c, count, channels, sums + 2 * c);
     }
     for (; c < channels; ++c) {

@@ -9,6 +9,8 @@
 
 #include "worker/model/cpu_kernels.h"
 #include "worker/model/matrix_loops.h"
+#include "worker/model/safetensors.h"
+#include "worker/model/winograd_loops.h"
 
 namespace d2g::model {
 
@@ -16,6 +18,8 @@ namespace {
 
 // A product of fewer multiplications is over before a second thread has begun.
 constexpr int64_t kWorthThreads = 1 << 20;
+// Fewer squares do not make up for the transformation of the weights.
+constexpr int64_t kWorthWinograd = 8;
 // From this size on huge pages are asked for.
 constexpr int64_t kLargeBytes = 4 << 20;
 
@@ -35,16 +39,17 @@ at::Tensor MakePanels(int64_t floats) {
   return panels;
 }
 
-// Splits the result into parts of about equal size, one a thread.
-void MultiplyInThreads(const Product& product, int64_t rows) {
-  const int64_t panels = PanelCount(product.columns);
-  const int64_t tiles = (rows + TileRows() - 1) / TileRows();
+// Splits a result of `rows` rows of tiles and `panels` panels into parts of about equal size, one a
+// thread, and calls part(first_row, last_row, first_panel, last_panel).
+template <typename Part>
+void InThreads(int64_t rows, int64_t tile, int64_t panels, int64_t multiplications, Part&& part) {
   const int64_t threads = at::in_parallel_region() ? 1 : at::get_num_threads();
-  if (threads == 1 || rows * product.inner * product.columns < kWorthThreads) {
-    Multiply(product, 0, rows, 0, panels);
+  if (threads == 1 || multiplications < kWorthThreads) {
+    part(0, rows, 0, panels);
     return;
   }
   auto share = [](int64_t count, int64_t parts) { return (count + parts - 1) / parts; };
+  const int64_t tiles = share(rows, tile);
   int64_t across = 1;
   int64_t best = tiles * panels;
   for (int64_t parts = 1; parts <= threads; ++parts) {
@@ -55,12 +60,34 @@ void MultiplyInThreads(const Product& product, int64_t rows) {
   at::parallel_for(0, across * down, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t panel = share(panels, across) * (i % across);
-      const int64_t row = share(tiles, down) * (i / across) * TileRows();
+      const int64_t row = share(tiles, down) * (i / across) * tile;
       if (row >= rows || panel >= panels) continue;
-      Multiply(product, row, std::min(rows, row + share(tiles, down) * TileRows()), panel,
-               std::min(panels, panel + share(panels, across)));
+      part(row, std::min(rows, row + share(tiles, down) * tile), panel,
+           std::min(panels, panel + share(panels, across)));
     }
   });
+}
+
+void MultiplyInThreads(const Product& product, int64_t rows) {
+  InThreads(rows, TileRows(), PanelCount(product.columns), rows * product.inner * product.columns,
+            [&](int64_t row, int64_t last_row, int64_t panel, int64_t last_panel) {
+              Multiply(product, row, last_row, panel, last_panel);
+            });
+}
+
+void ConvolveInThreads(const Product& product, int64_t batch) {
+  const Rows& rows = product.rows;
+  const int64_t squares = TakesWinograd(rows) ? batch * SquareCount(rows) : 0;
+  if (squares < kWorthWinograd) {
+    MultiplyInThreads(product, batch * rows.out_height * rows.out_width);
+    return;
+  }
+  InThreads(
+      squares, TileRows(), PanelCount(product.columns), squares * product.inner * product.columns,
+      [&](int64_t first, int64_t last, int64_t panel, int64_t last_panel) {
+        const at::Tensor work = at::empty({WinogradWork(product, last - first)}, at::kFloat);
+        MultiplyWinograd(product, first, last, panel, last_panel, work.mutable_data_ptr<float>());
+      });
 }
 
 }  // namespace
@@ -68,8 +95,9 @@ void MultiplyInThreads(const Product& product, int64_t rows) {
 PackedWeight::PackedWeight(at::Tensor weight, at::Tensor bias)
     : weight_(std::move(weight)), bias_(std::move(bias)) {}
 
-void PackedWeight::Pack() {
+void PackedWeight::Pack(bool keep) {
   if (!weight_.defined() || !weight_.is_cpu() || weight_.scalar_type() != at::kFloat) return;
+  TORCH_CHECK(!packed() || weight_.numel() > 0, "a weight that was given up is packed again");
   const at::Tensor weight = weight_.detach().contiguous();
   columns_ = weight.size(0);
   inner_ = weight.numel() / std::max<int64_t>(columns_, 1);
@@ -81,6 +109,11 @@ void PackedWeight::Pack() {
   float* to = panels_.mutable_data_ptr<float>();
   at::parallel_for(0, PanelCount(columns_), 1,
                    [&](int64_t begin, int64_t end) { PackPanels(from, layout, to, begin, end); });
+  if (IsMapped(weight_)) {
+    ReleasePages(weight_);
+  } else if (!keep) {
+    weight_.set_data(at::empty({0}, weight_.options()));
+  }
 }
 
 bool PackedWeight::Takes(const at::Tensor& x) const {
@@ -141,7 +174,11 @@ at::Tensor PackedWeight::Convolve(const at::Tensor& x, const Window& window,
   product.inner = inner_;
   product.columns = columns_;
   product.added_stride = product.out_stride = columns_;
-  MultiplyInThreads(product, in.size(0) * window.out_height * window.out_width);
+  if (product.rows.kernel > 0) {
+    ConvolveInThreads(product, in.size(0));
+  } else {
+    MultiplyInThreads(product, in.size(0) * window.out_height * window.out_width);
+  }
   return out;
 }
 

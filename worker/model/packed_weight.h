@@ -20,10 +20,15 @@ class PackedWeight {
   // layer.
   PackedWeight(at::Tensor weight, at::Tensor bias);
 
-  // Copies the weight's present values. Does nothing unless they are fp32 on the CPU.
-  void Pack();
+  // Copies the weight's present values. Does nothing unless they are fp32 on the CPU. Memory that
+  // mirrors a file is given back at once; the weight reads it again when it is needed. Without
+  // `keep`, a weight that is no such memory becomes empty: the layer then works with gradients off
+  // only.
+  void Pack(bool keep = true);
 
-  // Packed, and x is what the kernel takes: fp32 on the CPU, gradients off.
+  bool packed() const { return panels_.defined(); }
+
+  // packed(), and x is what the kernel takes: fp32 on the CPU, gradients off.
   bool Takes(const at::Tensor& x) const;
 
   // x [..., in] -> [..., out], plus `added` of that shape unless undefined.

@@ -29,8 +29,8 @@ class ParameterReader {
   // another shape, that is remembered for Finish and the result is undefined.
   at::Tensor Take(const std::string& name, const std::vector<int64_t>& shape);
 
-  // A form of a layer's weight and bias (may be undefined) that inference may use; empty until
-  // packed_weights() are packed.
+  // The form of a layer's weight and bias (may be undefined) that inference uses: packed at once if
+  // the options say so, else empty until packed_weights() are packed.
   std::shared_ptr<PackedWeight> MakePacked(const at::Tensor& weight, const at::Tensor& bias);
 
   // Throws Error if anything was missing, wrongly shaped, not floating, or left over, listing up to

@@ -39,6 +39,9 @@ void PromptEncoder::CheckFits(const std::string& folder) const {
       Fail(folder, "/", names.encoder, ": there is no text_projection.weight, which ",
            "CLIPTextModelWithProjection has");
     }
+    if (is_xl_ && config.num_hidden_layers < 1) {
+      Fail(folder, "/", names.encoder, ": num_hidden_layers is 0: there is no penultimate state");
+    }
     if (length > config.max_position_embeddings) {
       Fail(folder, ": model_max_length ", length, " of ", names.tokenizer, " is over ",
            names.encoder, "'s max_position_embeddings ", config.max_position_embeddings);
@@ -52,7 +55,8 @@ PromptEmbeddings PromptEncoder::EncodeDistinct(const std::vector<std::string>& p
   for (size_t i = 0; i < encoders_.size(); ++i) {
     std::vector<int64_t> ids;
     for (const std::string& prompt : prompts) {
-      const std::vector<int64_t> tokens = tokenizers_[i].Encode(prompt);
+      const std::vector<int64_t> tokens =
+          tokenizers_[i].Encode(tokenizers_[i].MaybeConvertPrompt(prompt));
       ids.insert(ids.end(), tokens.begin(), tokens.end());
     }
     const ClipTextOutput output =

@@ -19,7 +19,7 @@
 
 #include "worker/model/error.h"
 #include "worker/model/file_writer.h"
-#include "worker/model/json_config.h"
+#include "worker/model/input_file.h"
 #include "worker/model/safetensors_header.h"
 
 namespace d2g::model {
@@ -45,7 +45,7 @@ const char* NameOfDtype(at::ScalarType type, const std::string& tensor) {
 class Mapping {
  public:
   explicit Mapping(const std::string& path) {
-    const FileDescriptor file(path);
+    const InputFile file(path);
     size_ = file.size();
     if (size_ == 0) return;
     void* mapped = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE, file.get(), 0);

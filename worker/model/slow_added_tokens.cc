@@ -34,10 +34,9 @@ SlowAddedTokens::SlowAddedTokens(const Vocabulary& vocabulary,
     if (vocabulary.Find(token.content) < 0 && !beside.contains(token.content)) ++known;
     beside[token.content] = id;
   }
-  const std::unordered_map<std::string, int64_t> saved_ids = ids_;
   for (const SpecialToken& special : specials) {
     const AddedToken& token = special.token;
-    if (token.content.empty() || (special.is_text && saved_ids.contains(token.content))) continue;
+    if (token.content.empty() || (special.is_text && ids_.contains(token.content))) continue;
     int64_t id = vocabulary.Find(token.content);
     const auto it = beside.find(token.content);
     if (it != beside.end()) id = it->second;

@@ -19,8 +19,8 @@ namespace d2g::model {
 class SlowAddedTokens {
  public:
   // `saved` are tokens with the ids that they were saved with; a later one replaces an earlier one
-  // of the same id. `specials` come in the order of their roles, each content once; those that have
-  // no id get one after the vocabulary's.
+  // of the same id. `specials` come in the order of their roles; those that have no id get one
+  // after the vocabulary's.
   SlowAddedTokens(const Vocabulary& vocabulary,
                   const std::vector<std::pair<int64_t, AddedToken>>& saved,
                   const std::vector<SpecialToken>& specials);

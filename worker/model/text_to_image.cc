@@ -64,6 +64,8 @@ TextToImageModel TextToImageModel::Load(const std::string& folder, const ModelOp
   LoadOptions load(at::TensorOptions().device(options.device).dtype(options.dtype));
   load.variant = options.variant;
   load.share_file = true;
+  load.pack = true;
+  load.only_packed = !options.keep_weights;
   const auto progress = [&options] {
     if (options.progress) options.progress();
   };
@@ -91,7 +93,6 @@ TextToImageModel TextToImageModel::Load(const std::string& folder, const ModelOp
   model.unet_ =
       std::make_unique<UNet2DConditionModel>(UNet2DConditionModel::Load(folder + "/unet", load));
   progress();
-  model.unet_->PrepareForInference();
   if (options.load_vae) {
     if (!model.index_.has_vae) Fail(folder, "/model_index.json: there is no vae");
     if (Upcasts(folder, model.index_, options.dtype)) load.tensors = load.tensors.dtype(at::kFloat);

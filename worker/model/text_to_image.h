@@ -43,6 +43,9 @@ struct ModelOptions {
   bool pipeline_scheduler_overrides = true;
   bool load_vae = true;  // without it DecodeToImages throws
   std::string variant;   // of the weight files, see LoadOptions
+  // Off: less memory where the files hold another dtype, but no gradients; see
+  // LoadOptions::only_packed.
+  bool keep_weights = true;
   // Called after each network of a Load. It may throw to stop: the exception passes through.
   std::function<void()> progress = nullptr;
 };

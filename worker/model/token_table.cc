@@ -1,7 +1,9 @@
 #include "worker/model/token_table.h"
 
+#include <algorithm>
 #include <bit>
 #include <functional>
+#include <utility>
 
 namespace d2g::model {
 
@@ -9,42 +11,51 @@ namespace {
 
 constexpr size_t kLeastSlots = 1024;
 
-}  // namespace
-
-size_t TokenTable::SlotOf(std::string_view text, size_t hash) const {
-  const size_t mask = slots_.size() - 1;
-  size_t slot = hash & mask;
-  while (slots_[slot] >= 0 && (hashes_[slots_[slot]] != hash || Text(slots_[slot]) != text)) {
-    slot = (slot + 1) & mask;
-  }
-  return slot;
+uint32_t HashOf(std::string_view text) {
+  return static_cast<uint32_t>(std::hash<std::string_view>()(text));
 }
 
-void TokenTable::Grow() {
-  slots_.assign(slots_.empty() ? kLeastSlots : slots_.size() * 2, -1);
+}  // namespace
+
+size_t TokenTable::SlotOf(std::string_view text, uint32_t hash) const {
   const size_t mask = slots_.size() - 1;
-  for (size_t number = 0; number < hashes_.size(); ++number) {
-    size_t slot = hashes_[number] & mask;
-    while (slots_[slot] >= 0) slot = (slot + 1) & mask;
-    slots_[slot] = static_cast<int32_t>(number);
+  size_t i = hash & mask;
+  while (slots_[i].number >= 0 && (slots_[i].hash != hash || Text(slots_[i].number) != text)) {
+    i = (i + 1) & mask;
   }
+  return i;
+}
+
+void TokenTable::Rehash(size_t slots) {
+  const std::vector<Slot> old = std::exchange(slots_, std::vector<Slot>(slots));
+  for (const Slot& slot : old) {
+    if (slot.number < 0) continue;
+    size_t i = slot.hash & (slots - 1);
+    while (slots_[i].number >= 0) i = (i + 1) & (slots - 1);
+    slots_[i] = slot;
+  }
+}
+
+void TokenTable::Reserve(size_t count) {
+  const size_t slots = std::bit_ceil(2 * count + kLeastSlots);
+  if (slots > slots_.size()) Rehash(slots);
+  ends_.reserve(count);
 }
 
 int32_t TokenTable::Intern(std::string_view text) {
-  if (2 * (size() + 1) > slots_.size()) Grow();
-  const size_t hash = std::hash<std::string_view>()(text);
-  const size_t slot = SlotOf(text, hash);
-  if (slots_[slot] < 0) {
-    slots_[slot] = static_cast<int32_t>(size());
+  if (2 * (size() + 1) > slots_.size()) Rehash(std::max(kLeastSlots, 2 * slots_.size()));
+  const uint32_t hash = HashOf(text);
+  Slot& slot = slots_[SlotOf(text, hash)];
+  if (slot.number < 0) {
+    slot = {hash, static_cast<int32_t>(size())};
     characters_ += text;
     ends_.push_back(characters_.size());
-    hashes_.push_back(hash);
   }
-  return slots_[slot];
+  return slot.number;
 }
 
 int32_t TokenTable::Find(std::string_view text) const {
-  return slots_.empty() ? -1 : slots_[SlotOf(text, std::hash<std::string_view>()(text))];
+  return slots_.empty() ? -1 : slots_[SlotOf(text, HashOf(text))].number;
 }
 
 std::string_view TokenTable::Text(int32_t number) const {

@@ -13,23 +13,29 @@ namespace d2g::model {
 // A set of strings, each with its number from 0 on. Reading is thread-safe.
 class TokenTable {
  public:
+  // Makes room for `count` strings.
+  void Reserve(size_t count);
   // The number of `text`, which is added if it is new.
   int32_t Intern(std::string_view text);
   // The number of `text`, or -1.
   int32_t Find(std::string_view text) const;
   // Valid until the next Intern.
   std::string_view Text(int32_t number) const;
-  size_t size() const { return hashes_.size(); }
+  size_t size() const { return ends_.size(); }
 
  private:
+  struct Slot {
+    uint32_t hash = 0;
+    int32_t number = -1;
+  };
+
   // The slot that holds `text`, or the free one where it belongs.
-  size_t SlotOf(std::string_view text, size_t hash) const;
-  void Grow();
+  size_t SlotOf(std::string_view text, uint32_t hash) const;
+  void Rehash(size_t slots);
 
   std::string characters_;
-  std::vector<size_t> ends_;    // of each string in characters_
-  std::vector<size_t> hashes_;  // of each string
-  std::vector<int32_t> slots_;  // number or -1; a power of two of them, at most half of them used
+  std::vector<size_t> ends_;  // of each string in characters_
+  std::vector<Slot> slots_;   // a power of two of them, at most half of them used
 };
 
 // What becomes of two adjacent symbols: a lower rank merges earlier.

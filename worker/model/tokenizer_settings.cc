@@ -80,9 +80,12 @@ class Reader {
       if (id.empty() || id.size() > 10 || id.find_first_not_of("0123456789") != std::string::npos) {
         Fail(what, ": the id is not a number");
       }
-      AddToken(ParseTokenId(json(std::stoll(id)), what), ParseAddedToken(value, what));
+      const AddedToken token = ParseAddedToken(value, what);
+      if (!by_name_.emplace(token.content, token).second) {
+        Fail(what, ": \"", token.content, "\" has another id, too");
+      }
+      AddToken(ParseTokenId(json(std::stoll(id)), what), token);
     }
-    for (const auto& [id, token] : settings_.added) by_name_[token.content] = token;
   }
 
   void ReadLegacyFiles() {
@@ -255,21 +258,22 @@ TokenizerSettings TokenizerSettings::FromFolder(const std::string& folder,
 }
 
 std::vector<SpecialToken> TokenizerSettings::Specials() const {
-  std::vector<SpecialToken> all = {bos, eos};
-  for (const std::optional<SpecialToken>* role : {&unk, &sep}) {
-    if (*role) all.push_back(**role);
+  std::vector<std::vector<SpecialToken>> roles = {{bos}, {eos}};
+  for (const std::optional<SpecialToken>& token : {unk, sep, std::optional(pad), cls, mask}) {
+    if (token) roles.push_back({*token});
   }
-  all.push_back(pad);
-  for (const std::optional<SpecialToken>* role : {&cls, &mask}) {
-    if (*role) all.push_back(**role);
-  }
-  all.insert(all.end(), additional.begin(), additional.end());
-  all.insert(all.end(), extra.begin(), extra.end());
+  roles.push_back(additional);
+  for (const SpecialToken& token : extra) roles.push_back({token});
   std::vector<SpecialToken> unique;
   std::set<std::string> seen;
-  for (SpecialToken& special : all) {
-    if (special.is_text && special.token.content.empty()) continue;
-    if (seen.insert(special.token.content).second) unique.push_back(std::move(special));
+  for (const std::vector<SpecialToken>& role : roles) {
+    // Within one role a content may repeat, as a bare string and as a token with flags.
+    const size_t first = unique.size();
+    for (const SpecialToken& special : role) {
+      const bool is_empty = special.is_text && special.token.content.empty();
+      if (!is_empty && !seen.contains(special.token.content)) unique.push_back(special);
+    }
+    for (size_t i = first; i < unique.size(); ++i) seen.insert(unique[i].token.content);
   }
   return unique;
 }

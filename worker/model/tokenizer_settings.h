@@ -25,7 +25,7 @@ struct TokenizerSettings {
   static TokenizerSettings FromFolder(const std::string& folder, TokenizerFlavour flavour);
 
   // The special tokens in the order of their roles (begin, end, unknown, separator, padding, class,
-  // mask, additional, extra), each content once, those that are empty left out.
+  // mask, additional, extra), those left out that an earlier role has.
   std::vector<SpecialToken> Specials() const;
 
   SpecialToken bos, eos, pad;

@@ -68,7 +68,6 @@ struct UNet2DConditionModel::Impl {
   Network network;
   TensorMap parameters;
   PackedWeights packed_weights;
-  bool prepared = false;
 };
 
 void UNet2DConditionModel::Impl::CheckInput(const at::Tensor& sample) const {
@@ -237,12 +236,13 @@ const UNetConfig& UNet2DConditionModel::config() const { return impl_->config; }
 
 void UNet2DConditionModel::CopyParametersFrom(const TensorMap& parameters) {
   CopyParameters(parameters, impl_->parameters, "unet");
-  if (impl_->prepared) PrepareForInference();
+  for (const std::shared_ptr<PackedWeight>& weight : impl_->packed_weights) {
+    if (weight->packed()) weight->Pack();
+  }
 }
 
 void UNet2DConditionModel::PrepareForInference() {
   for (const std::shared_ptr<PackedWeight>& weight : impl_->packed_weights) weight->Pack();
-  impl_->prepared = true;
 }
 
 ShapeMap UNet2DConditionModel::ParameterShapes(const UNetConfig& config) {

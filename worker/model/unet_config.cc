@@ -42,6 +42,7 @@ void RefuseNulls(const JsonConfig& json) {
                           "layers_per_block",
                           "downsample_padding",
                           "mid_block_scale_factor",
+                          "dropout",
                           "act_fn",
                           "norm_num_groups",
                           "norm_eps",
@@ -332,6 +333,9 @@ UNetConfig UNetConfig::FromJson(const std::string& text, const std::string& sour
   c.downsample_padding = IntIn(json, "downsample_padding", 1, 0, 1);
   c.mid_block_scale_factor = json.Double("mid_block_scale_factor", 1);
   if (c.mid_block_scale_factor == 0) json.FailAt("mid_block_scale_factor", "must not be 0");
+  // Of no effect on what a trained network computes.
+  const double dropout = json.Double("dropout", 0);
+  if (dropout < 0 || dropout > 1) json.FailAt("dropout", "must be in 0 to 1");
   c.act_fn = ReadActivation(json, "act_fn");
   c.norm_num_groups = json.IntAtLeast("norm_num_groups", 32, 1);
   for (const int64_t channels : c.block_out_channels) {

@@ -38,6 +38,8 @@ struct UNetConfig {
   int64_t time_embedding_width() const;
   int64_t time_input_width() const;
   int64_t block_time_width() const;
+  // Height or width of a level from that of the level above.
+  int64_t downsampled(int64_t size) const { return (size + downsample_padding) / 2; }
   // Width of encoder_hidden_states.
   int64_t text_width() const;
   bool down_attends(size_t level) const;

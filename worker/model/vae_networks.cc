@@ -46,10 +46,10 @@ VaeAttention::VaeAttention(ParameterReader& reader, const std::string& name, int
       out(reader, name + ".to_out.0", channels, channels) {}
 
 at::Tensor VaeAttention::operator()(const at::Tensor& x) const {
-  const at::Tensor h = norm(x).flatten(2).transpose(1, 2);
+  const at::Tensor h = ToTokens(norm(x));
   const at::Tensor attended =
       DotProductAttention(SplitHeads(q(h), 1), SplitHeads(k(h), 1), SplitHeads(v(h), 1));
-  return x + out(MergeHeads(attended)).transpose(1, 2).reshape(x.sizes());
+  return x + ToPicture(out(MergeHeads(attended)), x);
 }
 
 VaeMidBlock::VaeMidBlock(ParameterReader& reader, const std::string& name,

@@ -134,9 +134,8 @@ std::vector<at::Tensor> Discriminator::Forward(const at::Tensor& z, const at::Te
                                          /*padding=*/1));
   int64_t height = x.size(2), width = x.size(3);
   for (size_t level = 1; level < levels_; ++level) {
-    // As the U-Net's stride-2 convolutions round.
-    height = (height + 1) / 2;
-    width = (width + 1) / 2;
+    height = unet_->config().downsampled(height);
+    width = unet_->config().downsampled(width);
     taps.add_at_level.push_back(at::conv2d(at::adaptive_avg_pool2d(x, {height, width}),
                                            parameters_.at(Numbered("latent_in.", level, ".weight")),
                                            parameters_.at(Numbered("latent_in.", level, ".bias")),

@@ -48,6 +48,7 @@ absl::StatusOr<std::shared_ptr<const Teacher>> TeacherCache::Load(const std::str
                                                       .dtype = options.dtype,
                                                       .solver = options.solver,
                                                       .load_vae = false,
+                                                      .keep_weights = false,
                                                       .progress = progress});
     auto latent_shape = model.latent_shape();
     auto unconditional = model.prompts().EncodeNegative(std::nullopt);

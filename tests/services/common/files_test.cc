@@ -25,8 +25,10 @@ using ::d2g::testing::IsOkAndHolds;
 using ::d2g::testing::StatusIs;
 using ::d2g::testing::TempDir;
 using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 size_t CountFiles(const std::string& folder) {
   return static_cast<size_t>(std::distance(std::filesystem::directory_iterator(folder), {}));
@@ -236,7 +238,7 @@ TEST_F(ModelFolderTest, DigestFollowsContentOfComponentsOnly) {
   Write("tokenizer/added_tokens.json", R"({"<new>": 7})");
   ASSERT_OK_AND_ASSIGN(const ModelFolder with_token, InspectModelFolder(dir_.path()));
   EXPECT_NE(with_token.digest, after.digest);
-  EXPECT_THAT(with_token.files, ::testing::Contains("tokenizer/added_tokens.json"));
+  EXPECT_THAT(with_token.files, Contains("tokenizer/added_tokens.json"));
 }
 
 TEST_F(ModelFolderTest, TicksWhileItReadsAndStops) {
@@ -289,6 +291,48 @@ TEST_F(ModelFolderTest, TruncatedWeightsNameBothSizes) {
   ExpectBad("has bytes too many");
   Write("unet/diffusion_pytorch_model.safetensors", "version https://git-lfs.github.com/spec/v1\n");
   ExpectBad("is not safetensors");
+}
+
+TEST_F(ModelFolderTest, TheOnlyVariantStandsForThePlainWeights) {
+  const std::string unet = "unet/diffusion_pytorch_model";
+  const auto listed = [&] {
+    const auto folder = InspectModelFolder(dir_.path());
+    EXPECT_THAT(folder, IsOk());
+    return folder.ok() ? folder->files : std::vector<std::string>();
+  };
+  Write(unet + ".fp16.safetensors", Safetensors());
+  EXPECT_THAT(listed(), Not(Contains(unet + ".fp16.safetensors")));
+  std::filesystem::remove(dir_.File(unet + ".safetensors"));
+  EXPECT_THAT(listed(), Contains(unet + ".fp16.safetensors"));
+  Write(unet + ".non_ema-00001-of-00001.safetensors", Safetensors());
+  Write(unet + ".safetensors.index.non_ema.json",
+        R"({"weight_map": {"a": "diffusion_pytorch_model.non_ema-00001-of-00001.safetensors"}})");
+  ExpectBad("several variants of diffusion_pytorch_model.safetensors (fp16, non_ema)");
+  std::filesystem::remove(dir_.File(unet + ".fp16.safetensors"));
+  EXPECT_THAT(listed(), Contains(unet + ".non_ema-00001-of-00001.safetensors"));
+}
+
+TEST_F(ModelFolderTest, TheIndexOfDiffusersAndTheFileOfTransformersComeFirst) {
+  for (const std::string stem : {"unet/diffusion_pytorch_model", "text_encoder/model"}) {
+    Write(stem + ".safetensors.index.json", R"({"weight_map": {"a": "shard.safetensors"}})");
+  }
+  Write("unet/shard.safetensors", Safetensors());
+  ASSERT_OK_AND_ASSIGN(const ModelFolder folder, InspectModelFolder(dir_.path()));
+  EXPECT_THAT(folder.files, Contains("unet/shard.safetensors"));
+  EXPECT_THAT(folder.files, Not(Contains("unet/diffusion_pytorch_model.safetensors")));
+  EXPECT_THAT(folder.files, Contains("text_encoder/model.safetensors"));
+}
+
+TEST_F(ModelFolderTest, HugeJsonIsRefusedUnparsed) {
+  const std::string deep(10'000'000, '[');
+  std::string header;
+  for (int i = 0; i < 8; ++i) header.push_back(static_cast<char>(deep.size() >> (8 * i)));
+  Write("unet/diffusion_pytorch_model.safetensors", header + deep);
+  ExpectBad("unet/diffusion_pytorch_model.safetensors has JSON nested deeper than 64");
+  std::string wide = "[";
+  for (int i = 0; i < 4'000'001; ++i) wide += "1,";
+  Write("unet/config.json", wide);
+  ExpectBad("or of more than 4000000 values");
 }
 
 TEST_F(ModelFolderTest, BadConfigIsNamed) {

@@ -47,14 +47,22 @@ TEST_F(CpuKernelsTest, GegluIsAtens) {
   }
 }
 
-TEST_F(CpuKernelsTest, SmallAttentionIsAtens) {
-  for (const auto& [queries, keys, width] :
-       std::vector<std::array<int64_t, 3>>{{16, 16, 24}, {1, 1, 1}, {5, 128, 40}, {64, 77, 17}}) {
+TEST_F(CpuKernelsTest, AttentionIsAtens) {
+  for (const auto& [queries, keys, width] : std::vector<std::array<int64_t, 3>>{
+           {16, 16, 24}, {1, 1, 1}, {5, 128, 40}, {64, 77, 17}, {3, 385, 9}, {130, 1000, 80}}) {
     const at::Tensor q = 3 * at::randn({2, queries, 3, width}).transpose(1, 2);
     const at::Tensor k = 3 * at::randn({2, 3, keys, width});
     const at::Tensor v = at::randn({2, keys, 3, width}).transpose(1, 2);
-    const at::Tensor expected = at::scaled_dot_product_attention(q, k, v);
-    EXPECT_LE(Difference(SmallAttention(q, k, v), expected.transpose(1, 2).flatten(2)), 1e-5);
+    at::Tensor hides =
+        at::zeros({queries, keys}).masked_fill(at::rand({queries, keys}) < 0.5, -INFINITY);
+    hides.select(1, 0).zero_();
+    for (const at::Tensor& mask : {at::Tensor(), hides, at::randn({queries, keys})}) {
+      const at::Tensor expected = at::scaled_dot_product_attention(
+          q.to(at::kDouble), k.to(at::kDouble), v.to(at::kDouble),
+          mask.defined() ? std::optional(mask.to(at::kDouble)) : std::nullopt);
+      EXPECT_LE(Difference(FusedAttention(q, k, v, mask), expected.transpose(1, 2).flatten(2)),
+                3e-5);
+    }
   }
 }
 
@@ -70,7 +78,7 @@ TEST_F(CpuKernelsTest, NotANumberStays) {
   EXPECT_TRUE(FusedGeglu(gated)[0][4].isnan().item<bool>());
   at::Tensor q = at::randn({1, 1, 4, 8});
   q[0][0][2][3] = nan;
-  const at::Tensor attended = SmallAttention(q, at::randn({1, 1, 4, 8}), at::ones({1, 1, 4, 8}));
+  const at::Tensor attended = FusedAttention(q, at::randn({1, 1, 4, 8}), at::ones({1, 1, 4, 8}));
   EXPECT_TRUE(attended[0][2].isnan().all().item<bool>());
   EXPECT_FALSE(attended[0][1].isnan().any().item<bool>());
 }
@@ -88,7 +96,7 @@ TEST_F(CpuKernelsTest, ExtremesDoNotOverflow) {
       at::stack({at::full({4}, 100.0f), at::full({4}, -100.0f)}).view({1, 1, 2, 4});
   const at::Tensor v =
       at::tensor({1.0f, 2.0f}).view({1, 1, 2, 1}).expand({1, 1, 2, 4}).contiguous();
-  EXPECT_LE(Difference(SmallAttention(q, k, v), at::ones({1, 1, 4})), 1e-6);
+  EXPECT_LE(Difference(FusedAttention(q, k, v), at::ones({1, 1, 4})), 1e-6);
 }
 
 }  // namespace

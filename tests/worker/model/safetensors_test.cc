@@ -144,7 +144,7 @@ TEST(SafetensorsTest, DamagedFilesAreReadOrRefused) {
   std::mt19937_64 random(5);
   const int64_t before = PeakMemory();
   int read = 0;
-  for (int i = 0; i < 3000; ++i) {
+  for (int i = 0; i < 1000; ++i) {
     std::string bytes = whole;
     for (uint64_t changes = random() % 3 + 1; changes > 0; --changes) {
       bytes[random() % 190] = static_cast<char>(random() % 2 ? '0' + random() % 10 : random());

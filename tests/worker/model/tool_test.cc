@@ -1,13 +1,11 @@
 // The real d2g-model program: pictures against diffusers, and what bad input gives.
 #include <gmock/gmock.h>
 #include <png.h>
-#include <sys/wait.h>
 
 #include <algorithm>
-#include <array>
-#include <cstdio>
 
 #include "tests/worker/model/golden.h"
+#include "tests/worker/model/run_tool.h"
 #include "tests/worker/model/temp_folder.h"
 #include "worker/model/json_config.h"
 #include "worker/model/png.h"
@@ -20,26 +18,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
-
-struct Ended {
-  int code = 0;
-  std::string output;  // stdout and stderr
-};
-
-Ended RunTool(const std::vector<std::string>& arguments) {
-  std::string command = std::string(std::getenv("D2G_BIN_DIR")) + "/d2g-model";
-  for (const std::string& argument : arguments) command += " '" + argument + "'";
-  FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
-  Ended ended;
-  std::array<char, 4096> buffer{};
-  size_t got = 0;
-  while ((got = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0) {
-    ended.output.append(buffer.data(), got);
-  }
-  const int status = ::pclose(pipe);
-  ended.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-  return ended;
-}
 
 at::Tensor ReadGrey(const std::string& path) {
   png_image image{};
@@ -110,6 +88,19 @@ TEST(ToolTest, SeedAndSavedNoiseGiveTheSamePicture) {
   EXPECT_EQ(noise.sizes(), at::IntArrayRef({3, 4, 8, 8}));
 }
 
+TEST(ToolTest, TextsAreTakenAsTheyAre) {
+  const TempFolder folder;
+  std::filesystem::copy(GoldenFolder("pipeline/teacher") + "/tokenizer", folder / "tokenizer_2");
+  const Ended ended = RunTool({"component", "--model", folder.path(), "--component", "tokenizer_2",
+                               "--text", "[a, b]", "--text", "", "--text", "{}", "--text", "-x",
+                               "--outputs", folder / "ids"});
+  EXPECT_EQ(ended.code, 0) << ended.output;
+  const at::Tensor ids = ReadSafetensors(folder / "ids").at("input_ids");
+  ASSERT_EQ(ids.size(0), 4);
+  EXPECT_EQ(ids[1][1].item<int64_t>(), ids[1][2].item<int64_t>());  // end, padding
+  for (int64_t i : {0, 2, 3}) EXPECT_FALSE(at::equal(ids[i], ids[1])) << i;
+}
+
 TEST(ToolTest, ComponentsRunAlone) {
   const TempFolder folder;
   const TensorMap golden = Golden("pipeline/teacher");
@@ -122,9 +113,12 @@ TEST(ToolTest, ComponentsRunAlone) {
                      folder / "ids", "--outputs", folder / "hidden"})
                 .code,
             0);
-  EXPECT_LE(RelativeDifference(ReadSafetensors(folder / "hidden").at("last_hidden_state")[0],
-                               golden.at("embeddings")[0]),
+  const TensorMap hidden = ReadSafetensors(folder / "hidden");
+  EXPECT_LE(RelativeDifference(hidden.at("last_hidden_state")[0], golden.at("embeddings")[0]),
             1e-4);
+  EXPECT_EQ(hidden.at("penultimate_hidden_state").sizes(), hidden.at("last_hidden_state").sizes());
+  EXPECT_EQ(hidden.at("pooled_output").sizes(), at::IntArrayRef({1, 96}));
+  EXPECT_FALSE(hidden.contains("text_embeds"));
   EXPECT_THAT(RunTool({"component", "--model", model, "--component", "unet", "--inputs",
                        folder / "ids", "--outputs", folder / "x"})
                   .output,

@@ -120,6 +120,7 @@ TEST(UNetConfigTest, ValuesThatMakeNoNetworkAreNamed) {
       {R"("norm_num_groups":0)", "norm_num_groups", "at least 1"},
       {R"("norm_eps":-1)", "norm_eps", "negative"},
       {R"("mid_block_scale_factor":0)", "mid_block_scale_factor", "0"},
+      {R"("dropout":2)", "dropout", "0 to 1"},
       {R"("sample_size":-1)", "sample_size", "1 to"},
       {R"("sample_size":[8,8,8])", "sample_size", "needs 2 entries"},
       {R"("freq_shift":4)", "freq_shift", "half of"},
@@ -185,6 +186,11 @@ TEST(UNetConfigTest, NullIsNotTheDefault) {
   EXPECT_EQ(Read(R"("mid_block_type":null)").mid_block, MidBlockType::kNone);
   EXPECT_EQ(Read(R"("_use_default_values":["mid_block_type"],"mid_block_type":null)").mid_block,
             MidBlockType::kCrossAttention);
+}
+
+TEST(UNetConfigTest, LevelsHalveAsTheConvolutionsRound) {
+  EXPECT_EQ(Read("").downsampled(7), 4);
+  EXPECT_EQ(Read(R"("downsample_padding":0)").downsampled(7), 3);
 }
 
 TEST(UNetConfigTest, WhatDiffusersIgnoresIsIgnored) {

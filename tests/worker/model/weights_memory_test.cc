@@ -1,12 +1,8 @@
 // How much memory the real d2g-model program needs for its weights.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 
-#include <array>
-#include <cstdio>
-#include <cstdlib>
-
+#include "tests/worker/model/run_tool.h"
 #include "tests/worker/model/temp_folder.h"
 #include "worker/model/autoencoder_tiny.h"
 #include "worker/model/json_config.h"
@@ -38,19 +34,10 @@ int64_t WriteModel(const TempFolder& folder, int64_t width, int64_t blocks, at::
 
 // The peak that the program states, bytes.
 int64_t PeakOfEncoder(const TempFolder& folder) {
-  const std::string command = std::string(std::getenv("D2G_BIN_DIR")) +
-                              "/d2g-model component --component vae_encoder --threads 1 --model " +
-                              folder.path() + " --inputs " + (folder / "in") + " --outputs " +
-                              (folder / "out");
-  FILE* pipe = ::popen(command.c_str(), "r");
-  std::string output;
-  std::array<char, 4096> buffer{};
-  size_t got = 0;
-  while ((got = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0) {
-    output.append(buffer.data(), got);
-  }
-  const int status = ::pclose(pipe);
-  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << output;
+  const std::string output =
+      RunTool({"component", "--component", "vae_encoder", "--threads", "1", "--model",
+               folder.path(), "--inputs", folder / "in", "--outputs", folder / "out"})
+          .output;
   const std::string label = "peak memory ";
   const size_t at = output.find(label);
   EXPECT_NE(at, std::string::npos) << output;

@@ -44,6 +44,19 @@ TEST(Discriminator, StartsAtLogitZeroOnEveryScale) {
   for (const at::Tensor& map : logits) EXPECT_EQ(map.abs().max().item<float>(), 0);
 }
 
+TEST(Discriminator, FollowsTheTeachersLevelSizes) {
+  for (const int64_t padding : {0, 1}) {
+    model::UNetConfig config = SmallUNetConfig();
+    config.downsample_padding = padding;
+    const model::UNet2DConditionModel unet(
+        config, model::RandomParameters(1, model::UNet2DConditionModel::ParameterShapes(config)));
+    const Discriminator discriminator(unet, 0, 1, at::kCPU);
+    const Inputs in;
+    const auto logits = discriminator.Forward(in.z.narrow(2, 0, 7), in.x.narrow(2, 0, 7), in.text);
+    EXPECT_EQ(logits[1].sizes(), at::IntArrayRef({2, 1, 3 + padding, 4}));
+  }
+}
+
 TEST(Discriminator, NoiseLatentAndTextAllReachTheLogits) {
   const Discriminator discriminator(SmallUNet(), 0, 1, at::kCPU);
   Waken(discriminator);

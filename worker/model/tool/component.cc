@@ -32,6 +32,8 @@ struct ComponentOptions {
     LoadOptions options;
     options.variant = variant;
     options.share_file = true;
+    options.pack = true;
+    options.only_packed = true;
     return options;
   }
 };

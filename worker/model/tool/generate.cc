@@ -34,9 +34,13 @@ void Generate(const GenerateOptions& options) {
   WritePng(options.out, PictureGrid(pictures, options.columns, options.gap));
   std::cout << options.out << ": " << count << (count == 1 ? " picture" : " pictures") << " of "
             << pictures.size(2) << "x" << pictures.size(1) << ", " << run.steps
-            << (run.steps == 1 ? " step" : " steps") << ", guidance "
-            << (run.guidance > 1 ? std::to_string(run.guidance) : std::string("none")) << ", "
-            << run.seconds << " s\n";
+            << (run.steps == 1 ? " step" : " steps") << ", ";
+  if (run.guidance > 1) {
+    std::cout << "guidance " << run.guidance;
+  } else {
+    std::cout << "no guidance";
+  }
+  std::cout << ", " << run.seconds << " s\n";
 }
 
 }  // namespace

@@ -150,6 +150,7 @@ ModelOptions ToModelOptions(const RunOptions& options) {
                                           : at::kFloat;
   model.variant = options.variant;
   model.solver = ParseSolverKind(options.scheduler);
+  model.keep_weights = false;
   if (model.device.is_cuda() && !at::hasCUDA()) {
     Fail("--device ", options.device, ": this build or machine has no CUDA");
   }

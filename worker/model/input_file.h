@@ -1,0 +1,30 @@
+// Files to read: regular ones only, so that no path of a user's makes a program wait or read
+// without end.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace d2g::model {
+
+// Reads a whole file. Throws IoError naming it, and Error if it is over 256 MiB or not a regular
+// file.
+std::string ReadFileToString(const std::string& path);
+
+// An open regular file, for reading. Throws as ReadFileToString does.
+class InputFile {
+ public:
+  explicit InputFile(const std::string& path);
+  ~InputFile();
+  InputFile(const InputFile&) = delete;
+  InputFile& operator=(const InputFile&) = delete;
+
+  int get() const { return fd_; }
+  uint64_t size() const { return size_; }
+
+ private:
+  int fd_;
+  uint64_t size_ = 0;
+};
+
+}  // namespace d2g::model
