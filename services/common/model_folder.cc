@@ -186,7 +186,8 @@ class Inspector {
   absl::Status Weights(const std::string& folder, const std::string& stem) {
     const std::string whole = absl::StrCat(folder, "/", stem, ".safetensors");
     const std::string index = absl::StrCat(whole, ".index.json");
-    if (IsFile(Path(whole)) || IsFile(Path(index))) return ChosenWeights(stem, whole, index);
+    if (IsFile(Path(whole)) || IsFile(Path(index)))
+      return ChosenWeights(folder, stem, whole, index);
     const std::set<std::string> variants = Variants(folder, stem);
     if (variants.empty()) return File(whole);
     if (variants.size() > 1) {
@@ -194,14 +195,15 @@ class Inspector {
                                             absl::StrJoin(variants, ", "), ") and no plain one"));
     }
     const std::string& variant = *variants.begin();
-    return ChosenWeights(stem, absl::StrCat(folder, "/", stem, ".", variant, ".safetensors"),
+    return ChosenWeights(folder, stem,
+                         absl::StrCat(folder, "/", stem, ".", variant, ".safetensors"),
                          absl::StrCat(whole, ".index.", variant, ".json"));
   }
 
   // Where both are there transformers, whose stem is "model", reads the file and diffusers the
   // index.
-  absl::Status ChosenWeights(const std::string& stem, const std::string& whole,
-                             const std::string& index) {
+  absl::Status ChosenWeights(const std::string& folder, const std::string& stem,
+                             const std::string& whole, const std::string& index) {
     if (IsFile(Path(whole)) && (stem == "model" || !IsFile(Path(index)))) {
       D2G_RETURN_IF_ERROR(File(whole));
       return CheckSafetensorsFile(Path(whole));

@@ -36,11 +36,12 @@ struct ModelFolder {
 };
 
 // Checks that `path` holds a usable pipeline: model_index.json; unet, vae and text_encoder with
-// config.json and safetensors weights (a variant, where there is no plain file and one variant only)
-// whose header, offsets and file size agree; tokenizer and scheduler files. A second text encoder and tokenizer are checked where the index lists them;
-// other components (safety checker) are left out of checks and digest. INVALID_ARGUMENT names the
-// first bad file and, for a truncated one, expected and actual size. `tick` is called between
-// pieces of the weights, which are all read.
+// config.json and safetensors weights (a variant, where there is no plain file and one variant
+// only) whose header, offsets and file size agree; tokenizer and scheduler files. A second text
+// encoder and tokenizer are checked where the index lists them; other components (safety checker)
+// are left out of checks and digest. INVALID_ARGUMENT names the first bad file and, for a truncated
+// one, expected and actual size. `tick` is called between pieces of the weights, which are all
+// read.
 absl::StatusOr<ModelFolder> InspectModelFolder(const std::string& path, const Tick& tick = nullptr);
 
 // A folder that was inspected when the job was made, as this machine sees it: FAILED_PRECONDITION

@@ -14,7 +14,8 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (AutoencoderKL, AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline,
+                       UNet2DConditionModel)
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -187,13 +188,13 @@ def schedulers(out):
              trajectory=torch.stack(trajectory))
 
 
-def pipeline(out, tokenizer, scheduler, name, steps, guidance, prompts):
+def pipeline(out, tokenizer, scheduler, name, steps, guidance, prompts, vae=None):
     text_config = CLIPTextConfig(
         vocab_size=len(tokenizer), hidden_size=96, intermediate_size=192, num_hidden_layers=2,
         num_attention_heads=4, max_position_embeddings=tokenizer.model_max_length,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)
     pipe = StableDiffusionPipeline(
-        vae=random_weights.fill(AutoencoderKL(**DEMO_VAE), seed=3),
+        vae=random_weights.fill(vae or AutoencoderKL(**DEMO_VAE), seed=3),
         text_encoder=random_weights.fill(CLIPTextModel(text_config), seed=2),
         tokenizer=tokenizer,
         unet=random_weights.fill(UNet2DConditionModel(**DEMO_UNET), seed=1),
@@ -218,6 +219,10 @@ def pipelines(out, tokenizer):
     teacher = DDIMScheduler(**schedule, timestep_spacing="trailing", prediction_type="v_prediction",
                             clip_sample=False)
     pipeline(out, tokenizer, teacher, "teacher", 50, 3.0, PROMPTS)
+    # A tiny autoencoder of 4 levels, with a scaling factor as the others have.
+    pipeline(out, tokenizer, teacher, "tiny_vae", 2, 3.0, PROMPTS[:1],
+             AutoencoderTiny(encoder_block_out_channels=(8,) * 4,
+                             decoder_block_out_channels=(8,) * 4, scaling_factor=0.5))
     # Saved with clip_sample and steps_offset that the pipeline overrules, and words that are not
     # JSON.
     overruled = DDIMScheduler(**schedule, clip_sample=True, steps_offset=0)

@@ -56,24 +56,22 @@ XL_FILE = dict(SD_FILE, _class_name="EulerDiscreteScheduler", timestep_spacing="
                interpolation_type="linear", sample_max_value=1.0, use_karras_sigmas=False)
 SD21_FILE = dict(SD_FILE, _class_name="DDIMScheduler", prediction_type="v_prediction")
 ZERO_SNR = dict(SD21_FILE, rescale_betas_zero_snr=True, timestep_spacing="trailing")
+XL = dict(pipeline="xl", vae_levels=4)
 NAMED = [(f"{name}_{kind}", case(kind, file, **more)) for kind in solver_goldens.CLASSES
          for name, file, more in [
              ("sd15", SD_FILE, dict(guidance=7.5, steps=8)),
-             ("sd15_pipeline", SD_FILE, dict(whole=True, noises=2, prompts=["a bag", ""])),
-             ("sd21_50", SD21_FILE, dict(steps=50, pad_bang=True, fast=True)),
-             ("zero_snr_rescaled", ZERO_SNR, dict(rescale=0.7, guidance=6.0, negative="dark!",
-                                                  steps=6)),
-             ("xl", XL_FILE, dict(pipeline="xl", guidance=5.0, noises=3, vae_levels=4)),
-             ("xl_pipeline", XL_FILE, dict(pipeline="xl", whole=True, rescale=0.5,
-                                           negative="")),
-             ("xl_encoded_empty", XL_FILE, dict(pipeline="xl", force_zeros=False, size=[6, 10])),
-             ("refiner", XL_FILE, dict(pipeline="refiner", guidance=4.0, negative="two bags")),
+             ("zero_snr", ZERO_SNR, dict(rescale=0.7, guidance=6.0, negative="dark!", steps=6)),
+             ("xl_pipeline", XL_FILE, dict(XL, whole=True, rescale=0.5, negative="")),
          ]] + [
+    ("sd15_pipeline", case("heun", SD_FILE, whole=True, noises=2, prompts=["a bag", ""])),
+    ("sd21_50", case("dpmpp_2m", SD21_FILE, steps=50, pad_bang=True, fast=True)),
+    ("xl_zeros", case("euler", XL_FILE, **XL, guidance=5.0, noises=3)),
+    ("xl_encoded_empty", case("ddim", XL_FILE, **XL, force_zeros=False, size=[6, 10])),
+    ("refiner", case("euler", XL_FILE, pipeline="refiner", guidance=4.0, negative="two bags")),
     ("lcm", case("ddim", SD_FILE, time_cond=12, guidance=8.0)),
-    ("lcm_xl_pipeline", case("euler", XL_FILE, pipeline="xl", time_cond=12, whole=True)),
+    ("lcm_xl_pipeline", case("euler", XL_FILE, **XL, time_cond=12, whole=True)),
     ("unguided", case("heun", SD_FILE, guidance=1.0)),
     ("one_step", case("ddim", SD_FILE, steps=1, guidance=0.0)),
-    ("ignored_safety_checker", case("ddim", SD_FILE)),
 ]
 
 

@@ -1,7 +1,5 @@
 #include "worker/model/parameters.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <sstream>
 #include <utility>
@@ -28,23 +26,6 @@ std::string ShapeText(at::IntArrayRef shape) {
   std::ostringstream out;
   out << shape;
   return out.str();
-}
-
-// Asks for huge pages under a tensor that was not written to yet: filling gigabytes of weights
-// takes a page fault for each page.
-void AdviseHugePages(const at::Tensor& tensor) {
-  constexpr uintptr_t kHugePage = uintptr_t{2} << 20;
-  const auto data = reinterpret_cast<uintptr_t>(tensor.const_data_ptr());
-  const uintptr_t begin = (data + kHugePage - 1) / kHugePage * kHugePage;
-  const uintptr_t end = (data + tensor.nbytes()) / kHugePage * kHugePage;
-  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-}
-
-at::Tensor Copy(const at::Tensor& tensor, const at::TensorOptions& options) {
-  at::Tensor copy = at::empty(tensor.sizes(), options);
-  if (copy.is_cpu()) AdviseHugePages(copy);
-  copy.copy_(tensor);
-  return copy;
 }
 
 void FailIfAny(const std::string& what, const std::vector<std::string>& missing,
@@ -91,7 +72,7 @@ at::Tensor ParameterReader::Take(const std::string& name, const std::vector<int6
                     tensor.is_contiguous();
   at::Tensor taken = tensor.detach();
   if (!fits || !options_.share_file || !IsMapped(tensor)) {
-    taken = Copy(taken, options_.tensors);
+    taken = taken.to(options_.tensors, /*non_blocking=*/false, /*copy=*/true).contiguous();
     ReleasePages(tensor);
   }
   taken_[name] = taken;

@@ -173,7 +173,7 @@ at::Tensor TextToImageModel::Solve(const at::Tensor& noise, const PromptEmbeddin
                                    const StepCallback& progress) const {
   const at::NoGradGuard no_grad;
   const int64_t batch = noise.dim() == 4 ? noise.size(0) : -1;
-  if (batch < 1 || noise.size(1) != unet_->config().in_channels) {
+  if (batch < 1 || noise.numel() == 0 || noise.size(1) != unet_->config().in_channels) {
     Fail("noise is ", noise.sizes(), ", not [B, ", unet_->config().in_channels, ", h, w]");
   }
   CheckRows(cond, "cond", batch, /*one_is_enough=*/false);

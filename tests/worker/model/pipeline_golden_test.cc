@@ -104,6 +104,7 @@ TEST(PipelineGoldenTest, BadShapesAreNamed) {
   const TextToImageModel model = TextToImageModel::Load(GoldenFolder("pipeline/teacher"));
   const at::Tensor cond = model.EncodePrompts({"a bag"});
   EXPECT_THROW(model.Solve(at::zeros({1, 3, 8, 8}), cond, cond, {}), Error);
+  EXPECT_THROW(model.Solve(at::zeros({1, 4, 0, 8}), cond, cond, {}), Error);
   EXPECT_THROW(model.Solve(at::zeros({2, 4, 8, 8}), cond, cond, {}), Error);
   EXPECT_THROW(model.Solve(at::zeros({1, 4, 8, 8}), cond, {}, {}), Error);
   SolverOptions options;

@@ -130,6 +130,72 @@ TEST(ToolTest, ComponentsRunAlone) {
             at::IntArrayRef({1, 4, 8, 8}));
 }
 
+TEST(ToolTest, TeacherRunsEverySolver) {
+  const TempFolder folder;
+  const std::string noise = folder / "noise";
+  WriteSafetensors(noise, {{"noise", Golden("pipeline/teacher").at("noise").narrow(0, 0, 2)}});
+  const auto teach = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"teacher",    "--model", GoldenFolder("pipeline/teacher"),
+                                          "--prompt",   "a bag",   "--noise",
+                                          noise,        "--steps", "3",
+                                          "--guidance", "2",       "--out",
+                                          folder / "x"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Ended ended = RunTool(arguments);
+    EXPECT_EQ(ended.code, 0) << ended.output;
+    return ReadSafetensors(folder / "x").at("latents");
+  };
+  const at::Tensor ddim = teach({});
+  EXPECT_EQ(ddim.sizes(), at::IntArrayRef({2, 4, 8, 8}));
+  EXPECT_TRUE(at::equal(teach({"--scheduler", "ddim"}), ddim));
+  EXPECT_TRUE(at::equal(teach({"--negative-prompt", ""}), ddim));
+  for (const std::vector<std::string>& more :
+       std::vector<std::vector<std::string>>{{"--scheduler", "euler"},
+                                             {"--scheduler", "dpmpp_2m"},
+                                             {"--scheduler", "heun"},
+                                             {"--negative-prompt", "a shoe"},
+                                             {"--guidance-rescale", "0.7"}}) {
+    const double difference = RelativeDifference(teach(more), ddim);
+    EXPECT_TRUE(difference > 1e-3 && difference < 10) << more[1] << " " << difference;
+  }
+  for (const std::string dtype : {"bf16", "fp16"}) {
+    const double difference = RelativeDifference(teach({"--dtype", dtype}), ddim);
+    EXPECT_TRUE(difference > 1e-5 && difference < 0.1) << dtype << " " << difference;
+  }
+  teach({"--png", folder / "x.png"});
+  EXPECT_EQ(ReadGrey(folder / "x.png").sizes(), at::IntArrayRef({36, 70, 1}));
+}
+
+// Options that only another solver has do not stop the one that is run.
+TEST(ToolTest, TeacherReadsTheFileForItsSolver) {
+  const TempFolder folder;
+  std::filesystem::copy(GoldenFolder("pipeline/teacher"), folder / "model",
+                        std::filesystem::copy_options::recursive);
+  folder.Write("model/scheduler/scheduler_config.json", R"({"beta_schedule":"exp"})");
+  const auto teach = [&](const std::string& scheduler) {
+    return RunTool({"teacher", "--model", folder / "model", "--prompt", "x", "--steps", "1",
+                    "--scheduler", scheduler, "--out", folder / "x"});
+  };
+  EXPECT_EQ(teach("heun").code, 0);
+  const Ended ended = teach("euler");
+  EXPECT_EQ(ended.code, 3);
+  EXPECT_THAT(ended.output, AllOf(HasSubstr("scheduler_config.json"), HasSubstr("beta_schedule")));
+}
+
+TEST(ToolTest, LatentsThatAreNotFiniteAreRefused) {
+  const TempFolder folder;
+  std::filesystem::copy(GoldenFolder("pipeline/teacher"), folder / "model",
+                        std::filesystem::copy_options::recursive);
+  folder.Write("model/scheduler/scheduler_config.json",
+               R"({"rescale_betas_zero_snr":true,"timestep_spacing":"trailing",
+                   "clip_sample":false})");
+  const Ended ended = RunTool({"teacher", "--model", folder / "model", "--prompt", "x", "--steps",
+                               "2", "--out", folder / "x"});
+  EXPECT_EQ(ended.code, 3);
+  EXPECT_THAT(ended.output, HasSubstr("not finite"));
+  EXPECT_FALSE(std::filesystem::exists(folder / "x"));
+}
+
 TEST(ToolTest, BadInputIsNamedAndNothingIsLeft) {
   const TempFolder folder;
   const std::string model = GoldenFolder("pipeline/teacher");
@@ -166,7 +232,10 @@ TEST(ToolTest, BadInputIsNamedAndNothingIsLeft) {
       {Generate(model, out, {"--prompt", "x", "--prompt", "y", "--prompt", "z", "--noise", noise}),
        3,
        {"2 noises for 3 prompts"}},
-      {Generate(model, out, {"--prompt", "x", "--dtype", "bf16"}), 3, {"bf16", "GPU"}},
+      {Generate(model, out, {"--prompt", "x", "--scheduler", "plms"}), 2, {"--scheduler"}},
+      {Generate(model, out, {"--prompt", "x", "--guidance-rescale", "2"}),
+       2,
+       {"--guidance-rescale"}},
       {Generate(model, out, {"--prompt", "x", "--device", "toaster"}), 3, {"toaster"}},
       {Generate(model, outputs + "/no/x.png",
                 {"--prompt", "x", "--steps", "1", "--save-noise", noise_out, "--save-latents",

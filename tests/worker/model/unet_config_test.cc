@@ -2,6 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
+#include <numeric>
+
 #include "tests/worker/model/temp_folder.h"
 #include "worker/model/unet_2d_condition.h"
 
@@ -225,6 +228,69 @@ TEST(UNetConfigTest, TheMiddleBlockKeepsItsSelfAttention) {
   EXPECT_THAT(shapes.at("down_blocks.1" + key), ElementsAre(16, 8));
   EXPECT_THAT(shapes.at("up_blocks.0" + key), ElementsAre(16, 8));
   EXPECT_THAT(shapes.at("mid_block" + key), ElementsAre(16, 16));
+}
+
+// Parameters as the published models have them.
+TEST(UNetConfigTest, PublishedModelsHaveTheirSizes) {
+  const std::string xl = R"("use_linear_projection":true,"addition_embed_type":"text_time",
+      "addition_time_embed_dim":256,)";
+  const std::string xl_levels = R"("block_out_channels":[320,640,1280],"cross_attention_dim":2048,
+      "attention_head_dim":[5,10,20],"projection_class_embeddings_input_dim":2816,
+      "down_block_types":["DownBlock2D","CrossAttnDownBlock2D","CrossAttnDownBlock2D"],
+      "up_block_types":["CrossAttnUpBlock2D","CrossAttnUpBlock2D","UpBlock2D"],)";
+  const struct {
+    const char* name;
+    std::string options;
+    size_t tensors;
+    int64_t parameters;
+  } kModels[] = {
+      {"Stable Diffusion 1.5", R"("cross_attention_dim":768)", 686, 859'520'964},
+      {"Stable Diffusion 2.1",
+       R"("cross_attention_dim":1024,"attention_head_dim":[5,10,20,20],
+          "use_linear_projection":true)",
+       686, 865'910'724},
+      {"Stable Diffusion XL", xl + xl_levels + R"("transformer_layers_per_block":[1,2,10])", 1680,
+       2'567'463'684},
+      {"Stable Diffusion XL refiner",
+       xl + R"("block_out_channels":[384,768,1536,1536],"cross_attention_dim":1280,
+          "attention_head_dim":[6,12,24,24],"projection_class_embeddings_input_dim":2560,
+          "down_block_types":["DownBlock2D","CrossAttnDownBlock2D","CrossAttnDownBlock2D",
+                              "DownBlock2D"],
+          "up_block_types":["UpBlock2D","CrossAttnUpBlock2D","CrossAttnUpBlock2D","UpBlock2D"],
+          "transformer_layers_per_block":4)",
+       1220, 2'259'526'660},
+      {"SSD-1B", xl + xl_levels + R"("mid_block_type":"UNetMidBlock2D",
+          "transformer_layers_per_block":[[0,0],[2,2],[4,4]],
+          "reverse_transformer_layers_per_block":[[4,4,10],[2,1,1],1])",
+       944, 1'331'334'404},
+      {"x4 upscaler",
+       R"("block_out_channels":[256,512,512,1024],"cross_attention_dim":1024,"in_channels":7,
+          "use_linear_projection":true,"num_class_embeds":1000,
+          "only_cross_attention":[true,true,true,false],
+          "down_block_types":["DownBlock2D","CrossAttnDownBlock2D","CrossAttnDownBlock2D",
+                              "CrossAttnDownBlock2D"],
+          "up_block_types":["CrossAttnUpBlock2D","CrossAttnUpBlock2D","CrossAttnUpBlock2D",
+                            "UpBlock2D"])",
+       687, 473'398'020},
+      {"BK-SDM-Tiny",
+       R"("block_out_channels":[320,640,1280],"cross_attention_dim":768,"layers_per_block":1,
+          "mid_block_type":null,
+          "down_block_types":["CrossAttnDownBlock2D","CrossAttnDownBlock2D",
+                              "CrossAttnDownBlock2D"],
+          "up_block_types":["CrossAttnUpBlock2D","CrossAttnUpBlock2D","CrossAttnUpBlock2D"])",
+       358, 323'384'964},
+  };
+  for (const auto& model : kModels) {
+    const ShapeMap shapes = UNet2DConditionModel::ParameterShapes(
+        UNetConfig::FromJson("{" + model.options + "}", model.name));
+    int64_t parameters = 0;
+    for (const auto& [name, shape] : shapes) {
+      parameters +=
+          std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<int64_t>());
+    }
+    EXPECT_EQ(shapes.size(), model.tensors) << model.name;
+    EXPECT_EQ(parameters, model.parameters) << model.name;
+  }
 }
 
 }  // namespace
