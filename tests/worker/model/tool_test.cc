@@ -166,6 +166,28 @@ TEST(ToolTest, TeacherRunsEverySolver) {
   EXPECT_EQ(ReadGrey(folder / "x.png").sizes(), at::IntArrayRef({36, 70, 1}));
 }
 
+// Weights in half precision, run in fp32: the program keeps them in one form only.
+TEST(ToolTest, TeacherRunsStoredHalfPrecisionInFp32) {
+  const TempFolder folder;
+  const TensorMap golden = Golden("demo_teacher");
+  WriteSafetensors(folder / "noise", {{"noise", golden.at("noise")}});
+  std::vector<std::string> arguments = {
+      "teacher",
+      "--model",
+      std::string(std::getenv("D2G_SOURCE_DIR")) + "/models/demo-teacher",
+      "--noise",
+      folder / "noise",
+      "--out",
+      folder / "x"};
+  for (const auto& prompt : ReadJsonFile(GoldenFolder("demo_teacher") + "/prompts.json")) {
+    arguments.insert(arguments.end(), {"--prompt", prompt.get<std::string>()});
+  }
+  const Ended ended = RunTool(arguments);
+  ASSERT_EQ(ended.code, 0) << ended.output;
+  EXPECT_LE(RelativeDifference(ReadSafetensors(folder / "x").at("latents"), golden.at("latents")),
+            1e-3);
+}
+
 // Options that only another solver has do not stop the one that is run.
 TEST(ToolTest, TeacherReadsTheFileForItsSolver) {
   const TempFolder folder;
