@@ -1,6 +1,7 @@
 #include "worker/model/layers.h"
 
 #include "worker/model/cpu_kernels.h"
+#include "worker/model/cuda_kernels.h"
 #include "worker/model/error.h"
 #include "worker/model/onednn_linear.h"
 
@@ -89,18 +90,31 @@ GroupNorm::GroupNorm(ParameterReader& reader, const std::string& name, int64_t g
   }
 }
 
+namespace {
+
+// By one of our kernels; undefined if none of them takes x.
+at::Tensor Fused(const GroupNorm& norm, const at::Tensor& x, const at::Tensor& shift, bool silu) {
+  if (UseCpuKernels(x)) {
+    return FusedGroupNorm(x, norm.groups, norm.weight, norm.bias, norm.eps, shift, silu);
+  }
+  if (UseCudaKernels(x, norm.groups)) {
+    return FusedCudaGroupNorm(x, norm.groups, norm.weight, norm.bias, norm.eps, shift, silu);
+  }
+  return {};
+}
+
+}  // namespace
+
 at::Tensor GroupNorm::operator()(const at::Tensor& x) const {
-  if (UseCpuKernels(x)) return FusedGroupNorm(x, groups, weight, bias, eps, {}, /*silu=*/false);
-  return at::group_norm(x, groups, weight, bias, eps);
+  const at::Tensor fused = Fused(*this, x, {}, /*silu=*/false);
+  return fused.defined() ? fused : at::group_norm(x, groups, weight, bias, eps);
 }
 
 at::Tensor GroupNorm::Activated(Activation activation, const at::Tensor& x,
                                 const at::Tensor& shift) const {
-  if (UseCpuKernels(x)) {
-    const bool silu = activation == Activation::kSilu;
-    const at::Tensor normed = FusedGroupNorm(x, groups, weight, bias, eps, shift, silu);
-    return silu ? normed : Activate(activation, normed);
-  }
+  const bool silu = activation == Activation::kSilu;
+  const at::Tensor fused = Fused(*this, x, shift, silu);
+  if (fused.defined()) return silu ? fused : Activate(activation, fused);
   const at::Tensor shifted = shift.defined() ? x + shift.unsqueeze(-1).unsqueeze(-1) : x;
   return Activate(activation, at::group_norm(shifted, groups, weight, bias, eps));
 }

@@ -96,7 +96,13 @@ PackedWeight::PackedWeight(at::Tensor weight, at::Tensor bias)
     : weight_(std::move(weight)), bias_(std::move(bias)) {}
 
 void PackedWeight::Pack(bool keep) {
-  if (!weight_.defined() || !weight_.is_cpu() || weight_.scalar_type() != at::kFloat) return;
+  if (!weight_.defined()) return;
+  if (weight_.is_cuda() && weight_.scalar_type() != at::kFloat && weight_.dim() == 4 &&
+      weight_.size(2) > 1) {
+    // cuDNN's kernels of half precision want the channels last and turn what comes otherwise.
+    weight_.set_data(weight_.contiguous(at::MemoryFormat::ChannelsLast));
+  }
+  if (!weight_.is_cpu() || weight_.scalar_type() != at::kFloat) return;
   TORCH_CHECK(!packed() || weight_.numel() > 0, "a weight that was given up is packed again");
   const at::Tensor weight = weight_.detach().contiguous();
   columns_ = weight.size(0);

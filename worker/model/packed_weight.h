@@ -20,7 +20,8 @@ class PackedWeight {
   // layer.
   PackedWeight(at::Tensor weight, at::Tensor bias);
 
-  // Copies the weight's present values. Does nothing unless they are fp32 on the CPU. Memory that
+  // Copies the weight's present values. Does nothing unless they are fp32 on the CPU, but that
+  // convolutions of half precision on a GPU get their channels last in memory. Memory that
   // mirrors a file is given back at once; the weight reads it again when it is needed. Without
   // `keep`, a weight that is no such memory becomes empty: the layer then works with gradients off
   // only.

@@ -1,0 +1,16 @@
+# Our own CUDA kernels: compiled wherever there is a CUDA compiler, also for builds that run on the
+# CPU, so that they do not rot; used with D2G_CUDA only.
+include(CheckLanguage)
+check_language(CUDA)
+set(D2G_NVCC OFF)
+if(CMAKE_CUDA_COMPILER)
+  if(NOT CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 80-real 90)
+  endif()
+  enable_language(CUDA)
+  set(CMAKE_CUDA_STANDARD 17)
+  find_package(CUDAToolkit REQUIRED)
+  set(D2G_NVCC ON)
+else()
+  message(STATUS "There is no CUDA compiler: our CUDA kernels are left out")
+endif()
