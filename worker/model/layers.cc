@@ -61,16 +61,16 @@ at::Tensor Linear::operator()(const at::Tensor& x, const at::Tensor& added) cons
 }
 
 Conv2d::Conv2d(ParameterReader& reader, const std::string& name, int64_t in, int64_t out,
-               int64_t kernel_, int64_t stride_, int64_t padding_)
-    : weight(reader.Take(name + ".weight", {out, in, kernel_, kernel_})),
+               int64_t kernel, int64_t stride_, int64_t padding_)
+    : weight(reader.Take(name + ".weight", {out, in, kernel, kernel})),
       bias(reader.Take(name + ".bias", {out})),
       packed(reader.MakePacked(weight, bias)),
-      kernel(kernel_),
       stride(stride_),
       padding(padding_) {}
 
 at::Tensor Conv2d::operator()(const at::Tensor& x, const at::Tensor& added) const {
   if (packed && packed->Takes(x)) {
+    const int64_t kernel = packed->kernel();
     auto size = [&](int64_t from) { return (from + 2 * padding - kernel) / stride + 1; };
     return packed->Convolve(x, {stride, padding, size(x.size(2)), size(x.size(3))}, added);
   }

@@ -55,7 +55,6 @@ struct Conv2d {
   at::Tensor weight;
   at::Tensor bias;
   std::shared_ptr<PackedWeight> packed;
-  int64_t kernel = 1;  // not asked of the weight, which may be given up once it is packed
   int64_t stride = 1;
   int64_t padding = 0;
 };
