@@ -52,7 +52,10 @@ std::string WithoutNonFinite(absl::string_view text) {
   std::string out;
   bool in_string = false;
   for (size_t i = 0; i < text.size(); ++i) {
-    if (in_string && text[i] == '\\' && i + 1 < text.size()) out += text[i++];
+    if (in_string && text[i] == '\\' && i + 1 < text.size()) {
+      out.append(text.data() + i++, 2);
+      continue;
+    }
     if (text[i] == '"') in_string = !in_string;
     bool replaced = false;
     for (const absl::string_view word : {"-Infinity", "Infinity", "NaN"}) {

@@ -220,8 +220,8 @@ def pipelines(out, tokenizer):
                             clip_sample=False)
     pipeline(out, tokenizer, teacher, "teacher", 50, 3.0, PROMPTS)
     # A tiny autoencoder of 4 levels, with a scaling factor as the others have.
-    pipeline(out, tokenizer, teacher, "tiny_vae", 2, 3.0, PROMPTS[:1],
-             AutoencoderTiny(encoder_block_out_channels=(8,) * 4,
+    pipeline(out, tokenizer, teacher, "tiny_vae", 50, 3.0, PROMPTS[:1],
+             AutoencoderTiny(in_channels=1, out_channels=1, encoder_block_out_channels=(8,) * 4,
                              decoder_block_out_channels=(8,) * 4, scaling_factor=0.5))
     # Saved with clip_sample and steps_offset that the pipeline overrules, and words that are not
     # JSON.

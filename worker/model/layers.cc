@@ -70,7 +70,8 @@ Conv2d::Conv2d(ParameterReader& reader, const std::string& name, int64_t in, int
 
 at::Tensor Conv2d::operator()(const at::Tensor& x, const at::Tensor& added) const {
   if (packed && packed->Takes(x)) {
-    auto size = [&](int64_t from) { return (from + 2 * padding - weight.size(2)) / stride + 1; };
+    const int64_t kernel = packed->kernel();
+    auto size = [&](int64_t from) { return (from + 2 * padding - kernel) / stride + 1; };
     return packed->Convolve(x, {stride, padding, size(x.size(2)), size(x.size(3))}, added);
   }
   const at::Tensor y =

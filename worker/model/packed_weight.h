@@ -28,6 +28,8 @@ class PackedWeight {
   void Pack(bool keep = true);
 
   bool packed() const { return panels_.defined(); }
+  // Side of the packed convolution's kernel, 1 for a linear layer: for who gave its weight up.
+  int64_t kernel() const { return kernel_; }
 
   // packed(), and x is what the kernel takes: fp32 on the CPU, gradients off.
   bool Takes(const at::Tensor& x) const;

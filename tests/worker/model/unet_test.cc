@@ -144,6 +144,27 @@ TEST(UNetTest, OneRowOfAConditionServesAll) {
       1e-5);
 }
 
+// Weights that had to be converted exist in their packed form alone.
+TEST(UNetTest, RunsOnPackedWeightsAlone) {
+  const at::NoGradGuard no_grad;
+  const TempFolder folder;
+  folder.Write("config.json", kConditioned);
+  TensorMap halves = RandomParameters(
+      1, UNet2DConditionModel::ParameterShapes(UNetConfig::FromJson(kConditioned, "config.json")));
+  for (auto& [name, tensor] : halves) tensor = tensor.to(at::kHalf);
+  WriteSafetensors(folder / "diffusion_pytorch_model.safetensors", halves);
+  LoadOptions options;
+  options.share_file = options.pack = options.only_packed = true;
+  const at::Tensor sample = at::randn({2, 4, 5, 6});
+  const UNetConditions conditions = AllConditions(2);
+  const at::Tensor timestep = at::tensor({30});
+  EXPECT_LE(
+      Difference(
+          UNet2DConditionModel::Load(folder.path(), options).Forward(sample, timestep, conditions),
+          UNet2DConditionModel::Load(folder.path()).Forward(sample, timestep, conditions)),
+      1e-5);
+}
+
 TEST(UNetTest, WithoutAttentionNoTextIsNeeded) {
   const at::NoGradGuard no_grad;
   const UNet2DConditionModel model = Model(R"({"block_out_channels":[8],"norm_num_groups":4,

@@ -85,8 +85,9 @@ TensorMap Evaluate(const ComponentOptions& options) {
     return EncodeText(options, input("input_ids"));
   }
   if (options.component == "unet") {
-    UNet2DConditionModel model =
-        UNet2DConditionModel::Load(options.model + "/unet", options.load());
+    LoadOptions load = options.load();
+    load.pack = load.only_packed = options.prepare;
+    const UNet2DConditionModel model = UNet2DConditionModel::Load(options.model + "/unet", load);
     auto optional = [&](const char* name) {
       const auto it = inputs.find(name);
       return it == inputs.end() ? at::Tensor() : it->second;
@@ -95,9 +96,9 @@ TensorMap Evaluate(const ComponentOptions& options) {
                                     optional("added_text_embeds"), optional("added_time_ids"),
                                     optional("class_labels"), optional("timestep_cond")};
     const at::Tensor sample = input("sample"), timestep = input("timestep");
-    if (!options.prepare) return {{"sample", model.Forward(sample, timestep, conditions)}};
-    model.PrepareForInference();
-    if (timestep.numel() != 1) return {{"sample", model.Forward(sample, timestep, conditions)}};
+    if (!options.prepare || timestep.numel() != 1) {
+      return {{"sample", model.Forward(sample, timestep, conditions)}};
+    }
     const PreparedConditions prepared = model.PrepareConditions(conditions);
     return {{"sample", model.Forward(sample, timestep.to(at::kDouble).item<double>(), prepared)}};
   }
