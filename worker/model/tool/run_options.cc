@@ -90,7 +90,8 @@ void AddRunFlags(CLI::App& command, RunOptions* o) {
       ->allow_extra_args(false);
   command.add_option("--spacing", o->spacing, "Timestep spacing instead of the scheduler file's")
       ->check(CLI::IsMember({"leading", "trailing", "linspace"}));
-  command.add_option("--dtype", o->dtype, "Arithmetic of the networks")
+  command
+      .add_option("--dtype", o->dtype, "Arithmetic of the networks; on a CPU fp32 is the fastest")
       ->check(CLI::IsMember({"fp32", "fp16", "bf16"}));
   command.add_option("--device", o->device, "cpu, cuda or cuda:N");
   command.add_option("--threads", o->threads, "CPU threads (default: all)")
