@@ -61,6 +61,7 @@ class EvaluateTest : public ::testing::Test {
     auto* recipe = work_.mutable_recipe();
     recipe->set_teacher_digest(folder.digest);
     recipe->set_prompt_count(static_cast<int64_t>(prompts_.size()));
+    recipe->mutable_solver()->set_kind("ddim");
     recipe->mutable_solver()->set_steps(4);
     recipe->mutable_solver()->set_guidance(3);
     recipe->set_latent_channels(folder.latent_channels);
