@@ -1,16 +1,19 @@
 #include "cli/machine_facts.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/statfs.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -200,12 +203,31 @@ std::string Content(int fd) {
 }
 
 struct Output {
-  int code = -1;  // exit code, or 128 + signal; -1: it could not be started
+  int code = -1;  // exit code, or 128 + signal; -1: it could not be started, or did not end
+  bool timed_out = false;
   std::string out, err;
 };
 
-// Runs a program to its end. Files in memory take what it prints: pipes could fill up.
-Output RunForOutput(const std::string& program, const char* argument) {
+// Whether the child ended within `patience`; reaps it then.
+bool WaitFor(pid_t child, absl::Duration patience, int* status) {
+  const int fd = static_cast<int>(::syscall(SYS_pidfd_open, child, 0));
+  if (fd >= 0) {
+    struct pollfd poll {
+      fd, POLLIN, 0
+    };
+    while (::poll(&poll, 1, static_cast<int>(absl::ToInt64Milliseconds(patience))) < 0 &&
+           errno == EINTR) {
+    }
+    ::close(fd);
+    if (poll.revents == 0) return false;
+  }
+  while (::waitpid(child, status, 0) < 0 && errno == EINTR) {
+  }
+  return true;
+}
+
+// Runs a program to its end, or kills it. Files in memory take what it prints: pipes could fill up.
+Output RunForOutput(const std::string& program, const char* argument, absl::Duration patience) {
   Output output;
   const int out = ::memfd_create("out", MFD_CLOEXEC), err = ::memfd_create("err", MFD_CLOEXEC);
   const pid_t child = out < 0 || err < 0 ? -1 : ::fork();
@@ -216,11 +238,12 @@ Output RunForOutput(const std::string& program, const char* argument) {
     ::dprintf(STDERR_FILENO, "%s", std::strerror(errno));
     ::_exit(127);
   }
-  int status = 0;
   if (child > 0) {
-    while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
-    }
-    output.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    int status = 0;
+    const bool ended = WaitFor(child, patience, &status);
+    if (!ended) ::kill(child, SIGKILL);
+    output.code = !ended ? -1 : WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    output.timed_out = !ended;
   }
   if (out >= 0) output.out = Content(out);
   if (err >= 0) output.err = Content(err);
@@ -264,8 +287,12 @@ MachineFacts CollectFacts(const FactsRequest& request) {
       facts.missing_programs.push_back(name);
     }
   }
-  const Output probe = RunForOutput(request.bin_dir + "/d2g-model", "probe");
-  if (probe.code == 0) {
+  const Output probe = RunForOutput(request.bin_dir + "/d2g-model", "probe", request.patience);
+  if (probe.timed_out) {
+    facts.torch_trouble =
+        absl::StrCat("d2g-model probe did not answer within ",
+                     absl::FormatDuration(request.patience), "; a driver that hangs does that");
+  } else if (probe.code == 0) {
     facts.torch = ParseProbe(probe.out, &facts.torch_trouble);
   } else {
     facts.torch_trouble = std::string(absl::StripSuffix(probe.err, "\n"));

@@ -67,6 +67,8 @@ struct FactsRequest {
   std::string bin_dir;
   std::vector<std::string> folders;
   std::vector<int> ports;
+  // For d2g-model, which may hang with a GPU's driver.
+  absl::Duration patience = absl::Minutes(1);
 };
 
 // Looks. Writes small files under the existing folders among `folders` (or above them), and removes

@@ -177,6 +177,7 @@ class ClusterState {
  private:
   struct Worker {
     std::string node;
+    bool has_gpu = false;
     std::set<int> kinds;
     absl::Duration last_seen;
     int64_t unreported_lease = 0;  // granted, and nothing was heard of it yet
@@ -233,6 +234,10 @@ class ClusterState {
   Worker& NoteWorker(const d2g::coordinator::v1::WorkerInfo& worker, Moment now);
   // Whether a live worker takes such tasks on a node that is none of these.
   bool Offered(int kind, const std::set<std::string>& other_than_nodes, Moment now) const;
+  // Whether the job's triples are computed in half precision, which only GPUs do; whether a worker
+  // with one simulates now.
+  bool NeedsGpu(const rows::v1::JobRow& job) const;
+  bool GpuSimulates(Moment now) const;
   std::vector<const rows::v1::FailureRow*> FailuresOf(absl::string_view job) const;
   bool Avoid(const rows::v1::FailureRow& failure, const Worker& worker, Moment now) const;
   // Whether the task waits out its back-off or had better run on another node.

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "coordinator/cluster_state.h"
@@ -78,8 +79,22 @@ Stage StageOf(int kind) {
 ClusterState::Worker& ClusterState::NoteWorker(const WorkerInfo& info, Moment now) {
   Worker& worker = workers_[info.id()];
   worker.node = info.node();
+  worker.has_gpu = absl::StartsWith(info.device(), "cuda");
   worker.last_seen = now.steady;
   return worker;
+}
+
+bool ClusterState::NeedsGpu(const JobRow& job) const {
+  return datasets_.at(job.dataset()).recipe().solver().compute_dtype() !=
+         d2g::common::v1::DTYPE_UNSPECIFIED;
+}
+
+bool ClusterState::GpuSimulates(Moment now) const {
+  return std::any_of(workers_.begin(), workers_.end(), [&](const auto& item) {
+    const Worker& worker = item.second;
+    return worker.has_gpu && worker.kinds.contains(TASK_KIND_SIMULATE) &&
+           now.steady - worker.last_seen <= kWorkerTimeout;
+  });
 }
 
 bool ClusterState::Offered(int kind, const std::set<std::string>& other_than_nodes,
@@ -159,6 +174,7 @@ bool ClusterState::PickFinal(const JobRow& job, int kind, const Worker& worker, 
 
 bool ClusterState::PickSimulate(const JobRow& job, const Worker& worker, Moment now,
                                 LeaseRow* lease) const {
+  if (NeedsGpu(job) && !worker.has_gpu) return false;
   std::vector<const FailureRow*> failures = FailuresOf(job.id());
   std::erase_if(failures, [](const FailureRow* f) { return f->kind() != TASK_KIND_SIMULATE; });
   int64_t task = -1;

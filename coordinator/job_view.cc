@@ -114,6 +114,8 @@ void ClusterState::AddHealth(const JobRow& job, Moment now, Job* view) const {
   const bool simulated = dataset.SealedCount(triples) == triples;
   if (!simulated && !Offered(TASK_KIND_SIMULATE, {}, now)) {
     view->add_health("no workers that simulate");
+  } else if (!simulated && NeedsGpu(job) && !GpuSimulates(now)) {
+    view->add_health("no workers with a GPU, which simulate.solver.compute_dtype needs");
   }
   if (!TrainDone(job)) {
     AddTrainHealth(job, now, view);

@@ -4,6 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 
 namespace d2g::cli {
@@ -181,6 +184,16 @@ TEST(FactsTest, WhatCannotBeFoundOutIsSaid) {
   EXPECT_EQ(facts.ports[0].trouble, "");
   EXPECT_GE(facts.cores, 1);
   EXPECT_GT(facts.memory_bytes, facts.available_bytes);
+}
+
+TEST(FactsTest, AProbeThatHangsIsGivenUp) {
+  std::string folder = ::testing::TempDir() + "/d2g-hang-XXXXXX";
+  ASSERT_NE(::mkdtemp(folder.data()), nullptr);
+  std::ofstream(folder + "/d2g-model") << "#!/bin/sh\nexec tail -f /dev/null\n";
+  std::filesystem::permissions(folder + "/d2g-model", std::filesystem::perms::owner_all);
+  const MachineFacts facts = CollectFacts({.bin_dir = folder, .patience = absl::Milliseconds(200)});
+  EXPECT_THAT(facts.torch_trouble, HasSubstr("did not answer within 200ms"));
+  std::filesystem::remove_all(folder);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "coordinator/coordinator.h"
@@ -131,6 +132,8 @@ class Harness {
     v1::WorkerInfo worker;
     worker.set_id(id);
     worker.set_node(absl::StrCat("node-", id));
+    // As their names say.
+    worker.set_device(absl::StartsWith(id, "gpu") ? "cuda:0" : "cpu");
     return worker;
   }
   absl::StatusOr<v1::LeaseTaskResponse> Lease(const std::string& worker,

@@ -48,6 +48,18 @@ TEST(TasksTest, ALostAnswerGivesTheSameLeaseAgain) {
   EXPECT_NE(h.LeaseOne("a").lease_id(), first.lease_id()) << "a worker may hold two";
 }
 
+TEST(TasksTest, HalfPrecisionIsForWorkersWithAGpu) {
+  Harness h;
+  v1::JobSpec spec = SmallSpec();
+  spec.mutable_simulate()->mutable_solver()->set_compute_dtype(d2g::common::v1::DTYPE_BF16);
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Create(spec));
+  EXPECT_FALSE(h.LeaseOne("a").has_simulate());
+  EXPECT_THAT(h.Get(job.name()).health(), ::testing::Contains(HasSubstr("no workers with a GPU")));
+  EXPECT_TRUE(h.LeaseOne("gpu").has_simulate());
+  EXPECT_THAT(h.Get(job.name()).health(),
+              ::testing::Not(::testing::Contains(HasSubstr("no workers with a GPU"))));
+}
+
 TEST(TasksTest, OnlyProgressKeepsALease) {
   Harness h;
   ASSERT_THAT(h.Create(SmallSpec()), IsOk());

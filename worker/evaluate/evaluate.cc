@@ -101,7 +101,9 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, bool has_di
   const recipe::StudentCheckpoint checkpoint =
       recipe::StudentCheckpoint::Load(work.checkpoint_path());
   const recipe::OneStepGenerator conversion = checkpoint.Conversion(teacher.scheduler());
-  const model::UNet2DConditionModel student = checkpoint.UNet(teacher.unet());
+  model::UNet2DConditionModel student = checkpoint.UNet(teacher.unet());
+  // As the exported student runs, and as the teacher beside it does.
+  student.PrepareForInference();
   tick(0);
 
   held_out.z = held_out.z.to(torch_device);

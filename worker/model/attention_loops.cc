@@ -1,5 +1,6 @@
 #include "worker/model/attention_loops.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "worker/model/simd_lanes.h"
@@ -89,7 +90,11 @@ template <typename V>
   for (int64_t j = 0; j < keys; j += kLanes<V>) lanes = Larger(Load<V>(scores + j), lanes);
   float peak = largest;
   for (int64_t i = 0; i < kLanes<V>; ++i) peak = std::max(peak, lanes[i]);
-  if (peak == kNone) peak = 0;
+  if (peak == kNone) {
+    // Nothing seen is allowed so far: no weight, and no largest score yet.
+    std::fill(scores, scores + keys, 0.0f);
+    return 0;
+  }
   const float before = largest - peak < kLeast ? 0.0f : Exp(largest - peak);
   largest = peak;
   float sum = 0;

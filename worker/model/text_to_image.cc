@@ -64,7 +64,7 @@ TextToImageModel TextToImageModel::Load(const std::string& folder, const ModelOp
   LoadOptions load(at::TensorOptions().device(options.device).dtype(options.dtype));
   load.variant = options.variant;
   load.share_file = true;
-  load.pack = true;
+  load.pack = options.pack;
   load.only_packed = !options.keep_weights;
   const auto progress = [&options] {
     if (options.progress) options.progress();

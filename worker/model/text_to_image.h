@@ -44,6 +44,8 @@ struct ModelOptions {
   bool load_vae = true;   // without it DecodeToImages throws
   bool tile_vae = false;  // see Autoencoder::SetTiling
   std::string variant;    // of the weight files, see LoadOptions
+  // Off: the networks are not laid out for fast inference on the CPU: for one that is not run.
+  bool pack = true;
   // Off: less memory where the files hold another dtype, but no gradients; see
   // LoadOptions::only_packed.
   bool keep_weights = true;

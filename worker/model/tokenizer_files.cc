@@ -301,16 +301,7 @@ std::vector<std::pair<int64_t, AddedToken>> ParseAddedTokens(const json& list,
 }
 
 std::vector<std::pair<int64_t, AddedToken>> ReadAddedTokens(const std::string& path) {
-  const std::string text = ReadFileToString(path);
-  json file;
-  try {
-    file = json::parse(text, [](int depth, json::parse_event_t event, json& parsed) {
-      return depth != 1 || event != json::parse_event_t::key || parsed == "added_tokens";
-    });
-  } catch (const json::exception& error) {
-    Fail(path, ": not valid JSON: ", error.what());
-  }
-  return ParseAddedTokens(Member(file, "added_tokens", path), path);
+  return ParseAddedTokens(Member(ReadJsonFile(path), "added_tokens", path), path);
 }
 
 FastTokenizerFile ReadFastTokenizer(const std::string& path) {

@@ -36,7 +36,6 @@ void BatchSizer::Solved(int64_t count, absl::Duration elapsed) {
 bool BatchSizer::OutOfMemory(int64_t count) {
   if (count <= 1) return false;
   grows_ = false;
-  most_ = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(most_, count - 1)));
   size_ = static_cast<int>(std::max<int64_t>(1, std::min<int64_t>(size_, count / 2)));
   return true;
 }

@@ -127,6 +127,8 @@ absl::StatusOr<SimulateRunner::Inputs> SimulateRunner::Load(const SimulateWork& 
         return !context->cancelled();
       }));
   D2G_RETURN_IF_ERROR(CheckRecipe(work.recipe(), *inputs.teacher));
+  // Training and evaluation read the scheduler's file as DDIM does, whatever solver simulates.
+  D2G_RETURN_IF_ERROR(CatchTorch([&inputs] { inputs.teacher->model.scheduler(); }));
   D2G_ASSIGN_OR_RETURN(inputs.prompts,
                        prompts_.Get(work.recipe().prompts_digest(), work.recipe().prompt_count(),
                                     absl::Now() + options_.patience));

@@ -52,7 +52,7 @@ class SimulateRunner final : public agent::TaskRunner {
     std::shared_ptr<const common::PromptLines> prompts;
   };
 
-  // The sizer of this work's teacher, guidance and asked-for size.
+  // The sizer of this work's teacher, guidance, dtype and asked-for size.
   BatchSizer& SizerOf(const coordinator::v1::SimulateWork& work);
   absl::StatusOr<Inputs> Load(const coordinator::v1::SimulateWork& work,
                               agent::TaskContext* context);

@@ -232,8 +232,8 @@ absl::StatusOr<TrainingEnd> Rank::Train(const std::vector<std::string>& prompts,
       ReaderOptions(assignment_, rank_, resume ? resume->state : CheckpointState(), prompts),
       &data);
 
-  const auto teacher = model::TextToImageModel::Load(work_.spec().teacher().path(),
-                                                     {.device = device, .load_vae = false});
+  const auto teacher = model::TextToImageModel::Load(
+      work_.spec().teacher().path(), {.device = device, .load_vae = false, .pack = false});
   const recipe::OneStepGenerator conversion = MakeConversion(spec, teacher.scheduler());
   const auto regression = MakeRegression(spec.regression(), work_.recipe(), device);
   const recipe::TrainStepOptions step_options = StepOptions(spec);

@@ -116,9 +116,28 @@ TEST_F(ModelSummaryTest, OtherComponentsAreListedOnly) {
 
 TEST_F(ModelSummaryTest, AMissingComponentIsNamed) {
   Set("model_index.json", "vae", nullptr);
+  // Latents need none.
+  EXPECT_TRUE(SummariseModel(model()).usable());
+  Set("model_index.json", "unet", nullptr);
   const ModelSummary summary = SummariseModel(model());
   EXPECT_FALSE(summary.usable());
-  EXPECT_THAT(summary.trouble, HasSubstr("no vae"));
+  EXPECT_THAT(summary.trouble, HasSubstr("unet"));
+}
+
+TEST_F(ModelSummaryTest, PartsThatDoNotGoTogetherAreNamed) {
+  const auto trouble = [&] {
+    const ModelSummary summary = SummariseModel(model());
+    EXPECT_FALSE(summary.usable());
+    for (const ComponentSummary& component : summary.components) {
+      EXPECT_EQ(component.trouble, "") << component.name;
+    }
+    return summary.trouble;
+  };
+  Set("model_index.json", "_class_name", "StableDiffusionInpaintPipeline");
+  EXPECT_THAT(trouble(), HasSubstr("StableDiffusionInpaintPipeline"));
+  Set("model_index.json", "_class_name", "StableDiffusionPipeline");
+  Set("tokenizer/tokenizer_config.json", "model_max_length", 4000);
+  EXPECT_THAT(trouble(), HasSubstr("4000"));
 }
 
 TEST_F(ModelSummaryTest, AFolderThatIsNoModelIsRefused) {

@@ -196,6 +196,8 @@ void AddCheck(CLI::App& app, Action* action) {
       ->check(CLI::Range(int64_t{1}, int64_t{1000}));
   command->add_option("--guidance", options->run.guidance, "Guidance scale; at most 1 means none")
       ->check(CLI::Range(0.0, 100.0));
+  command->add_option("--variant", options->run.variant,
+                      "Weight files to read where the folder holds several: fp16, ...");
   command->add_option("--device", options->run.device, "cpu, cuda or cuda:N");
   command->add_option("--threads", options->run.threads, "CPU threads (default: all)")
       ->check(CLI::Range(1, 1024));

@@ -12,6 +12,7 @@
 #include "worker/model/error.h"
 #include "worker/model/json_config.h"
 #include "worker/model/scheduler_config.h"
+#include "worker/model/text_to_image.h"
 #include "worker/model/unet_2d_condition.h"
 
 namespace d2g::model {
@@ -187,14 +188,16 @@ ModelSummary SummarisePipeline(const std::string& path, const json& index) {
     LookAt(path + "/" + name, &component, &parts);
   }
   JoinParts(parts, &summary);
-  for (const char* needed : {"unet", "text_encoder", "tokenizer", "scheduler", "vae"}) {
-    const bool found =
-        std::any_of(summary.components.begin(), summary.components.end(),
-                    [&](const ComponentSummary& component) { return component.name == needed; });
-    if (!found) {
-      summary.trouble += (summary.trouble.empty() ? "model_index.json lists no " : ", no ");
-      summary.trouble += needed;
-    }
+  if (!summary.usable()) return summary;
+  // Each part is well by itself: do they make a pipeline?
+  try {
+    ModelOptions options;
+    options.device = at::kMeta;
+    options.load_vae = parts.vae != nullptr;
+    options.pack = false;
+    TextToImageModel::Load(path, options);
+  } catch (const Error& error) {
+    summary.trouble = error.what();
   }
   return summary;
 }

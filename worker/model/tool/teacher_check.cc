@@ -66,7 +66,7 @@ std::vector<CheckLine> JudgeTeacher(const TeacherFigures& f) {
     lines.push_back({Verdict::kBad, "finite",
                      Format("%lld of %s end in NaN or infinity",
                             static_cast<long long>(f.not_finite), runs.c_str()),
-                     "try --dtype fp32, less guidance, more steps; does prediction_type in "
+                     "try less guidance or more steps; does prediction_type in "
                      "scheduler_config.json fit the network?"});
     return lines;
   }
