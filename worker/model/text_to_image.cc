@@ -97,6 +97,7 @@ TextToImageModel TextToImageModel::Load(const std::string& folder, const ModelOp
     if (!model.index_.has_vae) Fail(folder, "/model_index.json: there is no vae");
     if (Upcasts(folder, model.index_, options.dtype)) load.tensors = load.tensors.dtype(at::kFloat);
     model.vae_ = LoadAutoencoder(folder + "/vae", load);
+    model.vae_->SetTiling(options.tile_vae);
     progress();
   }
   model.CheckFits(folder);

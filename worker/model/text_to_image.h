@@ -41,8 +41,9 @@ struct ModelOptions {
   // becomes 1 and clip_sample false. On: what that pipeline computes. Off: what a scheduler made
   // from the file computes. XL pipelines change nothing. Published files hold those values anyway.
   bool pipeline_scheduler_overrides = true;
-  bool load_vae = true;  // without it DecodeToImages throws
-  std::string variant;   // of the weight files, see LoadOptions
+  bool load_vae = true;   // without it DecodeToImages throws
+  bool tile_vae = false;  // see Autoencoder::SetTiling
+  std::string variant;    // of the weight files, see LoadOptions
   // Off: less memory where the files hold another dtype, but no gradients; see
   // LoadOptions::only_packed.
   bool keep_weights = true;

@@ -88,6 +88,23 @@ TEST(ToolTest, SeedAndSavedNoiseGiveTheSamePicture) {
   EXPECT_EQ(noise.sizes(), at::IntArrayRef({3, 4, 8, 8}));
 }
 
+// Pictures no larger than a tile are the same, larger ones are blended.
+TEST(ToolTest, TilesChangeOnlyPicturesThatAreLarger) {
+  const TempFolder folder;
+  const std::string model = GoldenFolder("pipeline/teacher");
+  for (const int64_t side : {8, 20}) {
+    WriteSafetensors(folder / "noise", {{"noise", at::randn({1, 4, side, side})}});
+    std::vector<std::string> more = {"--prompt", "a bag",   "--steps",
+                                     "1",        "--noise", folder / "noise"};
+    ASSERT_EQ(RunTool(Generate(model, folder / "whole.png", more)).code, 0);
+    more.push_back("--tile");
+    ASSERT_EQ(RunTool(Generate(model, folder / "tiled.png", more)).code, 0);
+    const at::Tensor whole = ReadGrey(folder / "whole.png"), tiled = ReadGrey(folder / "tiled.png");
+    ASSERT_EQ(whole.sizes(), tiled.sizes());
+    EXPECT_EQ(at::equal(whole, tiled), side == 8);
+  }
+}
+
 TEST(ToolTest, TextsAreTakenAsTheyAre) {
   const TempFolder folder;
   std::filesystem::copy(GoldenFolder("pipeline/teacher") + "/tokenizer", folder / "tokenizer_2");

@@ -59,6 +59,8 @@ CLI::Option* AddTexts(CLI::App& command, const std::string& name, std::vector<st
 
 void AddRunFlags(CLI::App& command, RunOptions* o) {
   command.add_option("--model", o->model, "Model folder in the diffusers layout")->required();
+  command.add_flag("--tile", o->tile,
+                   "Decode in overlapping tiles, as diffusers' enable_tiling: less memory");
   command.add_option("--variant", o->variant,
                      "Weight files to read where the folder holds several: fp16, non_ema, ...");
   AddTexts(command, "--prompt", &o->prompts, "What to draw; may be repeated")->required();
@@ -150,6 +152,7 @@ ModelOptions ToModelOptions(const RunOptions& options) {
                 : options.dtype == "bf16" ? at::kBFloat16
                                           : at::kFloat;
   model.variant = options.variant;
+  model.tile_vae = options.tile;
   model.solver = ParseSolverKind(options.scheduler);
   model.keep_weights = false;
   if (model.device.is_cuda() && !at::hasCUDA()) {

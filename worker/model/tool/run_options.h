@@ -14,6 +14,7 @@ namespace d2g::model {
 
 struct RunOptions {
   std::string model;
+  bool tile = false;
   std::string variant;
   std::vector<std::string> prompts;
   int64_t count = 1;
