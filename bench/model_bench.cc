@@ -1,13 +1,13 @@
 // Our half of bench/model_bench.py: loads a model folder, then does one piece of work as often as
 // each line of standard input says and answers with the wall and CPU seconds of one. The last
 // result is written at the end of the input, so that the two halves can be compared.
-#include <sys/resource.h>
 #include <ctime>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <fstream>
 #include <functional>
 #include <iostream>
 #include <string>
@@ -38,11 +38,15 @@ double CpuSeconds() {
   return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
-// The largest resident size that the process has had.
+// The largest resident size since exec, in bytes. getrusage would give the parent's where that was
+// larger.
 int64_t PeakBytes() {
-  rusage usage{};
-  ::getrusage(RUSAGE_SELF, &usage);
-  return usage.ru_maxrss * kBytesPerKilobyte;
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;) {
+    int64_t kilobytes = 0;
+    if (word == "VmHWM:" && status >> kilobytes) return kilobytes * kBytesPerKilobyte;
+  }
+  return 0;
 }
 
 // What is timed. `in` holds the tensors of --inputs.

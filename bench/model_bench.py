@@ -142,12 +142,14 @@ class Bench:
             "input_ids": torch.randint(0, 590, (32, 16))}, "ms", 1e3)
 
     def program(self, command):
-        started = time.perf_counter()
-        done = subprocess.run([*map(str, command)], env=self.environment, stdout=subprocess.DEVNULL)
-        wall = time.perf_counter() - started
+        started, before = time.perf_counter(), os.times()
+        done = subprocess.run([*map(str, command)], env=self.environment, capture_output=True,
+                              text=True)
+        wall, after = time.perf_counter() - started, os.times()
         if done.returncode != 0:
-            sys.exit(f"{command[0]} ended with {done.returncode}")
-        return wall, wall
+            sys.exit(f"{command[0]} ended with {done.returncode}: {done.stderr}")
+        return wall, (after.children_user - before.children_user
+                      + after.children_system - before.children_system)
 
     def cold(self):
         """Whole processes, from exec to exit."""
