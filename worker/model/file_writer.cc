@@ -21,7 +21,18 @@ constexpr size_t kSyncBytes = size_t{1} << 30;
 
 }  // namespace
 
-FileWriter::FileWriter(const std::string& path) : path_(path), temporary_(path + ".XXXXXX") {
+FileWriter::FileWriter(const std::string& path) : path_(path) {
+  // The file that a link means is replaced, not the link.
+  std::error_code error;
+  if (std::filesystem::is_symlink(path, error)) {
+    path_ = std::filesystem::weakly_canonical(path, error).string();
+    if (error) FailWith("cannot be followed", error.value());
+  }
+  struct stat info {};
+  if (::stat(path_.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
+    throw IoError(path + ": is not a regular file: it cannot be replaced by one");
+  }
+  temporary_ = path_ + ".XXXXXX";
   fd_ = ::mkostemp(temporary_.data(), O_CLOEXEC);
   if (fd_ < 0) {
     const int error = errno;

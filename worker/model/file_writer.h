@@ -6,9 +6,10 @@
 
 namespace d2g::model {
 
-// Bytes go to a temporary file in the same folder; Commit fsyncs it, renames it over `path` and
-// fsyncs the folder. Without Commit nothing is left behind. Every method throws IoError naming the
-// path and the system's reason. Not thread-safe.
+// Where `path` is a link the file that it means is written; what is there and no regular file (a
+// device, a pipe, a folder) is refused. Bytes go to a temporary file in the same folder; Commit
+// fsyncs it, renames it over `path` and fsyncs the folder. Without Commit nothing is left behind.
+// Every method throws IoError naming the path and the system's reason. Not thread-safe.
 class FileWriter {
  public:
   explicit FileWriter(const std::string& path);

@@ -1,6 +1,7 @@
 // The real d2g-model program: pictures against diffusers, and what bad input gives.
 #include <gmock/gmock.h>
 #include <png.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 
@@ -103,6 +104,34 @@ TEST(ToolTest, TilesChangeOnlyPicturesThatAreLarger) {
     ASSERT_EQ(whole.sizes(), tiled.sizes());
     EXPECT_EQ(at::equal(whole, tiled), side == 8);
   }
+}
+
+TEST(ToolTest, AnEmptyValueIsAValue) {
+  const TempFolder folder;
+  ASSERT_EQ(RunTool({"component", "--model", GoldenFolder("pipeline/teacher"), "--component",
+                     "tokenizer", "--text=", "--text=cat", "--outputs", folder / "ids"})
+                .code,
+            0);
+  EXPECT_EQ(ReadSafetensors(folder / "ids").at("input_ids").size(0), 2);
+}
+
+TEST(ToolTest, OnlyRegularFilesAreReplaced) {
+  const TempFolder folder;
+  const std::string pipe = folder / "pipe", link = folder / "link";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  folder.Write("target", "old");
+  std::filesystem::create_symlink("target", link);
+  const auto run = [&](const std::string& out) {
+    return RunTool({"component", "--model", GoldenFolder("pipeline/teacher"), "--component",
+                    "tokenizer", "--text", "x", "--outputs", out});
+  };
+  const Ended refused = run(pipe);
+  EXPECT_EQ(refused.code, 3);
+  EXPECT_THAT(refused.output, HasSubstr(pipe + ": is not a regular file"));
+  EXPECT_TRUE(std::filesystem::is_fifo(pipe));
+  ASSERT_EQ(run(link).code, 0);
+  EXPECT_TRUE(std::filesystem::is_symlink(link));
+  EXPECT_EQ(ReadSafetensors(folder / "target").count("input_ids"), 1u);
 }
 
 TEST(ToolTest, TextsAreTakenAsTheyAre) {
@@ -272,6 +301,8 @@ TEST(ToolTest, BadInputIsNamedAndNothingIsLeft) {
        3,
        {"2 noises for 3 prompts"}},
       {Generate(model, out, {"--prompt", "x", "--scheduler", "plms"}), 2, {"--scheduler"}},
+      {Generate(model, out, {"--prompt", "x", "--guidance", "nan"}), 2, {"--guidance", "nan"}},
+      {Generate(model, out, {"--prompt", "x", "--seed", "-1"}), 2, {"--seed"}},
       {Generate(model, out, {"--prompt", "x", "--guidance-rescale", "2"}),
        2,
        {"--guidance-rescale"}},

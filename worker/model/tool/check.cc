@@ -191,11 +191,12 @@ void AddCheck(CLI::App& app, Action* action) {
   AddTexts(*command, "--prompt", &options->run.prompts, "Prompts, two or more (default: two)");
   command->add_option("--noises", options->noises, "Noises for each prompt")
       ->check(CLI::Range(int64_t{2}, int64_t{64}));
-  command->add_option("--seed", options->run.seed, "Seed of the noise");
+  command->add_option("--seed", options->run.seed, "Seed of the noise")
+      ->check(CLI::NonNegativeNumber);
   command->add_option("--steps", options->run.steps, "Solver steps")
       ->check(CLI::Range(int64_t{1}, int64_t{1000}));
   command->add_option("--guidance", options->run.guidance, "Guidance scale; at most 1 means none")
-      ->check(CLI::Range(0.0, 100.0));
+      ->check(Between(0, 100));
   command->add_option("--variant", options->run.variant,
                       "Weight files to read where the folder holds several: fp16, ...");
   command->add_option("--device", options->run.device, "cpu, cuda or cuda:N");

@@ -3,6 +3,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "worker/model/error.h"
 #include "worker/model/tool/commands.h"
@@ -12,7 +15,19 @@ namespace {
 constexpr int kFailure = 1, kUsage = 2, kBadInput = 3;
 
 int Run(int argc, char** argv) {
-  CLI::App app("Runs a text-to-image model folder");
+  // CLI11 takes the next argument as the value of "--flag=", whose value is empty.
+  std::vector<std::string> texts;
+  for (int i = 0; i < argc; ++i) {
+    std::string text = argv[i];
+    const bool is_empty = text.starts_with("--") && text.find('=') == text.size() - 1;
+    if (is_empty) text.pop_back();
+    texts.push_back(std::move(text));
+    if (is_empty) texts.emplace_back();
+  }
+  std::vector<const char*> arguments;
+  for (const std::string& text : texts) arguments.push_back(text.c_str());
+
+  CLI::App app("Runs a text-to-image model folder", "d2g-model");
   app.require_subcommand(1);
   app.option_defaults()->always_capture_default();
   d2g::model::Action action;
@@ -23,7 +38,7 @@ int Run(int argc, char** argv) {
   d2g::model::AddInspect(app, &action);
   d2g::model::AddProbe(app, &action);
   try {
-    app.parse(argc, argv);
+    app.parse(static_cast<int>(arguments.size()), arguments.data());
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kUsage;
   }

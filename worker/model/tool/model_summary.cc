@@ -44,6 +44,8 @@ std::string DtypeName(at::ScalarType type) {
       return "fp16";
     case at::kBFloat16:
       return "bf16";
+    case at::kDouble:
+      return "fp64";
     default:
       return c10::toString(type);
   }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <filesystem>
 #include <span>
+#include <sstream>
 
 #include "worker/model/error.h"
 #include "worker/model/file_writer.h"
@@ -43,6 +44,20 @@ at::Tensor MakeNoise(uint64_t seed, int64_t count, const std::vector<int64_t>& s
   return noise;
 }
 
+CLI::Validator Between(double least, double most) {
+  return CLI::Validator(
+      [least, most](std::string& text) -> std::string {
+        double value = 0;
+        if (!CLI::detail::lexical_cast(text, value)) return text + " is not a number";
+        // NaN is in no range, which a comparison of the other kind would not see.
+        if (value >= least && value <= most) return "";
+        std::ostringstream message;
+        message << text << " is not from " << least << " to " << most;
+        return message.str();
+      },
+      "NUMBER");
+}
+
 CLI::Option* AddTexts(CLI::App& command, const std::string& name, std::vector<std::string>* texts,
                       const std::string& description) {
   // Into a vector CLI11 would read "[a, b]" as two values and "{}" as none.
@@ -66,7 +81,8 @@ void AddRunFlags(CLI::App& command, RunOptions* o) {
   AddTexts(command, "--prompt", &o->prompts, "What to draw; may be repeated")->required();
   command.add_option("--count", o->count, "Pictures for each prompt")
       ->check(CLI::Range(int64_t{1}, kMaxPictures));
-  command.add_option("--seed", o->seed, "Seed of the noise: picture i starts from noise (seed, i)");
+  command.add_option("--seed", o->seed, "Seed of the noise: picture i starts from noise (seed, i)")
+      ->check(CLI::NonNegativeNumber);
   command.add_option("--noise", o->noise_file,
                      "Safetensors file whose \"noise\" [B, C, h, w] is used instead of --seed");
   command.add_option("--save-noise", o->save_noise, "Write the noise to this safetensors file");
@@ -77,11 +93,11 @@ void AddRunFlags(CLI::App& command, RunOptions* o) {
   command
       .add_option("--guidance", o->guidance,
                   "Guidance scale; at most 1 means none (default: none for a student, else 3)")
-      ->check(CLI::Range(0.0, 1000.0));
+      ->check(Between(0, 1000));
   command
       .add_option("--guidance-rescale", o->guidance_rescale,
                   "Share by which guidance is moved back to the deviation of the prompt's output")
-      ->check(CLI::Range(0.0, 1.0));
+      ->check(Between(0, 1));
   command
       .add_option("--negative-prompt", CLI::callback_t([o](const CLI::results_t& values) {
                     o->negative_prompt = values.back();

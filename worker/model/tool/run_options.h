@@ -36,6 +36,9 @@ struct RunOptions {
 CLI::Option* AddTexts(CLI::App& command, const std::string& name, std::vector<std::string>* texts,
                       const std::string& description);
 
+// A number from least to most; NaN is none.
+CLI::Validator Between(double least, double most);
+
 // Declares the flags on a subcommand.
 void AddRunFlags(CLI::App& command, RunOptions* options);
 
