@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/log.h"
 #include "services/common/retry.h"
+#include "services/common/utf8.h"
 #include "worker/agent/heartbeat.h"
 #include "worker/agent/proto_duration.h"
 
@@ -220,7 +221,7 @@ FailTaskRequest LeaseLoop::Failure(const Task& task, FailTaskRequest::Reason rea
   request.set_lease_id(task.lease_id());
   *request.mutable_worker() = options_.worker;
   request.set_reason(reason);
-  request.set_message(std::string(why.message().substr(0, kMaxMessageBytes)));
+  request.set_message(common::ValidUtf8(why.message(), kMaxMessageBytes));
   return request;
 }
 

@@ -17,6 +17,7 @@
 #include "services/common/retry.h"
 #include "services/common/signals.h"
 #include "services/common/thread_pool.h"
+#include "services/common/utf8.h"
 #include "tests/testing/status_matchers.h"
 
 namespace d2g::common {
@@ -25,6 +26,17 @@ namespace {
 using ::d2g::testing::IsOk;
 using ::d2g::testing::StatusIs;
 using ::testing::HasSubstr;
+
+TEST(Utf8Test, BytesThatAreNoCharacterBecomeQuestionMarks) {
+  EXPECT_EQ(ValidUtf8("caf\xe9 \xc3\xa9 \xf0\x9f\x98\x80", 100), "caf? \xc3\xa9 \xf0\x9f\x98\x80");
+  EXPECT_EQ(ValidUtf8("\xed\xa0\x80\xc0\x80\xff", 100), "??????");
+  // Cut before a character, not in it.
+  EXPECT_EQ(ValidUtf8("ab\xc3\xa9z", 3), "ab");
+  EXPECT_EQ(ValidUtf8("ab\xc3\xa9z", 4), "ab\xc3\xa9");
+  EXPECT_EQ(ValidUtf8("", 4), "");
+  EXPECT_TRUE(IsUtf8("\xc3\xa9"));
+  EXPECT_FALSE(IsUtf8("\xc3"));
+}
 
 TEST(FakeClockTest, MovesOnlyWhenTold) {
   FakeClock clock;

@@ -151,14 +151,15 @@ TEST_F(LeaseLoopTest, FailuresCarryReasonAndMessage) {
   coordinator_.tasks().AddTask(MakeTask(2));
   coordinator_.tasks().AddTask(MakeTask(3));
   StartLoop([&](const Task& task, TaskContext*, CompleteTaskRequest*) -> absl::Status {
-    if (task.lease_id() == 101) return absl::InvalidArgumentError("solver.kind: not supported");
+    if (task.lease_id() == 101)
+      return absl::InvalidArgumentError("solver.kind: \xff not supported");
     if (task.lease_id() == 103) return absl::UnavailableError("the disk of the shard is full");
     return absl::InternalError("latent of triple 7 is not finite");
   });
   ASSERT_TRUE(WaitFor([&] { return coordinator_.tasks().failed().size() == 3; }));
   const auto failed = coordinator_.tasks().failed();
   EXPECT_EQ(failed[0].reason(), FailTaskRequest::REASON_BAD_INPUT);
-  EXPECT_EQ(failed[0].message(), "solver.kind: not supported");
+  EXPECT_EQ(failed[0].message(), "solver.kind: ? not supported");
   EXPECT_EQ(failed[1].reason(), FailTaskRequest::REASON_ERROR);
   EXPECT_EQ(failed[1].message(), "latent of triple 7 is not finite");
   EXPECT_EQ(failed[2].reason(), FailTaskRequest::REASON_STORE_UNAVAILABLE);
