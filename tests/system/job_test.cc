@@ -77,10 +77,15 @@ TEST(JobTest, RunsToItsEndAndEveryProcessShowsIt) {
   EXPECT_THAT(audit.copies, Each(1));
 
   scrape();
-  for (const auto& [member, families] : moved) {
-    EXPECT_THAT(families, SizeIs(Ge(kMovingFamilies))) << testing::ProgramOf(member.first);
-  }
   EXPECT_THAT(moved, SizeIs(cluster.members().size()));
+  // One worker may have been quick enough to leave the other nothing.
+  std::map<Role, std::set<std::string>> shown;
+  for (const auto& [member, families] : moved) {
+    shown[member.first].insert(families.begin(), families.end());
+  }
+  for (const auto& [role, families] : shown) {
+    EXPECT_THAT(families, SizeIs(Ge(kMovingFamilies))) << testing::ProgramOf(role);
+  }
   // All end cleanly when told to.
   for (const auto& [role, number] : cluster.members()) {
     if (role == Role::kCoordinator) continue;
