@@ -31,11 +31,17 @@ struct Work {
         scores(queries + kQueriesAtOnce * s.width),
         sums(scores + kQueriesAtOnce * kKeysAtOnce),
         largest(sums + kQueriesAtOnce * value_width),
-        total(largest + kQueriesAtOnce),
-        end(total + kQueriesAtOnce) {}
+        total(largest + kQueriesAtOnce) {}
+
+  // What all of them take together.
+  static int64_t Floats(const AttentionShape& s) {
+    const int64_t value_width = RoundUpToLine(s.width);
+    return s.width * RoundUpToLine(s.keys) + s.keys * value_width +
+           kQueriesAtOnce * (s.width + kKeysAtOnce + value_width + 2);
+  }
 
   int64_t value_width;
-  float *keys, *values, *queries, *scores, *sums, *largest, *total, *end;
+  float *keys, *values, *queries, *scores, *sums, *largest, *total;
 };
 
 [[gnu::always_inline]] inline void PackHead(const float* k, const float* v, const AttentionShape& s,
@@ -195,14 +201,11 @@ void AttendPortable(const float* q, const float* k, const float* v, float* out,
 
 }  // namespace
 
-int64_t AttentionWork(const AttentionShape& shape) {
-  const Work work(shape, nullptr);
-  return work.end - work.keys;
-}
+int64_t AttentionWork(const AttentionShape& shape) { return Work::Floats(shape); }
 
 void AttendHead(const float* q, const float* k, const float* v, float* out,
                 const AttentionShape& shape, float scale, int64_t first, int64_t last, float* work,
-                Instructions instructions) {
+                [[maybe_unused]] Instructions instructions) {
 #ifdef D2G_AVX512
   if (instructions == Instructions::kAvx512) {
     AttendAvx512(q, k, v, out, shape, scale, first, last, work);

@@ -246,7 +246,7 @@ int64_t TileRows(Instructions instructions) {
 }
 
 void Multiply(const Product& product, int64_t first_row, int64_t last_row, int64_t first_panel,
-              int64_t last_panel, Instructions instructions) {
+              int64_t last_panel, [[maybe_unused]] Instructions instructions) {
 #ifdef D2G_AVX512
   if (instructions == Instructions::kAvx512) {
     MultiplyAvx512(product, first_row, last_row, first_panel, last_panel);

@@ -23,8 +23,13 @@ struct Work {
       : input(memory),
         weights(input + kPoints * (squares * p.rows.channels + kGap)),
         sums(weights + kPoints * kWeightStride),
-        zeros(sums + kPoints * (squares * kPanelColumns + kGap)),
-        end(zeros + p.rows.channels) {}
+        zeros(sums + kPoints * (squares * kPanelColumns + kGap)) {}
+
+  // What all of them take together.
+  static int64_t Floats(const Product& p, int64_t squares) {
+    return kPoints * (squares * (p.rows.channels + kPanelColumns) + kWeightStride + 2 * kGap) +
+           p.rows.channels;
+  }
 
   static constexpr int64_t kWeightStride = kChannelsAtOnce * kPanelColumns + kGap;
 
@@ -32,7 +37,6 @@ struct Work {
   float* weights;  // [kPoints, kChannelsAtOnce, width of the panel], likewise
   float* sums;     // [kPoints, squares, width of the panel], likewise
   float* zeros;    // [channels]: what lies beyond the border
-  float* end;
 };
 
 int64_t Across(const Rows& rows) { return (rows.out_width + 1) / 2; }
@@ -249,12 +253,11 @@ bool TakesWinograd(const Rows& rows) {
 int64_t SquareCount(const Rows& rows) { return Across(rows) * Down(rows); }
 
 int64_t WinogradWork(const Product& product, int64_t squares) {
-  const Work work(product, std::min(kSquaresAtOnce, squares), nullptr);
-  return work.end - work.input;
+  return Work::Floats(product, std::min(kSquaresAtOnce, squares));
 }
 
 void MultiplyWinograd(const Product& product, int64_t first, int64_t last, int64_t first_panel,
-                      int64_t last_panel, float* work, Instructions instructions) {
+                      int64_t last_panel, float* work, [[maybe_unused]] Instructions instructions) {
 #ifdef D2G_AVX512
   if (instructions == Instructions::kAvx512) {
     WinogradAvx512(product, first, last, first_panel, last_panel, work);
