@@ -177,8 +177,8 @@ TEST(LoopsTest, Attention) {
 }
 
 TEST(LoopsTest, GroupNormsOfBothLayoutsAndLayerNorm) {
-  for (const auto& [groups, channels, area] :
-       std::vector<std::array<int64_t, 3>>{{1, 1, 2}, {4, 3, 5}, {2, 24, 33}, {8, 5, 64}}) {
+  for (const NormShape& shape : {NormShape{1, 1, 2}, {4, 3, 5}, {2, 24, 33}, {8, 5, 64}}) {
+    const int64_t groups = shape.groups, channels = shape.channels, area = shape.area;
     const int64_t all = groups * channels;
     const Floats x = Random(all * area), weight = Random(all), bias = Random(all),
                  shift = Random(all);
@@ -197,7 +197,6 @@ TEST(LoopsTest, GroupNormsOfBothLayoutsAndLayerNorm) {
       const double y = normed(i / size * size, size, shifted, i) * weight[c] + bias[c];
       expected.push_back(y / (1 + std::exp(-y)));
     }
-    const NormShape shape{groups, channels, area};
     Floats out(expected.size(), NAN);
     GroupNormSample(x.data(), out.data(), shape, weight.data(), bias.data(), shift.data(), 1e-5f,
                     /*silu=*/true);
