@@ -126,6 +126,18 @@ bool PackedWeight::Takes(const at::Tensor& x) const {
   return panels_.defined() && UseCpuKernels(x);
 }
 
+Product PackedWeight::ProductInto(const at::Tensor& out, const at::Tensor& added) const {
+  Product product{};
+  product.packed = panels_.const_data_ptr<float>();
+  product.bias = bias_.defined() ? bias_.const_data_ptr<float>() : nullptr;
+  product.added = added.defined() ? added.const_data_ptr<float>() : nullptr;
+  product.out = out.mutable_data_ptr<float>();
+  product.inner = inner_;
+  product.columns = columns_;
+  product.added_stride = product.out_stride = columns_;
+  return product;
+}
+
 at::Tensor PackedWeight::Linear(const at::Tensor& x, const at::Tensor& added) const {
   TORCH_CHECK(x.size(-1) == inner_, "a linear layer of ", inner_, " inputs got ", x.sizes());
   const at::Tensor in = x.contiguous();
@@ -133,16 +145,9 @@ at::Tensor PackedWeight::Linear(const at::Tensor& x, const at::Tensor& added) co
   shape.back() = columns_;
   at::Tensor out = at::empty(shape, in.options());
   const at::Tensor base = added.defined() ? added.contiguous() : added;
-  Product product{};
+  Product product = ProductInto(out, base);
   product.rows.data = in.const_data_ptr<float>();
   product.rows.stride = inner_;
-  product.packed = panels_.const_data_ptr<float>();
-  product.bias = bias_.defined() ? bias_.const_data_ptr<float>() : nullptr;
-  product.added = base.defined() ? base.const_data_ptr<float>() : nullptr;
-  product.out = out.mutable_data_ptr<float>();
-  product.inner = inner_;
-  product.columns = columns_;
-  product.added_stride = product.out_stride = columns_;
   MultiplyInThreads(product, inner_ == 0 ? 0 : in.numel() / inner_);
   return out;
 }
@@ -156,7 +161,7 @@ at::Tensor PackedWeight::Convolve(const at::Tensor& x, const Window& window,
   at::Tensor out = at::empty({in.size(0), columns_, window.out_height, window.out_width},
                              in.options().memory_format(channels_last));
   const at::Tensor base = added.defined() ? added.contiguous(channels_last) : added;
-  Product product{};
+  Product product = ProductInto(out, base);
   product.rows.data = in.const_data_ptr<float>();
   if (kernel_ == 1 && window.step == 1 && window.padding == 0 && window.up_height == 0) {
     product.rows.stride = inner_;
@@ -173,13 +178,6 @@ at::Tensor PackedWeight::Convolve(const at::Tensor& x, const Window& window,
     rows.out_height = window.out_height;
     rows.out_width = window.out_width;
   }
-  product.packed = panels_.const_data_ptr<float>();
-  product.bias = bias_.defined() ? bias_.const_data_ptr<float>() : nullptr;
-  product.added = base.defined() ? base.const_data_ptr<float>() : nullptr;
-  product.out = out.mutable_data_ptr<float>();
-  product.inner = inner_;
-  product.columns = columns_;
-  product.added_stride = product.out_stride = columns_;
   if (product.rows.kernel > 0) {
     ConvolveInThreads(product, in.size(0));
   } else {

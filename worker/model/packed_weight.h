@@ -6,6 +6,8 @@
 
 #include <ATen/ATen.h>
 
+#include "worker/model/matrix_loops.h"
+
 namespace d2g::model {
 
 // Made empty with a layer and shared by the layer's copies; Pack fills it, and from then on the
@@ -50,6 +52,9 @@ class PackedWeight {
   at::Tensor Convolve(const at::Tensor& x, const Window& window, const at::Tensor& added) const;
 
  private:
+  // All but the rows of the left matrix. `added` is laid out as `out`, or undefined.
+  Product ProductInto(const at::Tensor& out, const at::Tensor& added) const;
+
   at::Tensor weight_, bias_;
   int64_t inner_ = 0, columns_ = 0, kernel_ = 1;
   at::Tensor panels_;  // undefined before Pack
