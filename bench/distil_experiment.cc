@@ -10,7 +10,7 @@
 
 #include "worker/evaluate/measures.h"
 #include "worker/evaluate/pictures.h"
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 #include "worker/model/png.h"
 #include "worker/model/text_to_image.h"
 #include "worker/plan/epoch_plan.h"

@@ -11,7 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 
 namespace d2g {
 

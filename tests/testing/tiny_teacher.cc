@@ -6,10 +6,10 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "worker/model/autoencoder_kl.h"
-#include "worker/model/random_weights.h"
-#include "worker/model/safetensors.h"
-#include "worker/model/unet_2d_condition.h"
+#include "worker/model/network/autoencoder_kl.h"
+#include "worker/model/network/unet_2d_condition.h"
+#include "worker/model/weights/random_weights.h"
+#include "worker/model/weights/safetensors.h"
 
 namespace d2g::testing {
 namespace {

@@ -9,7 +9,7 @@
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 
 namespace d2g::collective {
 namespace {

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <memory>
 
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 
 namespace d2g::collective {
 

@@ -1,5 +1,5 @@
 #include "worker/collective/backend_group.h"
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 
 #ifdef D2G_CUDA
 #include <exception>

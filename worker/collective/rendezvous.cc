@@ -14,7 +14,7 @@
 #include <c10/util/intrusive_ptr.h>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 
 namespace d2g::collective {
 namespace {

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <chrono>
 
-#include "worker/model/error.h"
-#include "worker/model/safetensors.h"
+#include "worker/model/files/error.h"
+#include "worker/model/weights/safetensors.h"
 #include "worker/recipe/quality.h"
 
 namespace d2g::evaluate {

@@ -23,7 +23,7 @@
 #include "services/common/status_macros.h"
 #include "services/common/version.h"
 #include "worker/export/student_folder.h"
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 #include "worker/torch_status.h"
 
 namespace d2g::exporter {

@@ -5,10 +5,10 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "worker/model/error.h"
-#include "worker/model/json_config.h"
-#include "worker/model/safetensors.h"
+#include "worker/model/files/error.h"
+#include "worker/model/files/json_config.h"
 #include "worker/model/text_to_image.h"
+#include "worker/model/weights/safetensors.h"
 
 namespace d2g::exporter {
 namespace {

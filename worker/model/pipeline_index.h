@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "worker/model/clip_tokenizer.h"
+#include "worker/model/tokenizer/clip_tokenizer.h"
 
 namespace d2g::model {
 

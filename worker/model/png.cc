@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "worker/model/error.h"
-#include "worker/model/file_writer.h"
+#include "worker/model/files/error.h"
+#include "worker/model/files/file_writer.h"
 
 namespace d2g::model {
 

@@ -3,7 +3,7 @@
 #include <map>
 #include <utility>
 
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 
 namespace d2g::model {
 

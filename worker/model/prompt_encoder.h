@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "worker/model/clip_text_model.h"
-#include "worker/model/clip_tokenizer.h"
+#include "worker/model/network/clip_text_model.h"
 #include "worker/model/pipeline_index.h"
+#include "worker/model/tokenizer/clip_tokenizer.h"
 
 namespace d2g::model {
 

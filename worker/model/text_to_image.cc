@@ -2,10 +2,10 @@
 
 #include <utility>
 
-#include "worker/model/error.h"
-#include "worker/model/guidance.h"
-#include "worker/model/json_config.h"
-#include "worker/model/solver.h"
+#include "worker/model/files/error.h"
+#include "worker/model/files/json_config.h"
+#include "worker/model/solver/guidance.h"
+#include "worker/model/solver/solver.h"
 
 namespace d2g::model {
 

@@ -9,11 +9,11 @@
 #include <string>
 #include <vector>
 
-#include "worker/model/autoencoder.h"
-#include "worker/model/ddim_scheduler.h"
+#include "worker/model/network/autoencoder.h"
+#include "worker/model/network/unet_2d_condition.h"
 #include "worker/model/pipeline_index.h"
 #include "worker/model/prompt_encoder.h"
-#include "worker/model/unet_2d_condition.h"
+#include "worker/model/solver/ddim_scheduler.h"
 
 namespace d2g::model {
 

@@ -6,7 +6,7 @@
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 
 namespace d2g::recipe {
 

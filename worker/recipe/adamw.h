@@ -7,7 +7,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "worker/model/safetensors.h"
+#include "worker/model/weights/safetensors.h"
 #include "worker/recipe/flat_parameters.h"
 
 namespace d2g::recipe {

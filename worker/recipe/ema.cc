@@ -1,6 +1,6 @@
 #include "worker/recipe/ema.h"
 
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 
 namespace d2g::recipe {
 

@@ -2,7 +2,7 @@
 
 #include <ATen/ops/zeros.h>
 
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 
 namespace d2g::recipe {
 namespace {

@@ -7,8 +7,8 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "worker/model/ddim_scheduler.h"
-#include "worker/model/unet_2d_condition.h"
+#include "worker/model/network/unet_2d_condition.h"
+#include "worker/model/solver/ddim_scheduler.h"
 
 namespace d2g::recipe {
 

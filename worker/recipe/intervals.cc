@@ -4,7 +4,7 @@
 #include <numeric>
 #include <vector>
 
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 #include "worker/plan/random.h"
 
 namespace d2g::recipe {

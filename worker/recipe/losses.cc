@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 
 namespace d2g::recipe {
 namespace {

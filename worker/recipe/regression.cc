@@ -3,7 +3,7 @@
 #include <utility>
 #include <vector>
 
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 #include "worker/recipe/losses.h"
 
 namespace d2g::recipe {

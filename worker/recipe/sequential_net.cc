@@ -4,8 +4,8 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "worker/model/error.h"
-#include "worker/model/json_config.h"
+#include "worker/model/files/error.h"
+#include "worker/model/files/json_config.h"
 
 namespace d2g::recipe {
 namespace {

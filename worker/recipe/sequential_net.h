@@ -8,7 +8,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "worker/model/safetensors.h"
+#include "worker/model/weights/safetensors.h"
 
 namespace d2g::recipe {
 

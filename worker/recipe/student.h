@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <string>
 
-#include "worker/model/safetensors.h"
 #include "worker/model/text_to_image.h"
+#include "worker/model/weights/safetensors.h"
 #include "worker/recipe/generator.h"
 
 namespace d2g::recipe {

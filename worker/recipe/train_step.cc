@@ -5,7 +5,7 @@
 #include <numbers>
 #include <utility>
 
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 
 namespace d2g::recipe {
 namespace {

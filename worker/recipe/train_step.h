@@ -9,8 +9,8 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "worker/model/safetensors.h"
-#include "worker/model/unet_2d_condition.h"
+#include "worker/model/network/unet_2d_condition.h"
+#include "worker/model/weights/safetensors.h"
 #include "worker/recipe/adamw.h"
 #include "worker/recipe/discriminator.h"
 #include "worker/recipe/ema.h"

@@ -10,7 +10,7 @@
 #include "services/common/clock.h"
 #include "services/common/status_macros.h"
 #include "services/store/latent_codec.h"
-#include "worker/model/solver.h"
+#include "worker/model/solver/solver.h"
 #include "worker/plan/noise.h"
 #include "worker/plan/prompt_order.h"
 #include "worker/torch_status.h"

@@ -17,7 +17,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "worker/model/safetensors.h"
+#include "worker/model/weights/safetensors.h"
 #include "worker/trainer/rank_batch.h"
 
 namespace d2g::trainer {

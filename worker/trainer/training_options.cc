@@ -3,7 +3,7 @@
 #include <optional>
 #include <utility>
 
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 #include "worker/recipe/sequential_net.h"
 
 namespace d2g::trainer {

@@ -9,7 +9,7 @@
 
 #include "d2g/common/v1/recipe.pb.h"
 #include "d2g/coordinator/v1/training_service.pb.h"
-#include "worker/model/ddim_scheduler.h"
+#include "worker/model/solver/ddim_scheduler.h"
 #include "worker/recipe/generator.h"
 #include "worker/recipe/regression.h"
 #include "worker/recipe/train_step.h"

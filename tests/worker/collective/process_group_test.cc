@@ -19,7 +19,7 @@
 #include <ATen/Parallel.h>
 
 #include "worker/collective/gradient_bucket.h"
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 
 namespace d2g::collective {
 namespace {

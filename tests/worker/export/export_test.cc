@@ -20,8 +20,8 @@
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 #include "tests/testing/tmpfs.h"
-#include "worker/model/safetensors.h"
-#include "worker/model/unet_2d_condition.h"
+#include "worker/model/network/unet_2d_condition.h"
+#include "worker/model/weights/safetensors.h"
 
 namespace d2g::exporter {
 namespace {

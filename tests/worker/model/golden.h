@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "worker/model/error.h"
-#include "worker/model/safetensors.h"
+#include "worker/model/files/error.h"
+#include "worker/model/weights/safetensors.h"
 
 namespace d2g::model {
 

@@ -1,6 +1,6 @@
 // Whole folders against StableDiffusionPipeline.
 #include "tests/worker/model/golden.h"
-#include "worker/model/json_config.h"
+#include "worker/model/files/json_config.h"
 #include "worker/model/text_to_image.h"
 #include "worker/model/tool/run_options.h"
 

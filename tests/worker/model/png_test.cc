@@ -5,7 +5,7 @@
 #include <png.h>
 
 #include "tests/worker/model/temp_folder.h"
-#include "worker/model/json_config.h"
+#include "worker/model/files/json_config.h"
 
 namespace d2g::model {
 namespace {

@@ -6,7 +6,7 @@
 #include <fstream>
 #include <string>
 
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 
 namespace d2g::model {
 

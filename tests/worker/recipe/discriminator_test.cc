@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/worker/recipe/small_unet.h"
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 
 namespace d2g::recipe {
 namespace {

@@ -5,7 +5,7 @@
 
 #include <vector>
 
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 
 namespace d2g::recipe {
 namespace {

@@ -3,8 +3,8 @@
 
 #include <ATen/CPUGeneratorImpl.h>
 
-#include "worker/model/random_weights.h"
-#include "worker/model/unet_2d_condition.h"
+#include "worker/model/network/unet_2d_condition.h"
+#include "worker/model/weights/random_weights.h"
 
 namespace d2g::recipe {
 

@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "tests/worker/recipe/small_unet.h"
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 
 namespace d2g::recipe {
 namespace {

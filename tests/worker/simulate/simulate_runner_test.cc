@@ -26,7 +26,7 @@
 #include "tests/testing/temp_dir.h"
 #include "tests/testing/tiny_teacher.h"
 #include "tests/testing/wait.h"
-#include "worker/model/safetensors.h"
+#include "worker/model/weights/safetensors.h"
 #include "worker/plan/noise.h"
 #include "worker/plan/prompt_order.h"
 #include "worker/simulate/simulate_metrics.h"

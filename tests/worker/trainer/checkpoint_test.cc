@@ -15,7 +15,7 @@
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 #include "tests/testing/wait.h"
-#include "worker/model/json_config.h"
+#include "worker/model/files/json_config.h"
 #include "worker/model/text_to_image.h"
 #include "worker/recipe/sequential_net.h"
 #include "worker/recipe/student.h"

@@ -29,7 +29,7 @@
 #include "tests/worker/trainer/rank_process.h"
 #include "worker/agent/rank_channel.h"
 #include "worker/agent/rank_group.h"
-#include "worker/model/safetensors.h"
+#include "worker/model/weights/safetensors.h"
 #include "worker/plan/epoch_plan.h"
 #include "worker/plan/prompt_order.h"
 #include "worker/trainer/checkpoint.h"

@@ -5,7 +5,7 @@
 
 #include <ATen/ATen.h>
 
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 
 namespace d2g::trainer {
 namespace {

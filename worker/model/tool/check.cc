@@ -8,7 +8,7 @@
 
 #include <unistd.h>
 
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 #include "worker/model/png.h"
 #include "worker/model/tool/commands.h"
 #include "worker/model/tool/run_options.h"

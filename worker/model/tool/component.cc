@@ -4,14 +4,14 @@
 #include <iostream>
 #include <memory>
 
-#include "worker/model/autoencoder.h"
-#include "worker/model/clip_text_model.h"
-#include "worker/model/clip_tokenizer.h"
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
+#include "worker/model/network/autoencoder.h"
+#include "worker/model/network/clip_text_model.h"
+#include "worker/model/network/unet_2d_condition.h"
+#include "worker/model/tokenizer/clip_tokenizer.h"
 #include "worker/model/tool/commands.h"
 #include "worker/model/tool/run_options.h"
 #include "worker/model/torch_process.h"
-#include "worker/model/unet_2d_condition.h"
 
 namespace d2g::model {
 

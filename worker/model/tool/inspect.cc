@@ -5,7 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 #include "worker/model/tool/commands.h"
 #include "worker/model/tool/model_summary.h"
 

@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "worker/model/error.h"
+#include "worker/model/files/error.h"
 #include "worker/model/tool/commands.h"
 
 namespace {

@@ -6,14 +6,14 @@
 #include <set>
 #include <sstream>
 
-#include "worker/model/autoencoder.h"
-#include "worker/model/clip_text_model.h"
-#include "worker/model/clip_tokenizer.h"
-#include "worker/model/error.h"
-#include "worker/model/json_config.h"
-#include "worker/model/scheduler_config.h"
+#include "worker/model/files/error.h"
+#include "worker/model/files/json_config.h"
+#include "worker/model/network/autoencoder.h"
+#include "worker/model/network/clip_text_model.h"
+#include "worker/model/network/unet_2d_condition.h"
+#include "worker/model/solver/scheduler_config.h"
 #include "worker/model/text_to_image.h"
-#include "worker/model/unet_2d_condition.h"
+#include "worker/model/tokenizer/clip_tokenizer.h"
 
 namespace d2g::model {
 

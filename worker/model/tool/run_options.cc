@@ -6,9 +6,9 @@
 #include <span>
 #include <sstream>
 
-#include "worker/model/error.h"
-#include "worker/model/file_writer.h"
-#include "worker/model/json_config.h"
+#include "worker/model/files/error.h"
+#include "worker/model/files/file_writer.h"
+#include "worker/model/files/json_config.h"
 #include "worker/model/png.h"
 #include "worker/model/torch_process.h"
 #include "worker/plan/noise.h"

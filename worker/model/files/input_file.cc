@@ -1,0 +1,57 @@
+#include "worker/model/files/input_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "worker/model/files/error.h"
+
+namespace d2g::model {
+
+namespace {
+
+constexpr uint64_t kMaxTextBytes = uint64_t{256} << 20;
+
+}  // namespace
+
+InputFile::InputFile(const std::string& path)
+    // Without waiting for a writer, should it be a pipe.
+    : fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
+  if (fd_ < 0) throw IoError(path + ": cannot be opened: " + std::strerror(errno));
+  struct stat info {};
+  if (::fstat(fd_, &info) != 0) {
+    const int error = errno;
+    ::close(fd_);
+    throw IoError(path + ": cannot be read: " + std::strerror(error));
+  }
+  if (!S_ISREG(info.st_mode)) {
+    ::close(fd_);
+    Fail(path, ": not a regular file");
+  }
+  size_ = static_cast<uint64_t>(info.st_size);
+}
+
+InputFile::~InputFile() { ::close(fd_); }
+
+std::string ReadFileToString(const std::string& path) {
+  const InputFile file(path);
+  if (file.size() > kMaxTextBytes) {
+    Fail(path, ": ", file.size(), " bytes are over the limit of ", kMaxTextBytes);
+  }
+  std::string content(file.size(), '\0');
+  size_t got = 0;
+  while (got < content.size()) {
+    const ssize_t bytes = ::read(file.get(), content.data() + got, content.size() - got);
+    if (bytes < 0 && errno == EINTR) continue;
+    if (bytes < 0) throw IoError(path + ": cannot be read: " + std::strerror(errno));
+    if (bytes == 0) break;
+    got += static_cast<size_t>(bytes);
+  }
+  content.resize(got);
+  return content;
+}
+
+}  // namespace d2g::model

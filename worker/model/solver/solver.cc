@@ -1,0 +1,25 @@
+#include "worker/model/solver/solver.h"
+
+#include "worker/model/files/error.h"
+#include "worker/model/solver/ddim_solver.h"
+#include "worker/model/solver/dpm_solver.h"
+#include "worker/model/solver/euler_solver.h"
+#include "worker/model/solver/heun_solver.h"
+
+namespace d2g::model {
+
+std::unique_ptr<Solver> MakeSolver(const SchedulerConfig& config, int64_t steps) {
+  switch (config.kind) {
+    case SolverKind::kDdim:
+      return std::make_unique<DdimSolver>(config, steps);
+    case SolverKind::kEuler:
+      return std::make_unique<EulerSolver>(config, steps);
+    case SolverKind::kDpmpp2m:
+      return std::make_unique<DpmSolver>(config, steps);
+    case SolverKind::kHeun:
+      return std::make_unique<HeunSolver>(config, steps);
+  }
+  Fail("unknown solver");
+}
+
+}  // namespace d2g::model

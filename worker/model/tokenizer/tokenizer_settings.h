@@ -1,0 +1,42 @@
+// What a tokenizer folder says about special tokens, lengths and sides, put together as
+// transformers does: from tokenizer_config.json, or, where that lists no added tokens, also from
+// special_tokens_map.json, added_tokens.json and tokenizer.json.
+// Source: transformers 4.57.6, tokenization_utils_base.py (_from_pretrained).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "worker/model/tokenizer/added_token.h"
+
+namespace d2g::model {
+
+// How text is cleaned before byte-pair encoding.
+enum class TokenizerFlavour {
+  kSlow,  // CLIPTokenizer without ftfy: drops control characters, sets CJK characters apart
+  kFast,  // CLIPTokenizerFast: NFC, white space, lower case only
+};
+
+struct TokenizerSettings {
+  // Reads the folder's files, each where it is there. Throws Error naming file, option and value.
+  static TokenizerSettings FromFolder(const std::string& folder, TokenizerFlavour flavour);
+
+  // The special tokens in the order of their roles (begin, end, unknown, separator, padding, class,
+  // mask, additional, extra), those left out that an earlier role has.
+  std::vector<SpecialToken> Specials() const;
+
+  SpecialToken bos, eos, pad;
+  std::optional<SpecialToken> unk;  // null in the file: none
+  std::optional<SpecialToken> sep, cls, mask;
+  std::vector<SpecialToken> additional, extra;
+  // Added tokens with the ids that they were saved with, in the order of the files.
+  std::vector<std::pair<int64_t, AddedToken>> added;
+  int64_t model_max_length = 77;
+  std::optional<std::string> padding_side, truncation_side;  // "left" or "right"
+  bool split_special_tokens = false;
+};
+
+}  // namespace d2g::model
