@@ -1,7 +1,10 @@
 // d2g: the command line of the service.
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <string>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "cli/command.h"
 #include "cli/exit_code.h"
 #include "services/common/version.h"
@@ -14,6 +17,19 @@ constexpr char kFooter[] =
     "cluster's.\n"
     "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 bad input, 4 cannot reach,\n"
     "5 the job failed or was cancelled.";
+
+// What is wrong with the command line. A word that nothing takes is named before anything that is
+// missing for want of it.
+std::string Problem(const CLI::App& app, const CLI::ParseError& error) {
+  const std::vector<std::string> unknown = app.remaining(/*recurse=*/true);
+  if (unknown.empty()) return error.what();
+  const bool is_flag = unknown.front().starts_with("-");
+  const bool has_command = !app.get_subcommands().empty();
+  return absl::StrCat(is_flag       ? "unknown flag"
+                      : has_command ? "unexpected argument"
+                                    : "unknown command",
+                      " \"", unknown.front(), "\"");
+}
 
 int Main(int argc, char** argv) {
   CLI::App app("Distils text-to-image diffusion teachers into one-step students.", "d2g");
@@ -29,7 +45,7 @@ int Main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    PrintError(std::string(error.what()) + "; see d2g --help");
+    PrintError(Problem(app, error) + "; see d2g --help");
     return kExitUsage;
   }
   const absl::StatusOr<int> code = action();

@@ -10,7 +10,7 @@ wanted=${1:-.}
 [ $# -eq 0 ] || shift
 preset=release
 [ "${D2G_CUDA:-0}" = 0 ] || preset=cuda
-cmake --preset "$preset" -DD2G_BENCH=ON >/dev/null
+cmake --preset "$preset" -DD2G_BENCH=ON -DD2G_TESTS=OFF >/dev/null
 cmake --build --preset "$preset" -j "$jobs"
 found=0
 for program in "build/$preset"/bin/*_bench; do

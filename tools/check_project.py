@@ -36,7 +36,7 @@ CLIENTS = ("d2g/", "services/common/", "services/store/triple_client.h", "servic
            "coordinator/client.h", "worker/agent/")
 NETWORKS = ("worker/torch_status.h", "worker/plan/", "worker/model/", "worker/recipe/")
 ALLOWED_INCLUDES = {
-    "services/common/": ("d2g/",),
+    "services/common/": ("d2g/", "worker/model/files/"),
     "services/store/": ("d2g/", "services/common/"),
     "coordinator/": ("d2g/", "services/common/"),
     "worker/plan/": (),

@@ -15,6 +15,15 @@
 
 namespace d2g {
 
+// LibTorch's allocator for the CPU has no exception of its own, nor have the libraries below it.
+inline bool SaysOutOfMemory(const std::string& message) {
+  for (const char* words : {"can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
+                            "CUDNN_STATUS_ALLOC_FAILED", "CUSOLVER_STATUS_ALLOC_FAILED"}) {
+    if (message.find(words) != std::string::npos) return true;
+  }
+  return false;
+}
+
 // The status of the exception in flight; call from a catch block. model::IoError becomes
 // INTERNAL and any other model::Error (bad input) INVALID_ARGUMENT, each with its message, lack of
 // memory RESOURCE_EXHAUSTED, and the rest INTERNAL with LibTorch's first line (without its stack).
@@ -28,11 +37,9 @@ inline absl::Status CurrentExceptionStatus() {
   } catch (const c10::OutOfMemoryError& error) {
     return absl::ResourceExhaustedError(error.what_without_backtrace());
   } catch (const c10::Error& error) {
-    // LibTorch's allocator for the CPU has no exception of its own.
     const std::string message = error.what_without_backtrace();
-    return message.find("can't allocate memory") != std::string::npos
-               ? absl::ResourceExhaustedError(message)
-               : absl::InternalError(message);
+    return SaysOutOfMemory(message) ? absl::ResourceExhaustedError(message)
+                                    : absl::InternalError(message);
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError("out of memory");
   } catch (const std::exception& error) {

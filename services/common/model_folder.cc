@@ -1,34 +1,26 @@
 #include "services/common/model_folder.h"
 
-#include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <set>
 #include <system_error>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "absl/strings/strip.h"
 #include "nlohmann/json.hpp"
 #include "services/common/digest.h"
 #include "services/common/file_io.h"
 #include "services/common/status_macros.h"
+#include "worker/model/files/error.h"
+#include "worker/model/files/json_config.h"
+#include "worker/model/files/mapped_file.h"
+#include "worker/model/files/safetensors_header.h"
+#include "worker/model/files/weight_files.h"
 
 namespace d2g::common {
 namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-constexpr int64_t kMaxJsonBytes = 64 << 20;
-// What the safetensors format itself allows.
-constexpr uint64_t kMaxHeaderBytes = 100'000'000;
-
-// Far beyond any real file, and little memory once parsed.
-constexpr int kMaxJsonDepth = 64;
-constexpr int64_t kMaxJsonValues = 4'000'000;
 
 // Channels too.
 constexpr int64_t kMaxLatentSide = 4096;
@@ -46,122 +38,32 @@ bool IsFile(const std::string& path) {
   return fs::is_regular_file(path, error);
 }
 
-// Python writes numbers that JSON does not have: NaN, Infinity, -Infinity. Outside of strings they
-// become null.
-std::string WithoutNonFinite(absl::string_view text) {
-  std::string out;
-  bool in_string = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (in_string && text[i] == '\\' && i + 1 < text.size()) {
-      out.append(text.data() + i++, 2);
-      continue;
-    }
-    if (text[i] == '"') in_string = !in_string;
-    bool replaced = false;
-    for (const absl::string_view word : {"-Infinity", "Infinity", "NaN"}) {
-      if (in_string || !absl::StartsWith(text.substr(i), word)) continue;
-      out += "null";
-      i += word.size() - 1;
-      replaced = true;
-      break;
-    }
-    if (!replaced) out += text[i];
+// Runs f, which reads a file of the folder: all that it throws names the file.
+template <typename F>
+auto Checked(const F& f) -> absl::StatusOr<decltype(f())> {
+  try {
+    return f();
+  } catch (const model::Error& error) {
+    return absl::InvalidArgumentError(error.what());
   }
-  return out;
-}
-
-// Whether parsing takes memory in proportion to a real file's: neither depth nor the number of
-// values, of which there is one more than commas in every list and object, is beyond the limits.
-bool IsModest(const std::string& text) {
-  int64_t depth = 0, values = 0;
-  bool in_string = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (in_string) {
-      if (c == '\\') ++i;
-      in_string = c != '"';
-    } else if (c == '"') {
-      in_string = true;
-    } else if (c == '[' || c == '{') {
-      ++values;
-      if (++depth > kMaxJsonDepth) return false;
-    } else if (c == ']' || c == '}') {
-      --depth;
-    } else if (c == ',') {
-      ++values;
-    }
-    if (values > kMaxJsonValues) return false;
-  }
-  return true;
-}
-
-absl::StatusOr<json> ParseObject(const std::string& path, const std::string& text,
-                                 const std::string& otherwise) {
-  if (!IsModest(text)) {
-    return Bad(path, absl::StrCat("has JSON nested deeper than ", kMaxJsonDepth,
-                                  " or of more than ", kMaxJsonValues, " values"));
-  }
-  json parsed = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (parsed.is_discarded()) {
-    parsed = json::parse(WithoutNonFinite(text), nullptr, /*allow_exceptions=*/false);
-  }
-  if (!parsed.is_object()) return Bad(path, otherwise);
-  return parsed;
 }
 
 absl::StatusOr<json> ReadJsonObject(const std::string& path) {
   if (!IsFile(path)) return Bad(path, "is missing");
-  D2G_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxJsonBytes));
-  return ParseObject(path, text, "is not a JSON object");
+  D2G_ASSIGN_OR_RETURN(json parsed, Checked([&] { return model::ReadJsonFile(path); }));
+  if (!parsed.is_object()) return Bad(path, "is not a JSON object");
+  return parsed;
 }
 
-int64_t BytesOf(const std::string& dtype) {
-  if (dtype == "F64" || dtype == "I64" || dtype == "U64") return 8;
-  if (dtype == "F32" || dtype == "I32" || dtype == "U32") return 4;
-  if (dtype == "F16" || dtype == "BF16" || dtype == "I16" || dtype == "U16") return 2;
-  if (dtype == "I8" || dtype == "U8" || dtype == "BOOL" || dtype == "F8_E4M3" ||
-      dtype == "F8_E5M2") {
-    return 1;
-  }
-  return 0;
-}
-
-// Length of the data part that a header promises.
-absl::StatusOr<int64_t> DataBytes(const std::string& path, const json& header) {
-  std::vector<std::pair<int64_t, int64_t>> extents;
-  for (const auto& [name, entry] : header.items()) {
-    if (name == "__metadata__") continue;
-    const auto bad = [&path, &tensor = name](const std::string& why) {
-      return Bad(path, absl::StrCat("is damaged: tensor ", tensor, " ", why));
-    };
-    const auto is_count = [](const json& value) { return value.is_number_unsigned(); };
-    if (!entry.is_object() || !entry.contains("dtype") || !entry["dtype"].is_string() ||
-        !entry.contains("shape") || !entry["shape"].is_array() || !entry.contains("data_offsets") ||
-        !entry["data_offsets"].is_array() || entry["data_offsets"].size() != 2 ||
-        !is_count(entry["data_offsets"][0]) || !is_count(entry["data_offsets"][1])) {
-      return bad("lacks dtype, shape or data_offsets");
+absl::StatusOr<std::set<std::string>> TensorsOf(const std::string& path) {
+  return Checked([&] {
+    const model::MappedFile file(path);
+    std::set<std::string> names;
+    for (const auto& entry : model::ParseSafetensorsHeader(file.bytes(), path).entries) {
+      names.insert(entry.name);
     }
-    int64_t bytes = BytesOf(entry["dtype"].get<std::string>());
-    if (bytes == 0) return bad("has unknown dtype " + entry["dtype"].get<std::string>());
-    for (const json& side : entry["shape"]) {
-      if (!is_count(side) || __builtin_mul_overflow(bytes, side.get<int64_t>(), &bytes)) {
-        return bad("has a bad shape");
-      }
-    }
-    const auto begin = entry["data_offsets"][0].get<int64_t>();
-    const auto end = entry["data_offsets"][1].get<int64_t>();
-    if (begin < 0 || end - begin != bytes) {
-      return bad(absl::StrCat("spans ", end - begin, " bytes; its dtype and shape need ", bytes));
-    }
-    extents.emplace_back(begin, end);
-  }
-  std::sort(extents.begin(), extents.end());
-  int64_t at = 0;
-  for (const auto& [begin, end] : extents) {
-    if (begin != at) return Bad(path, absl::StrCat("is damaged: its tensors leave byte ", at));
-    at = end;
-  }
-  return at;
+    return names;
+  });
 }
 
 // Collects the component files while checking them.
@@ -184,47 +86,19 @@ class Inspector {
     if (IsFile(Path(relative))) files_.insert(relative);
   }
 
-  // The files that worker/model reads: one named `stem`, or the pieces that `stem`.index.json
-  // lists, or those of the folder's only variant.
   absl::Status Weights(const std::string& folder, const std::string& stem) {
-    const std::string whole = absl::StrCat(folder, "/", stem, ".safetensors");
-    const std::string index = absl::StrCat(whole, ".index.json");
-    if (IsFile(Path(whole)) || IsFile(Path(index)))
-      return ChosenWeights(folder, stem, whole, index);
-    const std::set<std::string> variants = Variants(folder, stem);
-    if (variants.empty()) return File(whole);
-    if (variants.size() > 1) {
-      return Bad(Path(folder), absl::StrCat("has several variants of ", stem, ".safetensors (",
-                                            absl::StrJoin(variants, ", "), ") and no plain one"));
-    }
-    const std::string& variant = *variants.begin();
-    return ChosenWeights(folder, stem,
-                         absl::StrCat(folder, "/", stem, ".", variant, ".safetensors"),
-                         absl::StrCat(whole, ".index.", variant, ".json"));
-  }
-
-  // Where both are there transformers, whose stem is "model", reads the file and diffusers the
-  // index.
-  absl::Status ChosenWeights(const std::string& folder, const std::string& stem,
-                             const std::string& whole, const std::string& index) {
-    if (IsFile(Path(whole)) && (stem == "model" || !IsFile(Path(index)))) {
-      D2G_RETURN_IF_ERROR(File(whole));
-      return CheckSafetensorsFile(Path(whole));
-    }
-    D2G_ASSIGN_OR_RETURN(const json parsed, Json(index));
-    if (!parsed.contains("weight_map") || !parsed["weight_map"].is_object()) {
-      return Bad(Path(index), "has no weight_map");
-    }
-    std::set<std::string> pieces;
-    for (const auto& [name, piece] : parsed["weight_map"].items()) {
-      if (!piece.is_string() || piece.get<std::string>().find('/') != std::string::npos) {
-        return Bad(Path(index), "maps tensor " + name + " to something that is no file name");
+    D2G_ASSIGN_OR_RETURN(const model::WeightFiles weights,
+                         Checked([&] { return model::ChooseWeightFiles(Path(folder), stem); }));
+    if (!weights.index.empty()) files_.insert(absl::StrCat(folder, "/", weights.index));
+    for (const auto& [name, tensors] : weights.shards) {
+      const std::string file = absl::StrCat(folder, "/", name);
+      D2G_RETURN_IF_ERROR(File(file));
+      D2G_ASSIGN_OR_RETURN(const std::set<std::string> held, TensorsOf(Path(file)));
+      for (const std::string& tensor : tensors) {
+        if (!held.contains(tensor)) {
+          return Bad(Path(file), absl::StrCat("lacks tensor ", tensor, " of the index"));
+        }
       }
-      pieces.insert(piece.get<std::string>());
-    }
-    for (const std::string& piece : pieces) {
-      D2G_RETURN_IF_ERROR(File(absl::StrCat(folder, "/", piece)));
-      D2G_RETURN_IF_ERROR(CheckSafetensorsFile(Path(absl::StrCat(folder, "/", piece))));
     }
     return absl::OkStatus();
   }
@@ -243,25 +117,6 @@ class Inspector {
     OptionalFile(folder + "/special_tokens_map.json");
     OptionalFile(folder + "/added_tokens.json");
     return absl::OkStatus();
-  }
-
-  // "fp16" for stem.fp16.safetensors and for stem.safetensors.index.fp16.json.
-  std::set<std::string> Variants(const std::string& folder, const std::string& stem) const {
-    std::set<std::string> variants;
-    std::error_code error;
-    fs::directory_iterator entry(Path(folder), error);
-    for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
-      const std::string name = entry->path().filename().string();
-      absl::string_view middle = name;
-      if (absl::ConsumePrefix(&middle, stem + ".safetensors.index.")) {
-        if (absl::ConsumeSuffix(&middle, ".json")) variants.emplace(middle);
-      } else if (absl::ConsumePrefix(&middle, stem + ".") &&
-                 absl::ConsumeSuffix(&middle, ".safetensors") &&
-                 !absl::StrContains(middle, "-of-")) {
-        variants.emplace(middle);
-      }
-    }
-    return variants;
   }
 
   std::string Path(const std::string& relative) const { return root_ + "/" + relative; }
@@ -303,40 +158,7 @@ absl::StatusOr<int32_t> PositiveField(const std::string& path, const json& confi
 
 }  // namespace
 
-absl::Status CheckSafetensorsFile(const std::string& path) {
-  std::error_code error;
-  const uintmax_t size = fs::file_size(path, error);
-  if (error) return Bad(path, "cannot be read: " + error.message());
-  std::ifstream file(path, std::ios::binary);
-  unsigned char length_bytes[8] = {};
-  if (!file.read(reinterpret_cast<char*>(length_bytes), sizeof(length_bytes))) {
-    return Bad(path, absl::StrCat("is truncated: ", size, " bytes, too short for a header"));
-  }
-  uint64_t length = 0;
-  for (int i = 7; i >= 0; --i) length = length << 8 | length_bytes[i];
-  if (length > kMaxHeaderBytes) {
-    return Bad(path, absl::StrCat("is not safetensors: its header length is ", length,
-                                  "; the limit is ", kMaxHeaderBytes));
-  }
-  if (8 + length > size) {
-    return Bad(path, absl::StrCat("is truncated: ", size, " bytes; its header alone ends at ",
-                                  8 + length));
-  }
-  std::string text(length, '\0');
-  if (!file.read(text.data(), static_cast<std::streamsize>(length))) {
-    return Bad(path, "cannot be read");
-  }
-  D2G_ASSIGN_OR_RETURN(
-      const json header,
-      ParseObject(path, text, "is not safetensors: its header is not a JSON object"));
-  D2G_ASSIGN_OR_RETURN(const int64_t data, DataBytes(path, header));
-  const uint64_t expected = 8 + length + static_cast<uint64_t>(data);
-  if (size != expected) {
-    return Bad(path, absl::StrCat(size < expected ? "is truncated" : "has bytes too many", ": ",
-                                  size, " bytes; its header says ", expected));
-  }
-  return absl::OkStatus();
-}
+absl::Status CheckSafetensorsFile(const std::string& path) { return TensorsOf(path).status(); }
 
 absl::StatusOr<ModelFolder> InspectModelFolder(const std::string& path, const Tick& tick) {
   std::error_code error;

@@ -75,6 +75,15 @@ TEST(ModelCommandsTest, EveryCommandReachesTheModelProgram) {
     EXPECT_THAT(help.output, HasSubstr("d2g-model " + command[command.size() - 2]));
   }
   EXPECT_EQ(RunProcess({"d2g", "model"}).code, 2);
+  const auto refused = [](const std::vector<std::string>& arguments) {
+    const auto ended = RunProcess(arguments);
+    EXPECT_EQ(ended.code, 2);
+    return ended.output;
+  };
+  EXPECT_THAT(refused({"d2g", "bogus"}), HasSubstr("unknown command \"bogus\""));
+  EXPECT_THAT(refused({"d2g", "model", "bogus"}), HasSubstr("\"bogus\""));
+  EXPECT_THAT(refused({"d2g", "submit", "--bogus"}), HasSubstr("unknown flag \"--bogus\""));
+  EXPECT_THAT(refused({"d2g", "watch", "a", "b"}), HasSubstr("\"b\""));
 }
 
 TEST(ModelCommandsTest, InspectPrintsTheDigestThatJobsUse) {

@@ -178,7 +178,7 @@ at::Tensor TextToImageModel::Solve(const at::Tensor& noise, const PromptEmbeddin
     Fail("noise is ", noise.sizes(), ", not [B, ", unet_->config().in_channels, ", h, w]");
   }
   CheckRows(cond, "cond", batch, /*one_is_enough=*/false);
-  const bool guided = options.guidance > 1 && unet_->config().time_cond_proj_dim == 0;
+  const bool guided = BranchesAt(options.guidance) == 2;
   if (guided) CheckRows(uncond, "uncond", batch, /*one_is_enough=*/true);
   const std::unique_ptr<Solver> solver = MakeSolver(
       options.spacing ? scheduler_config_.WithSpacing(*options.spacing) : scheduler_config_,
@@ -209,6 +209,10 @@ at::Tensor TextToImageModel::Solve(const at::Tensor& noise, const at::Tensor& co
                                    const StepCallback& progress) const {
   if (index_.is_xl) Fail("an XL model needs pooled embeddings beside the states");
   return Solve(noise, PromptEmbeddings{cond, {}}, PromptEmbeddings{uncond, {}}, options, progress);
+}
+
+int64_t TextToImageModel::BranchesAt(double guidance) const {
+  return guidance > 1 && unet_->config().time_cond_proj_dim == 0 ? 2 : 1;
 }
 
 at::Tensor TextToImageModel::OneStep(const at::Tensor& noise, const at::Tensor& cond, int64_t t0,

@@ -78,6 +78,9 @@ class TextToImageModel {
   at::Tensor Solve(const at::Tensor& noise, const at::Tensor& cond, const at::Tensor& uncond,
                    const SolverOptions& options, const StepCallback& progress = nullptr) const;
 
+  // Rows that the U-Net computes for each sample and step: 2 with classifier-free guidance.
+  int64_t BranchesAt(double guidance) const;
+
   // One evaluation at t0 and x0 from it: what a one-step student computes. fp32. Keeps gradients
   // when they are on.
   at::Tensor OneStep(const at::Tensor& noise, const at::Tensor& cond, int64_t t0,

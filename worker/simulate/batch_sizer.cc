@@ -18,6 +18,10 @@ BatchSizer::BatchSizer(const Options& options)
 
 void BatchSizer::Solved(int64_t count, absl::Duration elapsed) {
   if (!grows_ || count != size_ || elapsed <= absl::ZeroDuration()) return;
+  if (!warm_) {
+    warm_ = true;
+    return;
+  }
   const double rate = static_cast<double>(count) / absl::ToDoubleSeconds(elapsed);
   if (rate_before_ > 0 && rate < rate_before_ * kWorthwhileGain) {
     // The size before was as good.
@@ -30,6 +34,7 @@ void BatchSizer::Solved(int64_t count, absl::Duration elapsed) {
     grows_ = false;
   } else {
     size_ *= 2;
+    warm_ = false;
   }
 }
 

@@ -95,7 +95,8 @@ absl::StatusOr<std::vector<store::v1::Triple>> SolveBatch(const common::v1::Data
     options.guidance = solver.guidance();
     if (!solver.timestep_spacing().empty()) options.spacing = solver.timestep_spacing();
     const double evaluations_a_step =
-        static_cast<double>(indices.size()) * (solver.guidance() > 1 ? 2 : 1);
+        static_cast<double>(indices.size()) *
+        static_cast<double>(teacher.model.BranchesAt(solver.guidance()));
     start = Now();
     try {
       latents =

@@ -264,13 +264,18 @@ TEST_F(ModelFolderTest, AFolderThatWasInspectedElsewhereMayNotBeUsableHere) {
 }
 
 TEST_F(ModelFolderTest, MissingFilesAreNamed) {
-  for (const char* file :
-       {"model_index.json", "unet/config.json", "vae/diffusion_pytorch_model.safetensors",
-        "text_encoder/model.safetensors", "tokenizer/merges.txt",
-        "scheduler/scheduler_config.json"}) {
+  for (const char* file : {"model_index.json", "unet/config.json", "tokenizer/merges.txt",
+                           "scheduler/scheduler_config.json"}) {
     const std::string path = dir_.File(file);
     std::filesystem::rename(path, path + ".away");
     ExpectBad(std::string(file) + " is missing");
+    std::filesystem::rename(path + ".away", path);
+  }
+  for (const char* file :
+       {"vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"}) {
+    const std::string path = dir_.File(file);
+    std::filesystem::rename(path, path + ".away");
+    ExpectBad(std::string(file) + ": no such file");
     std::filesystem::rename(path + ".away", path);
   }
   EXPECT_THAT(InspectModelFolder(dir_.File("nowhere")),
@@ -280,17 +285,28 @@ TEST_F(ModelFolderTest, MissingFilesAreNamed) {
 TEST_F(ModelFolderTest, TruncatedWeightsNameBothSizes) {
   const std::string whole = Safetensors();
   Write("unet/diffusion_pytorch_model.safetensors", whole.substr(0, whole.size() - 5));
-  ExpectBad(
-      "unet/diffusion_pytorch_model.safetensors is truncated: " + std::to_string(whole.size() - 5) +
-      " bytes; its header says " + std::to_string(whole.size()));
+  ExpectBad("unet/diffusion_pytorch_model.safetensors: truncated: expected " +
+            std::to_string(whole.size()) + " bytes, found " + std::to_string(whole.size() - 5));
   Write("unet/diffusion_pytorch_model.safetensors", whole.substr(0, 20));
-  ExpectBad("is truncated: 20 bytes");
+  ExpectBad("truncated: header of");
   Write("unet/diffusion_pytorch_model.safetensors", "abc");
-  ExpectBad("too short for a header");
+  ExpectBad("too short for a safetensors file: 3 bytes");
   Write("unet/diffusion_pytorch_model.safetensors", whole + "x");
-  ExpectBad("has bytes too many");
+  ExpectBad("bytes that belong to no tensor");
   Write("unet/diffusion_pytorch_model.safetensors", "version https://git-lfs.github.com/spec/v1\n");
-  ExpectBad("is not safetensors");
+  ExpectBad("is a Git LFS pointer");
+}
+
+TEST_F(ModelFolderTest, APieceHoldsWhatItsIndexPromises) {
+  const std::string unet = dir_.File("unet/diffusion_pytorch_model");
+  std::filesystem::rename(unet + ".safetensors", dir_.File("unet/piece.safetensors"));
+  const std::string index = "unet/diffusion_pytorch_model.safetensors.index.json";
+  Write(index, R"({"weight_map": {"a": "piece.safetensors", "c": "piece.safetensors"}})");
+  ExpectBad("unet/piece.safetensors lacks tensor c of the index");
+  Write(index, R"({"weight_map": {"a": "piece.safetensors", "b": "other.safetensors"}})");
+  ExpectBad("unet/other.safetensors is missing");
+  Write(index, R"({"weight_map": {"a": "../piece.safetensors"}})");
+  ExpectBad("is not a plain file name");
 }
 
 TEST_F(ModelFolderTest, TheOnlyVariantStandsForThePlainWeights) {
@@ -328,15 +344,17 @@ TEST_F(ModelFolderTest, HugeJsonIsRefusedUnparsed) {
   std::string header;
   for (int i = 0; i < 8; ++i) header.push_back(static_cast<char>(deep.size() >> (8 * i)));
   Write("unet/diffusion_pytorch_model.safetensors", header + deep);
-  ExpectBad("unet/diffusion_pytorch_model.safetensors has JSON nested deeper than 64");
-  std::string wide = "[";
-  for (int i = 0; i < 4'000'001; ++i) wide += "1,";
-  Write("unet/config.json", wide);
-  ExpectBad("or of more than 4000000 values");
+  ExpectBad("unet/diffusion_pytorch_model.safetensors: header is not a JSON object");
+  Write("unet/config.json", deep);
+  ExpectBad("unet/config.json: JSON is nested deeper than the limit of 64");
+  Write("unet/config.json", std::string(17 << 20, ' '));
+  ExpectBad("unet/config.json: 17825792 bytes of JSON are over the limit of 16777216");
 }
 
 TEST_F(ModelFolderTest, BadConfigIsNamed) {
   Write("unet/config.json", "{");
+  ExpectBad("unet/config.json: not valid JSON: parse error at line 1");
+  Write("unet/config.json", "[1]");
   ExpectBad("unet/config.json is not a JSON object");
   Write("unet/config.json", R"({"in_channels": 0, "sample_size": 8})");
   ExpectBad("in_channels");

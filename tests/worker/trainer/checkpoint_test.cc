@@ -140,6 +140,11 @@ TEST(Checkpoint, UnwritableFolderLeavesNothing) {
 TEST(TorchStatus, AFileThatCannotBeWrittenIsNoBadInput) {
   EXPECT_THAT(CatchTorch([] { model::WriteSafetensors("/no/such/folder/file", {}); }),
               StatusIs(absl::StatusCode::kInternal, HasSubstr("/no/such/folder/file")));
+  for (const char* said : {"CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate",
+                           "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"}) {
+    EXPECT_THAT(CatchTorch([&] { TORCH_CHECK(false, said); }),
+                StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr(said)));
+  }
   EXPECT_THAT(CatchTorch([] { model::Fail("steps is ", -1); }),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("steps is -1")));
 }

@@ -84,8 +84,14 @@ json ParseJson(const std::string& text, const std::string& source) {
   try {
     return json::parse(ReplaceNonFinite(text));
   } catch (const json::exception& error) {
-    Fail(source, ": not valid JSON: ", Printable(error.what()));
+    Fail(source, ": not valid JSON: ", Printable(JsonProblem(error)));
   }
+}
+
+std::string JsonProblem(const json::exception& error) {
+  const std::string_view text = error.what();
+  const size_t end = text.starts_with("[json.exception.") ? text.find("] ") : text.npos;
+  return std::string(end == text.npos ? text : text.substr(end + 2));
 }
 
 json ReadJsonFile(const std::string& path) { return ParseJson(ReadFileToString(path), path); }

@@ -17,6 +17,9 @@ namespace d2g::model {
 nlohmann::json ReadJsonFile(const std::string& path);
 nlohmann::json ParseJson(const std::string& text, const std::string& source);
 
+// What is wrong with a document, without the JSON library's own name for it.
+std::string JsonProblem(const nlohmann::json::exception& error);
+
 // What no real network exceeds: an option beyond them is a damaged file, and is refused before
 // memory is asked for.
 inline constexpr int64_t kMaxConfigSize = 1 << 20;  // channels, sides

@@ -5,15 +5,12 @@
 #include <unordered_set>
 #include <utility>
 
-#include <nlohmann/json.hpp>
-
 #include "worker/model/files/error.h"
+#include "worker/model/files/json_events.h"
 
 namespace d2g::model {
 
 namespace {
-
-using nlohmann::json;
 
 struct DtypeInfo {
   SafetensorsDtype dtype;
@@ -30,76 +27,6 @@ constexpr DtypeInfo kDtypes[] = {
     {SafetensorsDtype::kU8, "U8", 1},          {SafetensorsDtype::kBool, "BOOL", 1},
 };
 
-// Values nested deeper than this are of no format that d2g reads.
-constexpr int kMaxIgnoredDepth = 16;
-
-// One event of a JSON stream.
-struct Event {
-  enum class Kind { kUnsigned, kString, kOther, kKey, kBegin, kEnd };
-  Kind kind;
-  std::string_view text;  // of a string or key; else what the value looks like
-  uint64_t number = 0;
-  bool is_object = false;  // of kBegin and kEnd
-  bool is_null = false;    // of kOther
-};
-
-// Passes each event to a method OnEvent of the class that derives from it, which throws Error for
-// what it does not expect.
-template <typename Reader>
-class JsonEvents {
- public:
-  bool null() { return Value("null", /*is_null=*/true); }
-  bool boolean(bool value) { return Value(value ? "true" : "false"); }
-  bool number_integer(json::number_integer_t value) { return Value(std::to_string(value)); }
-  bool number_unsigned(json::number_unsigned_t value) {
-    return Pass({Event::Kind::kUnsigned, std::to_string(value), value});
-  }
-  bool number_float(json::number_float_t, const std::string& text) { return Value(text); }
-  bool string(const std::string& text) { return Pass({Event::Kind::kString, text}); }
-  bool binary(const json::binary_t&) { return Value("binary"); }
-  bool start_object(size_t) { return Pass({Event::Kind::kBegin, "an object", 0, true}); }
-  bool key(const std::string& text) { return Pass({Event::Kind::kKey, text}); }
-  bool end_object() { return Pass({Event::Kind::kEnd, "}", 0, true}); }
-  bool start_array(size_t) { return Pass({Event::Kind::kBegin, "a list"}); }
-  bool end_array() { return Pass({Event::Kind::kEnd, "]"}); }
-  [[noreturn]] bool parse_error(size_t position, const std::string&, const json::exception& error) {
-    static_cast<Reader*>(this)->FailWith("not valid JSON at byte " + std::to_string(position) +
-                                         ": " + Printable(error.what()));
-  }
-
-  void Read(std::string_view text) {
-    json::sax_parse(text.data(), text.data() + text.size(), static_cast<Reader*>(this));
-  }
-
- private:
-  bool Value(const std::string& text, bool is_null = false) {
-    return Pass({Event::Kind::kOther, text, 0, false, is_null});
-  }
-  bool Pass(const Event& event) {
-    static_cast<Reader*>(this)->OnEvent(event);
-    return true;
-  }
-};
-
-// Follows a value that does not matter to its end.
-class IgnoredValue {
- public:
-  // Returns whether the value is complete; says in `too_deep` whether to give up.
-  bool Done(const Event& event, bool* too_deep) {
-    if (event.kind == Event::Kind::kBegin) *too_deep = ++depth_ > kMaxIgnoredDepth;
-    if (event.kind == Event::Kind::kEnd) --depth_;
-    return depth_ == 0 && event.kind != Event::Kind::kKey;
-  }
-
- private:
-  int depth_ = 0;
-};
-
-bool HasControlCharacter(std::string_view text) {
-  return std::any_of(text.begin(), text.end(),
-                     [](char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; });
-}
-
 class HeaderReader : public JsonEvents<HeaderReader> {
  public:
   HeaderReader(const std::string& path, SafetensorsHeader* header)
@@ -107,30 +34,31 @@ class HeaderReader : public JsonEvents<HeaderReader> {
 
   [[noreturn]] void FailWith(const std::string& what) const { Fail(path_, ": header is ", what); }
 
-  void OnEvent(const Event& event) {
+  void OnEvent(const JsonEvent& event) {
     switch (state_) {
       case State::kStart:
-        if (event.kind != Event::Kind::kBegin || !event.is_object) FailWith("not a JSON object");
+        if (event.kind != JsonEvent::Kind::kBegin || !event.is_object)
+          FailWith("not a JSON object");
         state_ = State::kRoot;
         return;
       case State::kRoot:
-        if (event.kind == Event::Kind::kKey) BeginTensor(event.text);
+        if (event.kind == JsonEvent::Kind::kKey) BeginTensor(event.text);
         return;
       case State::kMetadata:
       case State::kMetadataMap:
         return OnMetadata(event);
       case State::kTensor:
-        if (event.kind != Event::Kind::kBegin || !event.is_object) FailForm();
+        if (event.kind != JsonEvent::Kind::kBegin || !event.is_object) FailForm();
         state_ = State::kField;
         return;
       case State::kField:
-        if (event.kind == Event::Kind::kEnd) return EndTensor();
+        if (event.kind == JsonEvent::Kind::kEnd) return EndTensor();
         return BeginField(event.text);
       case State::kDtype:
         return OnDtype(event);
       case State::kShape:
       case State::kOffsets:
-        if (event.kind != Event::Kind::kBegin || event.is_object) {
+        if (event.kind != JsonEvent::Kind::kBegin || event.is_object) {
           FailTensor(state_ == State::kShape ? "shape is " : "data_offsets is ", event.text,
                      ", not a list");
         }
@@ -189,23 +117,23 @@ class HeaderReader : public JsonEvents<HeaderReader> {
     state_ = State::kTensor;
   }
 
-  void OnMetadata(const Event& event) {
+  void OnMetadata(const JsonEvent& event) {
     if (state_ == State::kMetadata) {
       if (event.is_null) {
         state_ = State::kRoot;
-      } else if (event.kind == Event::Kind::kBegin && event.is_object) {
+      } else if (event.kind == JsonEvent::Kind::kBegin && event.is_object) {
         state_ = State::kMetadataMap;
       } else {
         Fail(path_, ": __metadata__ is ", Printable(event.text), ", not an object");
       }
-    } else if (event.kind == Event::Kind::kKey) {
+    } else if (event.kind == JsonEvent::Kind::kKey) {
       key_ = event.text;
       if (header_.metadata.size() >= kMaxSafetensorsTensors) {
         Fail(path_, ": __metadata__ has more than ", kMaxSafetensorsTensors, " entries");
       }
-    } else if (event.kind == Event::Kind::kEnd) {
+    } else if (event.kind == JsonEvent::Kind::kEnd) {
       state_ = State::kRoot;
-    } else if (event.kind == Event::Kind::kString) {
+    } else if (event.kind == JsonEvent::Kind::kString) {
       header_.metadata[key_] = event.text;
     } else {
       Fail(path_, ": __metadata__ \"", Printable(key_), "\" is not a string");
@@ -232,9 +160,9 @@ class HeaderReader : public JsonEvents<HeaderReader> {
     *seen = true;
   }
 
-  void OnDtype(const Event& event) {
+  void OnDtype(const JsonEvent& event) {
     const std::optional<SafetensorsDtype> dtype =
-        event.kind == Event::Kind::kString ? FindSafetensorsDtype(event.text) : std::nullopt;
+        event.kind == JsonEvent::Kind::kString ? FindSafetensorsDtype(event.text) : std::nullopt;
     if (!dtype) {
       std::string known;
       for (const DtypeInfo& info : kDtypes)
@@ -245,13 +173,13 @@ class HeaderReader : public JsonEvents<HeaderReader> {
     state_ = State::kField;
   }
 
-  void OnNumber(const Event& event) {
+  void OnNumber(const JsonEvent& event) {
     const bool in_shape = state_ == State::kShapeList;
-    if (event.kind == Event::Kind::kEnd) {
+    if (event.kind == JsonEvent::Kind::kEnd) {
       state_ = State::kField;
       return;
     }
-    if (event.kind != Event::Kind::kUnsigned) {
+    if (event.kind != JsonEvent::Kind::kUnsigned) {
       FailTensor(in_shape ? "an extent of its shape is " : "an offset is ", Printable(event.text),
                  ", not a whole number");
     }
@@ -302,86 +230,7 @@ class HeaderReader : public JsonEvents<HeaderReader> {
   std::vector<uint64_t> offsets_;
   bool has_dtype_ = false, has_shape_ = false, has_offsets_ = false, has_metadata_ = false;
   std::string key_;
-  IgnoredValue ignored_;
-  std::unordered_set<std::string> names_;
-};
-
-class IndexReader : public JsonEvents<IndexReader> {
- public:
-  explicit IndexReader(const std::string& path) : path_(path) {}
-
-  [[noreturn]] void FailWith(const std::string& what) const { Fail(path_, ": ", what); }
-
-  void OnEvent(const Event& event) {
-    switch (state_) {
-      case State::kStart:
-        if (event.kind != Event::Kind::kBegin || !event.is_object) FailWith("not a JSON object");
-        state_ = State::kRoot;
-        return;
-      case State::kRoot:
-        if (event.kind != Event::Kind::kKey) return;
-        ignored_ = {};
-        if (event.text != "weight_map") {
-          state_ = State::kIgnored;
-        } else if (has_map) {
-          FailWith("weight_map comes twice");
-        } else {
-          state_ = State::kMap;
-        }
-        return;
-      case State::kMap:
-        if (event.kind != Event::Kind::kBegin || !event.is_object) {
-          FailWith("weight_map is not an object");
-        }
-        has_map = true;
-        state_ = State::kTensor;
-        return;
-      case State::kTensor:
-        return OnTensor(event);
-      case State::kIgnored: {
-        bool too_deep = false;
-        if (ignored_.Done(event, &too_deep)) state_ = State::kRoot;
-        if (too_deep) FailWith("nested too deep");
-        return;
-      }
-    }
-  }
-
-  bool has_map = false;
-  std::map<std::string, std::set<std::string>> shards;
-
- private:
-  enum class State { kStart, kRoot, kMap, kTensor, kIgnored };
-
-  void OnTensor(const Event& event) {
-    if (event.kind == Event::Kind::kEnd) {
-      state_ = State::kRoot;
-      return;
-    }
-    if (event.kind == Event::Kind::kKey) {
-      name_ = event.text;
-      if (!names_.insert(name_).second) {
-        FailWith("weight_map names tensor " + Printable(name_) + " twice");
-      }
-      if (names_.size() > kMaxSafetensorsTensors) {
-        FailWith("weight_map has more than " + std::to_string(kMaxSafetensorsTensors) + " tensors");
-      }
-      return;
-    }
-    if (event.kind != Event::Kind::kString) {
-      FailWith("weight_map of " + Printable(name_) + " is not a file name");
-    }
-    if (event.text.empty() || event.text == "." || event.text == ".." ||
-        event.text.find('/') != std::string_view::npos || HasControlCharacter(event.text)) {
-      FailWith("shard \"" + Printable(event.text) + "\" is not a plain file name");
-    }
-    shards[std::string(event.text)].insert(name_);
-  }
-
-  const std::string& path_;
-  State state_ = State::kStart;
-  std::string name_;
-  IgnoredValue ignored_;
+  IgnoredJson ignored_;
   std::unordered_set<std::string> names_;
 };
 
@@ -450,14 +299,6 @@ SafetensorsHeader ParseSafetensorsHeader(std::string_view file, const std::strin
             });
   CheckRanges(header, path, file.size());
   return header;
-}
-
-std::map<std::string, std::set<std::string>> ParseShardIndex(std::string_view text,
-                                                             const std::string& path) {
-  IndexReader reader(path);
-  reader.Read(text);
-  if (!reader.has_map) Fail(path, ": has no \"weight_map\"");
-  return std::move(reader.shards);
 }
 
 }  // namespace d2g::model

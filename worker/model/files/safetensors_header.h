@@ -1,4 +1,4 @@
-// What a safetensors file and a shard index say, checked before any of it is believed. Free of
+// What a safetensors file says of itself, checked before any of it is believed. Free of
 // LibTorch, so that the sanitizers' builds test it.
 //
 // A file is: 8 bytes little-endian header length, a JSON header (name -> dtype, shape,
@@ -11,7 +11,6 @@
 #include <cstdint>
 #include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -65,10 +64,5 @@ struct SafetensorsHeader {
 // bytes overflow or are not those of its range; a range that overlaps another, leaves a hole or
 // ends beyond the file (with the expected and the actual size).
 SafetensorsHeader ParseSafetensorsHeader(std::string_view file, const std::string& path);
-
-// The tensors that each shard of an index file holds: {"weight_map": {tensor: file, ...}, ...}.
-// Throws Error naming `path` for anything else, and for a shard that is not a plain file name.
-std::map<std::string, std::set<std::string>> ParseShardIndex(std::string_view text,
-                                                             const std::string& path);
 
 }  // namespace d2g::model

@@ -14,12 +14,8 @@ void FastAddedTokens::Add(const Vocabulary& vocabulary, const std::vector<AddedT
   }
   int64_t next = std::max(static_cast<int64_t>(vocabulary.size()), id_limit());
   for (const AddedToken& token : tokens) {
-    if (token.content.empty() || std::any_of(by_id_.begin(), by_id_.end(), [&](const auto& entry) {
-          return entry.second == token;
-        })) {
-      continue;
-    }
     int64_t id = Find(token.content);
+    if (token.content.empty() || (id >= 0 && by_id_.at(id) == token)) continue;
     if (id < 0) id = vocabulary.Find(token.content);
     if (id < 0) id = next++;
     ids_[token.content] = id;

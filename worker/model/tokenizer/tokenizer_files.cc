@@ -52,7 +52,7 @@ class VocabularyReader : public nlohmann::json_sax<json> {
   bool start_array(std::size_t) override { Refuse("a list"); }
   bool end_array() override { return true; }
   bool parse_error(std::size_t, const std::string&, const json::exception& error) override {
-    Fail(path_, ": not valid JSON: ", error.what());
+    Fail(path_, ": not valid JSON: ", Printable(JsonProblem(error)));
   }
 
  private:

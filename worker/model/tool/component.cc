@@ -2,7 +2,9 @@
 // two implementations part.
 #include <chrono>
 #include <iostream>
+#include <map>
 #include <memory>
+#include <set>
 
 #include "worker/model/files/error.h"
 #include "worker/model/network/autoencoder.h"
@@ -46,8 +48,41 @@ at::Tensor Input(const ComponentOptions& options, const TensorMap& inputs, const
   return it->second;
 }
 
+bool IsTokenizer(const std::string& component) { return component.starts_with("tokenizer"); }
+
+// So that a misspelt name is seen, and a file that holds more can be used.
+void SayWhatIsUnused(const ComponentOptions& options, const TensorMap& inputs) {
+  static const std::map<std::string, std::set<std::string>> kTakes = {
+      {"unet",
+       {"sample", "timestep", "encoder_hidden_states", "added_text_embeds", "added_time_ids",
+        "class_labels", "timestep_cond"}},
+      {"text_encoder", {"input_ids"}},
+      {"text_encoder_2", {"input_ids"}},
+      {"vae_encoder", {"image"}},
+      {"vae_decoder", {"latent"}}};
+  for (const auto& [name, tensor] : inputs) {
+    if (kTakes.at(options.component).contains(name)) continue;
+    std::cerr << "note: " << options.in << ": tensor \"" << Printable(name)
+              << "\" is not used: " << options.component << " takes no such input\n";
+  }
+}
+
+// Throws CLI::ParseError.
+void CheckUsage(const ComponentOptions& options) {
+  const bool tokenizer = IsTokenizer(options.component);
+  if (tokenizer && options.texts.empty()) {
+    throw CLI::RequiredError("--component " + options.component + ": --text");
+  }
+  if (!tokenizer && options.in.empty()) {
+    throw CLI::RequiredError("--component " + options.component + ": --inputs");
+  }
+  if (options.tile && !options.component.starts_with("vae")) {
+    throw CLI::ValidationError("--tile",
+                               "is for vae_encoder and vae_decoder, not for " + options.component);
+  }
+}
+
 TensorMap Tokenize(const ComponentOptions& options) {
-  if (options.texts.empty()) Fail("--component ", options.component, " needs --text");
   const ClipTokenizer tokenizer = ClipTokenizer::LoadComponent(options.model, options.component);
   std::vector<int64_t> ids;
   for (const std::string& text : options.texts) {
@@ -72,14 +107,9 @@ TensorMap EncodeText(const ComponentOptions& options, const at::Tensor& input_id
 }
 
 TensorMap Evaluate(const ComponentOptions& options) {
-  if (options.tile && options.component != "vae_encoder" && options.component != "vae_decoder") {
-    Fail("--tile is for vae_encoder and vae_decoder, not for ", options.component);
-  }
-  if (options.component == "tokenizer" || options.component == "tokenizer_2") {
-    return Tokenize(options);
-  }
-  if (options.in.empty()) Fail("--component ", options.component, " needs --inputs");
+  if (IsTokenizer(options.component)) return Tokenize(options);
   const TensorMap inputs = ReadSafetensors(options.in);
+  SayWhatIsUnused(options, inputs);
   auto input = [&](const char* name) { return Input(options, inputs, name); };
   if (options.component == "text_encoder" || options.component == "text_encoder_2") {
     return EncodeText(options, input("input_ids"));
@@ -142,6 +172,7 @@ void AddComponent(CLI::App& app, Action* action) {
                     "unet: rearrange weights and conditions first, as runs of many steps do");
   command->add_option("--threads", options->threads, "CPU threads")->check(CLI::Range(1, 1024));
   command->callback([options, action] {
+    CheckUsage(*options);
     *action = [options] {
       CheckOutputs({{"--outputs", options->out, true}});
       SetUpTorchProcess(options->threads);

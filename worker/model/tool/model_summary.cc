@@ -154,13 +154,31 @@ std::string TextOf(const json& object, const char* key) {
 
 // The class of a component's own config: diffusers writes _class_name, transformers architectures.
 std::string ClassOfConfig(const json& config) {
-  const std::string name = TextOf(config, "_class_name");
-  if (!name.empty()) return name;
+  for (const char* key : {"_class_name", "tokenizer_class"}) {
+    if (const std::string name = TextOf(config, key); !name.empty()) return name;
+  }
   const auto it = config.find("architectures");
   if (it != config.end() && it->is_array() && it->size() == 1 && (*it)[0].is_string()) {
     return (*it)[0].get<std::string>();
   }
   return "";
+}
+
+constexpr char kSchedulerConfig[] = "/scheduler_config.json";
+
+// The file that says what a component's folder is: networks, schedulers and tokenizers have one
+// each. Empty for a tokenizer without; throws Error for a folder that is no component.
+std::string ConfigOfComponent(const std::string& folder) {
+  std::error_code error;
+  for (const char* name : {"/config.json", kSchedulerConfig, "/tokenizer_config.json"}) {
+    if (fs::exists(folder + name, error)) return folder + name;
+  }
+  for (const char* name : {"/tokenizer.json", "/vocab.json"}) {
+    if (fs::exists(folder + name, error)) return "";
+  }
+  Fail(folder,
+       ": has neither model_index.json (a pipeline) nor the files of one component (config.json, "
+       "scheduler_config.json, tokenizer_config.json)");
 }
 
 void JoinParts(const Parts& parts, ModelSummary* summary) {
@@ -223,23 +241,25 @@ int64_t ModelSummary::parameters() const {
 ModelSummary SummariseModel(const std::string& path) {
   std::error_code error;
   if (!fs::is_directory(path, error)) Fail(path, ": not a folder");
-  const std::string index_path = path + "/model_index.json", config_path = path + "/config.json";
+  const std::string index_path = path + "/model_index.json";
   if (fs::exists(index_path, error)) {
     const json index = ReadJsonFile(index_path);
     if (!index.is_object()) Fail(index_path, ": not a JSON object");
     return SummarisePipeline(path, index);
   }
-  if (!fs::exists(config_path, error)) {
-    Fail(path, ": has neither model_index.json (a pipeline) nor config.json (one component)");
-  }
-  const json config = ReadJsonFile(config_path);
-  if (!config.is_object()) Fail(config_path, ": not a JSON object");
   ModelSummary summary;
   summary.path = path;
-  summary.class_name = ClassOfConfig(config);
-  summary.diffusers_version = TextOf(config, "_diffusers_version");
   Parts parts;
   ComponentSummary& component = summary.components.emplace_back();
+  if (const std::string config_path = ConfigOfComponent(path); !config_path.empty()) {
+    const json config = ReadJsonFile(config_path);
+    if (!config.is_object()) Fail(config_path, ": not a JSON object");
+    summary.class_name = ClassOfConfig(config);
+    summary.diffusers_version = TextOf(config, "_diffusers_version");
+    if (config_path.ends_with(kSchedulerConfig)) component.name = "scheduler";
+  } else {
+    summary.class_name = "CLIPTokenizer";
+  }
   component.class_name = summary.class_name;
   LookAt(path, &component, &parts);
   JoinParts(parts, &summary);

@@ -19,8 +19,9 @@
 
 #include "worker/model/files/error.h"
 #include "worker/model/files/file_writer.h"
-#include "worker/model/files/input_file.h"
+#include "worker/model/files/mapped_file.h"
 #include "worker/model/files/safetensors_header.h"
+#include "worker/model/files/weight_files.h"
 
 namespace d2g::model {
 
@@ -41,41 +42,9 @@ const char* NameOfDtype(at::ScalarType type, const std::string& tensor) {
   Fail("tensor ", tensor, ": dtype ", c10::toString(type), " has no safetensors name");
 }
 
-// A file mapped for as long as any tensor of it lives.
-class Mapping {
- public:
-  explicit Mapping(const std::string& path) {
-    const InputFile file(path);
-    size_ = file.size();
-    if (size_ == 0) return;
-    void* mapped = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE, file.get(), 0);
-    if (mapped == MAP_FAILED) {
-      throw IoError(path + ": cannot be mapped: " + std::strerror(errno));
-    }
-    data_ = static_cast<char*>(mapped);
-  }
-  ~Mapping() {
-    if (data_ != nullptr) ::munmap(data_, size_);
-  }
-  Mapping(const Mapping&) = delete;
-  Mapping& operator=(const Mapping&) = delete;
-
-  // Asks the kernel to read the whole file ahead: the tensors are wanted soon.
-  void ReadAhead() const {
-    if (data_ != nullptr) ::madvise(data_, size_, MADV_WILLNEED);
-  }
-
-  char* data() const { return data_; }
-  std::string_view bytes() const { return {data_, size_}; }
-
- private:
-  char* data_ = nullptr;
-  uint64_t size_ = 0;
-};
-
 // The context of a mapped storage, which its deleter frees. The deleter's address marks the storage
 // as mapped.
-using MappingPointer = std::shared_ptr<Mapping>;
+using MappingPointer = std::shared_ptr<MappedFile>;
 void DropMapping(void* context) { delete static_cast<MappingPointer*>(context); }
 
 at::Tensor MappedTensor(const MappingPointer& mapping, char* data, uint64_t bytes,
@@ -89,109 +58,10 @@ at::Tensor MappedTensor(const MappingPointer& mapping, char* data, uint64_t byte
   return tensor;
 }
 
-// Whether the name is front + something + back, and what that is.
-bool HasBetween(std::string_view name, std::string_view front, std::string_view back,
-                std::string* middle) {
-  if (name.size() <= front.size() + back.size() || !name.starts_with(front) ||
-      !name.ends_with(back)) {
-    return false;
-  }
-  *middle = name.substr(front.size(), name.size() - front.size() - back.size());
-  return true;
-}
-
-// The weight files of one stem in a folder: one file or a shard index for each variant, "" being
-// the plain one.
-struct WeightFiles {
-  std::map<std::string, std::string> single;
-  std::map<std::string, std::string> index;
-  std::vector<std::string> foreign;  // in formats that d2g does not read
-
-  std::set<std::string> variants() const {
-    std::set<std::string> names;
-    for (const auto& [variant, file] : single) names.insert(variant);
-    for (const auto& [variant, file] : index) names.insert(variant);
-    return names;
-  }
-};
-
-WeightFiles FindWeightFiles(const std::string& folder, const std::string& stem) {
-  WeightFiles files;
-  std::error_code error;
-  const std::filesystem::directory_iterator entries(folder, error);
-  if (error) throw IoError(folder + ": cannot be opened: " + error.message());
-  for (const auto& entry : entries) {
-    const std::string name = entry.path().filename().string();
-    std::string variant;
-    if (name == stem + ".safetensors") {
-      files.single[""] = name;
-    } else if (name == stem + ".safetensors.index.json") {
-      files.index[""] = name;
-    } else if (HasBetween(name, stem + ".safetensors.index.", ".json", &variant)) {
-      files.index[variant] = name;
-    } else if (HasBetween(name, stem + ".", ".safetensors", &variant)) {
-      // A shard, model.fp16-00001-of-00002.safetensors, is read through its index.
-      if (variant.find("-of-") == std::string::npos) files.single[variant] = name;
-    } else if (name.ends_with(".bin") || name.ends_with(".ckpt") || name.ends_with(".msgpack") ||
-               name.ends_with(".h5") || name.ends_with(".pt") || name.ends_with(".pth") ||
-               name.ends_with(".onnx") || name.ends_with(".gguf")) {
-      files.foreign.push_back(name);
-    }
-  }
-  std::sort(files.foreign.begin(), files.foreign.end());
-  return files;
-}
-
-std::string Joined(const std::set<std::string>& names) {
-  std::string text;
-  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
-  return text;
-}
-
-// The variant to read; throws where there is none or no single one.
-std::string ChooseVariant(const WeightFiles& files, const std::string& folder,
-                          const std::string& stem, const std::string& wanted) {
-  const std::set<std::string> variants = files.variants();
-  if (variants.contains(wanted)) return wanted;
-  const std::string path = folder + "/" + stem + ".safetensors";
-  if (!wanted.empty()) {
-    std::set<std::string> named = variants;
-    named.erase("");
-    Fail(folder, ": has no variant \"", wanted, "\" of ", stem, ".safetensors (",
-         named.empty() ? "it has no variants" : "it has " + Joined(named), ")");
-  }
-  if (variants.size() == 1) return *variants.begin();
-  if (variants.size() > 1) {
-    Fail(folder, ": has several variants of ", stem, ".safetensors (", Joined(variants),
-         "): choose one with --variant");
-  }
-  if (!files.foreign.empty()) {
-    Fail(path, ": no such file; ", files.foreign.front(),
-         " is not read: convert it to safetensors (save_pretrained with safe_serialization=True)");
-  }
-  throw IoError(path + ": no such file (and no " + stem + ".safetensors.index.json beside it)");
-}
-
-TensorMap ReadShards(const std::string& folder, const std::string& index_path) {
-  const auto shards = ParseShardIndex(ReadFileToString(index_path), index_path);
-  TensorMap tensors;
-  for (const auto& [file, names] : shards) {
-    const TensorMap shard = ReadSafetensors(folder + "/" + file);
-    for (const std::string& name : names) {
-      const auto it = shard.find(name);
-      if (it == shard.end()) {
-        Fail(folder, "/", file, ": lacks tensor ", Printable(name), " of the index");
-      }
-      tensors.emplace(name, it->second);
-    }
-  }
-  return tensors;
-}
-
 }  // namespace
 
 TensorMap ReadSafetensors(const std::string& path) {
-  const auto mapping = std::make_shared<Mapping>(path);
+  const auto mapping = std::make_shared<MappedFile>(path);
   const SafetensorsHeader header = ParseSafetensorsHeader(mapping->bytes(), path);
   mapping->ReadAhead();
   TensorMap tensors;
@@ -250,21 +120,26 @@ void ReleasePages(const at::Tensor& tensor) {
 }
 
 std::map<std::string, std::string> ReadSafetensorsMetadata(const std::string& path) {
-  const Mapping mapping(path);
+  const MappedFile mapping(path);
   return ParseSafetensorsHeader(mapping.bytes(), path).metadata;
 }
 
 TensorMap ReadSafetensorsFolder(const std::string& folder, const std::string& stem,
                                 const std::string& variant) {
-  const WeightFiles files = FindWeightFiles(folder, stem);
-  const std::string chosen = ChooseVariant(files, folder, stem, variant);
-  const auto single = files.single.find(chosen), index = files.index.find(chosen);
-  // Where both are there transformers reads the file and diffusers the index.
-  const bool prefers_file = stem == "model";
-  if (single != files.single.end() && (prefers_file || index == files.index.end())) {
-    return ReadSafetensors(folder + "/" + single->second);
+  const WeightFiles files = ChooseWeightFiles(folder, stem, variant);
+  if (files.index.empty()) return ReadSafetensors(folder + "/" + files.shards.begin()->first);
+  TensorMap tensors;
+  for (const auto& [file, names] : files.shards) {
+    const TensorMap shard = ReadSafetensors(folder + "/" + file);
+    for (const std::string& name : names) {
+      const auto it = shard.find(name);
+      if (it == shard.end()) {
+        Fail(folder, "/", file, ": lacks tensor ", Printable(name), " of the index");
+      }
+      tensors.emplace(name, it->second);
+    }
   }
-  return ReadShards(folder, folder + "/" + index->second);
+  return tensors;
 }
 
 void WriteSafetensors(const std::string& path, const TensorMap& tensors,

@@ -36,14 +36,8 @@ void ReleasePages(const at::Tensor& tensor);
 // The file's "__metadata__"; empty when it has none.
 std::map<std::string, std::string> ReadSafetensorsMetadata(const std::string& path);
 
-// Reads the weights `stem` of a folder: folder/stem.safetensors, or every shard that
-// folder/stem.safetensors.index.json names (where both are there, the index; for the stem "model"
-// the file). With a variant, "fp16", stem.fp16.safetensors or stem.safetensors.index.fp16.json.
-// Without one the plain weights, or else the folder's only variant.
-//
-// Throws IoError if none is there, and Error for a variant that is not, for several variants to
-// choose from, for weights in other formats only, and if a shard lacks a tensor that the index
-// promises.
+// Reads the weights `stem` of a folder: the files of ChooseWeightFiles. Throws as that does, and
+// Error if a shard lacks a tensor that the index promises.
 TensorMap ReadSafetensorsFolder(const std::string& folder, const std::string& stem,
                                 const std::string& variant = "");
 

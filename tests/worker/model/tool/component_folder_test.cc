@@ -63,8 +63,28 @@ TEST_F(ComponentFolderTest, RunsAFolderWithNothingElse) {
 
 TEST_F(ComponentFolderTest, TilesAreForTheAutoencoder) {
   const Ended ended = Run("unet", {"--tile"});
-  EXPECT_EQ(ended.code, 3);
-  EXPECT_THAT(ended.output, HasSubstr("--tile is for vae_encoder and vae_decoder, not for unet"));
+  EXPECT_EQ(ended.code, 2);
+  EXPECT_THAT(ended.output, HasSubstr("--tile: is for vae_encoder and vae_decoder, not for unet"));
+}
+
+TEST_F(ComponentFolderTest, WhatAComponentIsNotGivenIsAskedFor) {
+  const auto run = [&](const char* component) {
+    return RunTool({"component", "--model", folder_.path(), "--component", component, "--outputs",
+                    folder_ / "out"});
+  };
+  const Ended tokenizer = run("tokenizer"), vae = run("vae_encoder");
+  EXPECT_EQ(tokenizer.code, 2);
+  EXPECT_THAT(tokenizer.output, HasSubstr("--component tokenizer: --text is required"));
+  EXPECT_EQ(vae.code, 2);
+  EXPECT_THAT(vae.output, HasSubstr("--component vae_encoder: --inputs is required"));
+}
+
+TEST_F(ComponentFolderTest, InputsThatNothingTakesAreNamed) {
+  WriteSafetensors(folder_ / kWeights, tensors_);
+  const Ended ended = Run("vae_decoder");
+  EXPECT_EQ(ended.code, 0);
+  EXPECT_THAT(ended.output,
+              HasSubstr("tensor \"image\" is not used: vae_decoder takes no such input"));
 }
 
 TEST_F(ComponentFolderTest, VariantsAreChosen) {

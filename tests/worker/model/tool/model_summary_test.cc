@@ -106,6 +106,21 @@ TEST_F(ModelSummaryTest, WhatKeepsAComponentFromRunningIsNamed) {
   EXPECT_THAT(TroubleOf("vae"), HasSubstr("no such file"));
 }
 
+TEST_F(ModelSummaryTest, AComponentsFolderIsSummarisedByItself) {
+  const auto only = [&](const char* component) {
+    const ModelSummary summary = SummariseModel(model() + "/" + component);
+    EXPECT_TRUE(summary.usable()) << component;
+    return summary.components.at(0);
+  };
+  EXPECT_EQ(only("unet").class_name, "UNet2DConditionModel");
+  EXPECT_EQ(only("scheduler").class_name, "DDIMScheduler");
+  EXPECT_THAT(only("scheduler").options, HasSubstr("1000 timesteps"));
+  EXPECT_EQ(only("tokenizer").class_name, "CLIPTokenizer");
+  EXPECT_THAT(only("tokenizer").options, HasSubstr("length 20"));
+  std::filesystem::remove(model() + "/tokenizer/tokenizer_config.json");
+  EXPECT_THAT(only("tokenizer").options, HasSubstr("tokens"));
+}
+
 TEST_F(ModelSummaryTest, OtherComponentsAreListedOnly) {
   Set("model_index.json", "feature_extractor", {"transformers", "CLIPImageProcessor"});
   Set("model_index.json", "image_encoder", {nullptr, nullptr});

@@ -1,5 +1,5 @@
-// Headers and shard indices as hostile as they come. Needs no LibTorch: the sanitizers run it too.
-#include "worker/model/files/safetensors_header.h"
+// Headers, shard indices and JSON as hostile as they come. Needs no LibTorch: the sanitizers run it
+// too.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -15,6 +15,8 @@
 #include "tests/worker/model/process_memory.h"
 #include "tests/worker/model/temp_folder.h"
 #include "worker/model/files/json_config.h"
+#include "worker/model/files/safetensors_header.h"
+#include "worker/model/files/weight_files.h"
 
 namespace d2g::model {
 namespace {
@@ -23,6 +25,7 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Pair;
 
 std::string File(const std::string& header, uint64_t data_size = 0,
                  std::optional<uint64_t> stated = std::nullopt) {
@@ -179,7 +182,7 @@ TEST(SafetensorsHeaderTest, HugeHeadersTakeNoMemory) {
   }
 }
 
-TEST(SafetensorsHeaderTest, IndexIsReadAndChecked) {
+TEST(WeightFilesTest, IndexIsReadAndChecked) {
   const auto shards = ParseShardIndex(
       R"({"metadata":{"total_size":7,"x":[{}]},"weight_map":{"a":"1","b":"2","c":"1"}})", "i");
   ASSERT_EQ(shards.size(), 2u);
@@ -214,6 +217,18 @@ TEST(SafetensorsHeaderTest, IndexIsReadAndChecked) {
     many.append("\"").append(std::to_string(i)).append("\":\"f\",");
   }
   EXPECT_THAT(MessageOf([&] { ParseShardIndex(many, "i"); }), HasSubstr("more than 100000"));
+}
+
+TEST(WeightFilesTest, OnlyNamesAreLookedAt) {
+  const TempFolder folder;
+  folder.Write("model.fp16.safetensors", "no weights");
+  EXPECT_THAT(ChooseWeightFiles(folder.path(), "model").shards,
+              ElementsAre(Pair("model.fp16.safetensors", IsEmpty())));
+  folder.Write("model.safetensors.index.json", R"({"weight_map":{"a":"absent","b":"absent"}})");
+  const WeightFiles chosen = ChooseWeightFiles(folder.path(), "model");
+  EXPECT_EQ(chosen.index, "model.safetensors.index.json");
+  EXPECT_THAT(chosen.shards, ElementsAre(Pair("absent", ElementsAre("a", "b"))));
+  EXPECT_THROW(ChooseWeightFiles(folder / "nowhere", "model"), IoError);
 }
 
 // A random change of a file that is nearly right gets further than random bytes do.
@@ -314,7 +329,7 @@ TEST(SafetensorsHeaderTest, MutatedFilesAreReadOrRefused) {
   ExpectPeakGrowthBelow(before, 64 << 20);
 }
 
-TEST(SafetensorsHeaderTest, MutatedIndicesAreReadOrRefused) {
+TEST(WeightFilesTest, MutatedIndicesAreReadOrRefused) {
   const std::string index =
       R"({"metadata":{"total_size":8},"weight_map":{"a":"s-1-of-2","b":"s-2-of-2"}})";
   std::mt19937_64 random(7);
