@@ -64,6 +64,7 @@ class TripleClient {
       const std::string& dataset, const std::vector<int64_t>& indices, absl::Time deadline);
 
   // One attempt without retry. `done` is called exactly once, on a gRPC thread: do not block there.
+  // The client may be destroyed as soon as it is called, by any other thread.
   using ReadCallback = std::function<void(absl::StatusOr<std::vector<d2g::store::v1::Triple>>)>;
   void ReadTriplesAsync(const std::string& dataset, const std::vector<int64_t>& indices,
                         absl::Duration timeout, ReadCallback done);
