@@ -18,7 +18,10 @@ namespace d2g {
 // LibTorch's allocator for the CPU has no exception of its own, nor have the libraries below it.
 inline bool SaysOutOfMemory(const std::string& message) {
   for (const char* words : {"can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED",
-                            "CUDNN_STATUS_ALLOC_FAILED", "CUSOLVER_STATUS_ALLOC_FAILED"}) {
+                            // What cublasCreate says on a full card.
+                            "CUBLAS_STATUS_NOT_INITIALIZED", "CUDNN_STATUS_ALLOC_FAILED",
+                            // No algorithm's workspace fits.
+                            "unable to find an engine to execute"}) {
     if (message.find(words) != std::string::npos) return true;
   }
   return false;

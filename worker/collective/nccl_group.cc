@@ -3,6 +3,7 @@
 
 #ifdef D2G_CUDA
 #include <exception>
+#include <string>
 
 #include <ATen/Context.h>
 #include <c10/util/intrusive_ptr.h>
@@ -25,6 +26,10 @@ std::unique_ptr<ProcessGroup> MakeNcclGroup(const Rendezvous& rendezvous,
     const auto store =
         c10::intrusive_ptr<c10d::Store>::reclaim(GenerationStore(rendezvous, options.generation));
     store->setTimeout(options.meeting_timeout);
+    // NCCL's own meeting waits for ever: here a rank that never comes is given up in time.
+    const std::string here = "ranks that are here", all = "all ranks are here";
+    if (store->add(here, 1) == options.size) store->set(all, {1});
+    store->wait({all}, options.meeting_timeout);
     auto backend =
         c10::make_intrusive<c10d::ProcessGroupNCCL>(store, options.rank, options.size, nccl);
     // Connects now instead of at the first operation, so that a missing rank is named here.

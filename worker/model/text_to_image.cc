@@ -187,12 +187,15 @@ at::Tensor TextToImageModel::Solve(const at::Tensor& noise, const PromptEmbeddin
       Conditions(cond, guided ? &uncond : nullptr, noise.size(2), noise.size(3), options.guidance));
 
   const auto evaluations = static_cast<int64_t>(solver->timesteps().size());
+  // Moved to the device once: a copy in each step would wait for all work before it.
+  const at::Tensor timesteps =
+      at::tensor(at::ArrayRef<double>(solver->timesteps()), at::kFloat).to(options_.device);
   at::Tensor z =
       noise.to(at::device(options_.device).dtype(at::kFloat)) * solver->init_noise_sigma();
   for (int64_t i = 0; i < evaluations; ++i) {
     const auto step = static_cast<size_t>(i);
     at::Tensor output =
-        unet_->Forward(solver->ScaleInput(z, step), solver->timesteps()[step], conditions)
+        unet_->Forward(solver->ScaleInput(z, step), timesteps.narrow(0, i, 1), conditions)
             .to(at::kFloat);
     if (guided) {
       output = Guide(output.narrow(0, 0, batch), output.narrow(0, batch, batch), options.guidance,

@@ -1,5 +1,6 @@
 #include "worker/model/torch_process.h"
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <malloc.h>
 
@@ -16,6 +17,8 @@ void SetUpTorchProcess(int threads) {
   ::mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
 #endif
   if (threads > 0) at::set_num_threads(threads);
+  // LibTorch would round what convolutions read to 10 bits on GPUs, and not what products read.
+  at::globalContext().setAllowTF32CuDNN(false);
 }
 
 int64_t PeakMemoryBytes() {

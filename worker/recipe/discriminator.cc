@@ -106,6 +106,20 @@ Discriminator::Discriminator(const model::UNet2DConditionModel& teacher_unet, in
   }
 }
 
+namespace {
+
+// x [B, C, H, W] -> [B, C, height, width], each the mean of what it covers. CUDA's own backward of
+// adaptive pooling is not deterministic, so where the sides divide it is a plain mean.
+at::Tensor Shrunk(const at::Tensor& x, int64_t height, int64_t width) {
+  if (x.size(2) % height != 0 || x.size(3) % width != 0) {
+    return at::adaptive_avg_pool2d(x, {height, width});
+  }
+  return x.reshape({x.size(0), x.size(1), height, x.size(2) / height, width, x.size(3) / width})
+      .mean({3, 5});
+}
+
+}  // namespace
+
 Discriminator::Discriminator(const model::UNet2DConditionModel& teacher_unet,
                              const TensorMap& trained, at::Device device)
     : Discriminator(teacher_unet, static_cast<int>(CountBlocks(trained, "heads.")), /*seed=*/0,
@@ -136,7 +150,7 @@ std::vector<at::Tensor> Discriminator::Forward(const at::Tensor& z, const at::Te
   for (size_t level = 1; level < levels_; ++level) {
     height = unet_->config().downsampled(height);
     width = unet_->config().downsampled(width);
-    taps.add_at_level.push_back(at::conv2d(at::adaptive_avg_pool2d(x, {height, width}),
+    taps.add_at_level.push_back(at::conv2d(Shrunk(x, height, width),
                                            parameters_.at(Numbered("latent_in.", level, ".weight")),
                                            parameters_.at(Numbered("latent_in.", level, ".bias")),
                                            /*stride=*/1,

@@ -5,6 +5,8 @@
 #include <optional>
 #include <span>
 
+#include <c10/core/DeviceGuard.h>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "services/common/clock.h"
@@ -80,6 +82,7 @@ absl::StatusOr<std::vector<store::v1::Triple>> SolveBatch(const common::v1::Data
   bool stopped = false;
   const absl::Status solved = CatchTorch([&] {
     const c10::InferenceMode no_gradients;
+    const c10::DeviceGuard on_device(teacher.model.options().device);
     for (const int64_t index : indices) {
       prompt_indices.push_back(plan::PromptIndexOf(recipe.seed(), index, recipe.prompt_count()));
       texts.push_back(prompts.at(static_cast<size_t>(prompt_indices.back())));
@@ -88,6 +91,12 @@ absl::StatusOr<std::vector<store::v1::Triple>> SolveBatch(const common::v1::Data
     absl::Duration start = Now();
     const model::PromptEmbeddings conditional = teacher.model.prompts().Encode(texts);
     metrics->text_encode_seconds.Observe(absl::ToDoubleSeconds(Now() - start));
+
+    // A GPU's first batch loads kernels: the lease must not wait for its first step alone.
+    if (!on_step()) {
+      stopped = true;
+      return;
+    }
 
     const auto& solver = recipe.solver();
     model::SolverOptions options;

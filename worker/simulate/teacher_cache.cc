@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include <c10/core/DeviceGuard.h>
+
 #include "absl/strings/str_cat.h"
 #include "services/common/clock.h"
 #include "services/common/model_folder.h"
@@ -44,6 +46,7 @@ absl::StatusOr<std::shared_ptr<const Teacher>> TeacherCache::Load(const std::str
   };
   auto loaded = CatchTorch([&]() -> std::shared_ptr<const Teacher> {
     const c10::InferenceMode no_gradients;
+    const c10::DeviceGuard on_device(device_);
     auto model = model::TextToImageModel::Load(path, {.device = device_,
                                                       .dtype = options.dtype,
                                                       .solver = options.solver,

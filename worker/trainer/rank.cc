@@ -10,6 +10,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <c10/core/DeviceGuard.h>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -200,6 +201,8 @@ absl::StatusOr<TrainingEnd> Rank::Run() {
   model::SetUpTorchProcess(launch_.threads);
   if (work_.spec().train().deterministic()) {
     at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
+    // Nothing here reads memory that nothing wrote.
+    at::globalContext().setDeterministicFillUninitializedMemory(false);
   }
   D2G_RETURN_IF_ERROR(CheckTeacher(work_));
   coordinator::CoordinatorClient coordinator(launch_.coordinator);
@@ -224,6 +227,10 @@ absl::StatusOr<TrainingEnd> Rank::Train(const std::vector<std::string>& prompts,
       launch_.device == "cpu"
           ? at::Device(at::kCPU)
           : at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(rank_ - assignment_.first_rank()));
+
+  const c10::DeviceGuard on_device(device);
+  // As PyTorch trains by default.
+  at::globalContext().setAllowTF32CuDNN(true);
 
   // Reading starts first: it goes on while the networks load.
   ClusterData data(coordinator, assignment_.job(), work_.dataset(),

@@ -141,7 +141,8 @@ TEST(TorchStatus, AFileThatCannotBeWrittenIsNoBadInput) {
   EXPECT_THAT(CatchTorch([] { model::WriteSafetensors("/no/such/folder/file", {}); }),
               StatusIs(absl::StatusCode::kInternal, HasSubstr("/no/such/folder/file")));
   for (const char* said : {"CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate",
-                           "cuDNN error: CUDNN_STATUS_ALLOC_FAILED"}) {
+                           "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+                           "GET was unable to find an engine to execute this computation"}) {
     EXPECT_THAT(CatchTorch([&] { TORCH_CHECK(false, said); }),
                 StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr(said)));
   }

@@ -1,6 +1,7 @@
 #include "worker/model/kernels/cuda_kernels.h"
 
 #ifdef D2G_CUDA_KERNELS
+#include <ATen/cuda/CUDAContext.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
@@ -12,11 +13,19 @@ namespace d2g::model {
 
 #ifdef D2G_CUDA_KERNELS
 
+namespace {
+
+// Compute capability 8.0, the oldest that the kernels are compiled for (cmake/Cuda.cmake).
+constexpr int kOldestMajor = 8;
+
+}  // namespace
+
 bool UseCudaKernels(const at::Tensor& x, int64_t groups) {
   const at::ScalarType type = x.scalar_type();
   return !at::GradMode::is_enabled() && x.is_cuda() && IsChannelsLast(x) &&
          (type == at::kFloat || type == at::kHalf || type == at::kBFloat16) &&
-         cuda::TakesChannels(x.size(1), groups);
+         cuda::TakesChannels(x.size(1), groups) &&
+         at::cuda::getDeviceProperties(x.get_device())->major >= kOldestMajor;
 }
 
 at::Tensor FusedCudaGroupNorm(const at::Tensor& x, int64_t groups, const at::Tensor& weight,

@@ -33,6 +33,16 @@ at::Tensor Activate(Activation activation, const at::Tensor& x) {
   Fail("unknown activation");
 }
 
+namespace {
+
+// y + added; y, which nothing else holds, is overwritten where no gradient needs it.
+at::Tensor Plus(at::Tensor y, const at::Tensor& added) {
+  if (!added.defined()) return y;
+  return at::GradMode::is_enabled() ? added + y : y.add_(added);
+}
+
+}  // namespace
+
 at::Tensor ApplyLinear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
   if (UseOneDnnLinear(x)) return OneDnnLinear(x, weight, bias);
   return at::linear(x, weight, bias.defined() ? std::optional(bias) : std::nullopt);
@@ -56,8 +66,7 @@ Linear Linear::FromConv1x1(ParameterReader& reader, const std::string& name, int
 
 at::Tensor Linear::operator()(const at::Tensor& x, const at::Tensor& added) const {
   if (packed && packed->Takes(x)) return packed->Linear(x, added);
-  const at::Tensor y = ApplyLinear(x, weight.dim() == 4 ? weight.flatten(1) : weight, bias);
-  return added.defined() ? added + y : y;
+  return Plus(ApplyLinear(x, weight.dim() == 4 ? weight.flatten(1) : weight, bias), added);
 }
 
 Conv2d::Conv2d(ParameterReader& reader, const std::string& name, int64_t in, int64_t out,
@@ -74,9 +83,8 @@ at::Tensor Conv2d::operator()(const at::Tensor& x, const at::Tensor& added) cons
     auto size = [&](int64_t from) { return (from + 2 * padding - kernel) / stride + 1; };
     return packed->Convolve(x, {stride, padding, size(x.size(2)), size(x.size(3))}, added);
   }
-  const at::Tensor y =
-      at::conv2d(x, weight, bias, {stride, stride}, at::IntArrayRef{padding, padding});
-  return added.defined() ? added + y : y;
+  return Plus(at::conv2d(x, weight, bias, {stride, stride}, at::IntArrayRef{padding, padding}),
+              added);
 }
 
 GroupNorm::GroupNorm(ParameterReader& reader, const std::string& name, int64_t groups_,

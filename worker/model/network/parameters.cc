@@ -106,7 +106,11 @@ at::Tensor ParameterReader::Take(const std::string& name, const std::vector<int6
     constexpr int64_t kLarge = 1 << 18;
     taken = options_.only_packed && options_.tensors.device().is_cpu() && tensor.numel() >= kLarge
                 ? ShortLivedCopy(taken, c10::typeMetaToScalarType(options_.tensors.dtype()))
-                : taken.to(options_.tensors, /*non_blocking=*/false, /*copy=*/true).contiguous();
+                // To the device first, where converting is quick.
+                : (tensor.device() == options_.tensors.device()
+                       ? taken.to(options_.tensors, /*non_blocking=*/false, /*copy=*/true)
+                       : taken.to(options_.tensors.device()).to(options_.tensors))
+                      .contiguous();
     ReleasePages(tensor);
   }
   taken_[name] = taken;

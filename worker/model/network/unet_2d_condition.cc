@@ -61,6 +61,10 @@ struct UNet2DConditionModel::Impl {
                  const PreparedConditions& conditions, const UNetTaps* taps) const;
   void CheckInput(const at::Tensor& sample) const;
   PreparedConditions Prepare(const UNetConditions& conditions) const;
+  // [1] on the network's device.
+  at::Tensor OneTimestep(double timestep) const {
+    return at::full({1}, timestep, network.conv_in.weight.options().dtype(at::kFloat));
+  }
   // Keys and values that the cross attentions together read.
   size_t text_entries() const;
 
@@ -137,6 +141,10 @@ at::Tensor UNet2DConditionModel::Impl::Run(const at::Tensor& sample, const at::T
   BlockContext context{Activate(config.act_fn, time), conditions.text.data(), batch};
 
   at::Tensor x = sample.to(options);
+  // Convolutions of half precision then keep it so (PackedWeight::Pack).
+  if (x.is_cuda() && x.scalar_type() != at::kFloat) {
+    x = x.contiguous(at::MemoryFormat::ChannelsLast);
+  }
   if (config.center_input_sample) x = 2 * x - 1;
   x = add_tap(net.conv_in(x), 0);
   std::vector<at::Tensor> skips = {x};
@@ -192,7 +200,7 @@ UNet2DConditionModel& UNet2DConditionModel::operator=(UNet2DConditionModel&&) no
 at::Tensor UNet2DConditionModel::Forward(const at::Tensor& sample, double timestep,
                                          const at::Tensor& encoder_hidden_states,
                                          const UNetTaps* taps) const {
-  return Forward(sample, at::full({1}, timestep, at::kFloat), encoder_hidden_states, taps);
+  return Forward(sample, impl_->OneTimestep(timestep), encoder_hidden_states, taps);
 }
 
 at::Tensor UNet2DConditionModel::Forward(const at::Tensor& sample, const at::Tensor& timestep,
@@ -225,10 +233,15 @@ PreparedConditions UNet2DConditionModel::PrepareConditions(const UNetConditions&
 
 at::Tensor UNet2DConditionModel::Forward(const at::Tensor& sample, double timestep,
                                          const PreparedConditions& conditions) const {
+  return Forward(sample, impl_->OneTimestep(timestep), conditions);
+}
+
+at::Tensor UNet2DConditionModel::Forward(const at::Tensor& sample, const at::Tensor& timestep,
+                                         const PreparedConditions& conditions) const {
   if (conditions.text.size() != impl_->text_entries()) {
     Fail("unet: the conditions were not made by this network's PrepareConditions");
   }
-  return impl_->Run(sample, at::full({1}, timestep, at::kFloat), conditions, nullptr);
+  return impl_->Run(sample, timestep, conditions, nullptr);
 }
 
 const TensorMap& UNet2DConditionModel::parameters() const { return impl_->parameters; }

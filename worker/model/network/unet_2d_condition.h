@@ -61,6 +61,9 @@ class UNet2DConditionModel {
   PreparedConditions PrepareConditions(const UNetConditions& conditions) const;
   at::Tensor Forward(const at::Tensor& sample, double timestep,
                      const PreparedConditions& conditions) const;
+  // timestep with 1 or B elements; on the sample's device nothing waits for it.
+  at::Tensor Forward(const at::Tensor& sample, const at::Tensor& timestep,
+                     const PreparedConditions& conditions) const;
 
   // Handles to the parameters by name: write into them in place (add_, copy_,
   // set_requires_grad); replacing a handle does not reach the network.

@@ -17,7 +17,8 @@ at::Tensor TileAt(const at::Tensor& x, int64_t top, int64_t left, int64_t size) 
 void Blend(const at::Tensor& before, const at::Tensor& tile, int64_t dim, int64_t extent) {
   extent = std::min({before.size(dim), tile.size(dim), extent});
   if (extent < 1) return;
-  const at::Tensor share = at::arange(extent, at::kDouble) / static_cast<double>(extent);
+  const at::Tensor share = at::arange(extent, at::device(tile.device()).dtype(at::kDouble)) /
+                           static_cast<double>(extent);
   const std::vector<int64_t> shape =
       dim == 2 ? std::vector<int64_t>{extent, 1} : std::vector<int64_t>{extent};
   const auto as_weight = [&](const at::Tensor& weight) {

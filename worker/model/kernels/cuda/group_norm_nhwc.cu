@@ -4,6 +4,7 @@
 #include <cuda_fp16.h>
 
 #include <algorithm>
+#include <type_traits>
 
 namespace d2g::model::cuda {
 
@@ -11,12 +12,19 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int64_t kMaxChannels = 6144;  // two floats of each fill 48 KiB of shared memory
-constexpr int64_t kPointsPerPart = 32;
-constexpr int64_t kMaxParts = 64;
+constexpr int64_t kPointsPerPart = 8;
+// Blocks that together fill a large GPU, and what one sample is cut into at most: every block of
+// the second pass adds up what the parts found.
+constexpr int64_t kWantedBlocks = 512;
+constexpr int64_t kMinMaxParts = 64, kMaxMaxParts = 256;
 constexpr int64_t kMaxBatch = 65'535;  // of a grid's second dimension
 constexpr int kVectorBytes = 16;
 
-int64_t Parts(int64_t points) { return std::clamp<int64_t>(points / kPointsPerPart, 1, kMaxParts); }
+int64_t Parts(int64_t batch, int64_t points) {
+  const int64_t most =
+      std::clamp<int64_t>(kWantedBlocks / std::max<int64_t>(batch, 1), kMinMaxParts, kMaxMaxParts);
+  return std::clamp<int64_t>(points / kPointsPerPart, 1, most);
+}
 
 template <typename T>
 struct Arguments {
@@ -27,7 +35,8 @@ struct Arguments {
   const T* shift;
   int64_t shift_stride;
   float* partial;  // [batch, parts, groups, 2]
-  int64_t points, channels, groups, part;
+  int64_t points, part;
+  int channels, groups;
   float eps;
   bool silu;
 };
@@ -39,15 +48,22 @@ struct alignas(sizeof(T) * kWidth) Vector {
 };
 
 template <typename T>
-__device__ float Shift(const Arguments<T>& a, int64_t sample, int64_t channel) {
+__device__ float Shift(const Arguments<T>& a, int64_t sample, int channel) {
   return a.shift == nullptr ? 0.0f : static_cast<float>(a.shift[sample * a.shift_stride + channel]);
+}
+
+// In half precision with the quick instructions, whose error is far below its rounding.
+template <typename T>
+__device__ float Sigmoid(float x) {
+  if constexpr (std::is_same_v<T, float>) return 1.0f / (1.0f + expf(-x));
+  return __fdividef(1.0f, 1.0f + __expf(-x));
 }
 
 // What sums of a group are made relative to, so that a large mean costs no precision: its first
 // value.
 template <typename T>
-__device__ float Pivot(const Arguments<T>& a, int64_t sample, int64_t group) {
-  const int64_t channel = group * (a.channels / a.groups);
+__device__ float Pivot(const Arguments<T>& a, int64_t sample, int group) {
+  const int channel = group * (a.channels / a.groups);
   return static_cast<float>(a.x[sample * a.points * a.channels + channel]) +
          Shift(a, sample, channel);
 }
@@ -56,15 +72,17 @@ __device__ float Pivot(const Arguments<T>& a, int64_t sample, int64_t group) {
 template <typename T, int kWidth>
 __global__ void SumPart(const Arguments<T> a) {
   extern __shared__ float sums[];  // [blockDim.y, channels, 2]
-  const int64_t sample = blockIdx.y, per_group = a.channels / a.groups;
+  const int64_t sample = blockIdx.y;
+  const int per_group = a.channels / a.groups;
   const int64_t first = blockIdx.x * a.part, last = min(first + a.part, a.points);
   const T* x = a.x + sample * a.points * a.channels;
-  for (int64_t v = threadIdx.x; v < a.channels / kWidth; v += blockDim.x) {
+  for (int v = threadIdx.x; v < a.channels / kWidth; v += blockDim.x) {
     float offset[kWidth], plain[kWidth] = {}, square[kWidth] = {};
     for (int i = 0; i < kWidth; ++i) {
-      const int64_t channel = v * kWidth + i;
+      const int channel = v * kWidth + i;
       offset[i] = Shift(a, sample, channel) - Pivot(a, sample, channel / per_group);
     }
+#pragma unroll 4
     for (int64_t point = first + threadIdx.y; point < last; point += blockDim.y) {
       const auto values =
           *reinterpret_cast<const Vector<T, kWidth>*>(x + point * a.channels + v * kWidth);
@@ -82,11 +100,11 @@ __global__ void SumPart(const Arguments<T> a) {
   }
   __syncthreads();
   // Always added in the same order, so that equal inputs give equal results.
-  for (int64_t group = threadIdx.y * blockDim.x + threadIdx.x; group < a.groups;
+  for (int group = threadIdx.y * blockDim.x + threadIdx.x; group < a.groups;
        group += blockDim.x * blockDim.y) {
     float plain = 0, square = 0;
-    for (int64_t row = 0; row < blockDim.y; ++row) {
-      for (int64_t i = 0; i < per_group; ++i) {
+    for (int row = 0; row < blockDim.y; ++row) {
+      for (int i = 0; i < per_group; ++i) {
         const float* from = sums + 2 * (row * a.channels + group * per_group + i);
         plain += from[0];
         square += from[1];
@@ -101,11 +119,13 @@ __global__ void SumPart(const Arguments<T> a) {
 template <typename T, int kWidth>
 __global__ void ScalePart(const Arguments<T> a) {
   extern __shared__ float moments[];  // [groups, 2]: mean and inverse deviation
-  const int64_t sample = blockIdx.y, per_group = a.channels / a.groups;
-  for (int64_t group = threadIdx.y * blockDim.x + threadIdx.x; group < a.groups;
+  const int64_t sample = blockIdx.y;
+  const int per_group = a.channels / a.groups;
+  for (int group = threadIdx.y * blockDim.x + threadIdx.x; group < a.groups;
        group += blockDim.x * blockDim.y) {
     float plain = 0, square = 0;
-    for (int64_t part = 0; part < gridDim.x; ++part) {
+#pragma unroll 4
+    for (int part = 0; part < gridDim.x; ++part) {
       const float* from = a.partial + 2 * ((sample * gridDim.x + part) * a.groups + group);
       plain += from[0];
       square += from[1];
@@ -117,20 +137,21 @@ __global__ void ScalePart(const Arguments<T> a) {
   __syncthreads();
   const int64_t first = blockIdx.x * a.part, last = min(first + a.part, a.points);
   const int64_t begin = sample * a.points * a.channels;
-  for (int64_t v = threadIdx.x; v < a.channels / kWidth; v += blockDim.x) {
+  for (int v = threadIdx.x; v < a.channels / kWidth; v += blockDim.x) {
     float scale[kWidth], offset[kWidth];
     for (int i = 0; i < kWidth; ++i) {
-      const int64_t channel = v * kWidth + i, group = channel / per_group;
+      const int channel = v * kWidth + i, group = channel / per_group;
       scale[i] = moments[2 * group + 1] * static_cast<float>(a.weight[channel]);
       offset[i] = static_cast<float>(a.bias[channel]) +
                   (Shift(a, sample, channel) - moments[2 * group]) * scale[i];
     }
+#pragma unroll 4
     for (int64_t point = first + threadIdx.y; point < last; point += blockDim.y) {
       const int64_t at = begin + point * a.channels + v * kWidth;
       auto values = *reinterpret_cast<const Vector<T, kWidth>*>(a.x + at);
       for (int i = 0; i < kWidth; ++i) {
         float value = static_cast<float>(values.values[i]) * scale[i] + offset[i];
-        if (a.silu) value /= 1.0f + expf(-value);
+        if (a.silu) value *= Sigmoid<T>(value);
         values.values[i] = static_cast<T>(value);
       }
       *reinterpret_cast<Vector<T, kWidth>*>(a.out + at) = values;
@@ -156,7 +177,7 @@ const char* Launch(const Arguments<T>& a, int64_t batch, cudaStream_t stream) {
 template <typename T>
 const char* Run(const GroupNormNhwc& norm, cudaStream_t stream) {
   constexpr int kWidth = kVectorBytes / sizeof(T);
-  const int64_t parts = Parts(norm.points);
+  const int64_t parts = Parts(norm.batch, norm.points);
   const Arguments<T> arguments{static_cast<const T*>(norm.x),
                                static_cast<T*>(norm.out),
                                static_cast<const T*>(norm.weight),
@@ -165,9 +186,9 @@ const char* Run(const GroupNormNhwc& norm, cudaStream_t stream) {
                                norm.shift_stride,
                                norm.partial,
                                norm.points,
-                               norm.channels,
-                               norm.groups,
                                (norm.points + parts - 1) / parts,
+                               static_cast<int>(norm.channels),
+                               static_cast<int>(norm.groups),
                                norm.eps,
                                norm.silu};
   const auto aligned = [](const void* pointer) {
@@ -186,7 +207,7 @@ bool TakesChannels(int64_t channels, int64_t groups) {
 }
 
 int64_t PartialFloats(int64_t batch, int64_t points, int64_t groups) {
-  return 2 * batch * Parts(points) * groups;
+  return 2 * batch * Parts(batch, points) * groups;
 }
 
 const char* RunGroupNormNhwc(const GroupNormNhwc& norm, void* stream) {
