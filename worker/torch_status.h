@@ -1,6 +1,7 @@
 // Turns the model library's exceptions into statuses at a program's border.
 #pragma once
 
+#include <cstdint>
 #include <exception>
 #include <new>
 #include <string>
@@ -11,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "worker/agent/device_lost.h"
 #include "worker/model/files/error.h"
 
 namespace d2g {
@@ -27,9 +29,17 @@ inline bool SaysOutOfMemory(const std::string& message) {
   return false;
 }
 
+// Errors of the CUDA runtime after which every further call fails: a memory error that could not be
+// corrected, and the range of illegal accesses, failed launches and time-outs.
+inline bool IsFatalCudaError(int32_t code) {
+  constexpr int32_t kEccUncorrectable = 214, kFirst = 700, kLast = 720;
+  return code == kEccUncorrectable || (code >= kFirst && code <= kLast);
+}
+
 // The status of the exception in flight; call from a catch block. model::IoError becomes
 // INTERNAL and any other model::Error (bad input) INVALID_ARGUMENT, each with its message, lack of
-// memory RESOURCE_EXHAUSTED, and the rest INTERNAL with LibTorch's first line (without its stack).
+// memory RESOURCE_EXHAUSTED, and the rest INTERNAL with LibTorch's first line (without its stack),
+// marked (worker/agent/device_lost.h) when the GPU is lost to this process.
 inline absl::Status CurrentExceptionStatus() {
   try {
     throw;
@@ -39,6 +49,11 @@ inline absl::Status CurrentExceptionStatus() {
     return absl::InvalidArgumentError(error.what());
   } catch (const c10::OutOfMemoryError& error) {
     return absl::ResourceExhaustedError(error.what_without_backtrace());
+  } catch (const c10::AcceleratorError& error) {
+    const std::string message = error.what_without_backtrace();
+    if (SaysOutOfMemory(message)) return absl::ResourceExhaustedError(message);
+    return IsFatalCudaError(error.get_error_code()) ? agent::DeviceLostError(message)
+                                                    : absl::InternalError(message);
   } catch (const c10::Error& error) {
     const std::string message = error.what_without_backtrace();
     return SaysOutOfMemory(message) ? absl::ResourceExhaustedError(message)

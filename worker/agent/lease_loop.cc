@@ -7,6 +7,7 @@
 #include "services/common/log.h"
 #include "services/common/retry.h"
 #include "services/common/utf8.h"
+#include "worker/agent/device_lost.h"
 #include "worker/agent/heartbeat.h"
 #include "worker/agent/proto_duration.h"
 
@@ -98,6 +99,11 @@ bool LeaseLoop::connected() const {
   return connected_;
 }
 
+absl::Status LeaseLoop::device() const {
+  absl::MutexLock lock(&mutex_);
+  return device_;
+}
+
 bool LeaseLoop::SleepFor(absl::Duration duration) {
   absl::MutexLock lock(&mutex_);
   return !mutex_.AwaitWithTimeout(absl::Condition(&stopping_), duration);
@@ -113,7 +119,7 @@ void LeaseLoop::Work() {
   common::Backoff failures(kRetry);
   // Spreads the polls of a fleet that found no work at the same moment.
   common::Backoff poll_jitter({.initial = absl::Seconds(1), .max = absl::Seconds(1)});
-  while (SleepFor(absl::ZeroDuration())) {
+  while (SleepFor(absl::ZeroDuration()) && device().ok()) {
     const auto leased = Lease();
     if (!leased.ok()) {
       common::LogWarn("cannot lease a task", {{"error", leased.status()}});
@@ -211,6 +217,10 @@ bool LeaseLoop::RunTask(const Task& task) {
   common::LogError("a task failed", {{"task", task.name()}, {"error", status}});
   const FailTaskRequest::Reason reason = ReasonFor(status);
   ReportFailed(Failure(task, reason, status));
+  if (IsDeviceLost(status)) {
+    absl::MutexLock lock(&mutex_);
+    device_ = status;
+  }
   return reason != FailTaskRequest::REASON_ERROR;
 }
 

@@ -44,7 +44,8 @@ struct LeaseLoopOptions {
 // One work thread that leases, runs and reports, with a heartbeat thread beside each task. A
 // coordinator that cannot be reached is waited for with jittered back-off: before a lease, and with
 // a result in hand for as long as the loop lives, because a late result of durable work is still
-// taken. After a task that failed here the next one is leased with a growing delay. Thread-safe.
+// taken. After a task that failed here the next one is leased with a growing delay, and after one
+// that lost the device none: the loop ends. Thread-safe.
 class LeaseLoop {
  public:
   // `client` and `metrics` are not owned and outlive the loop.
@@ -63,6 +64,8 @@ class LeaseLoop {
   bool Stop(absl::Duration grace) ABSL_LOCKS_EXCLUDED(mutex_);
   // Whether the coordinator has answered since start.
   bool connected() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Not OK once the loop has ended by itself, with why. The process should end too.
+  absl::Status device() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   void Work() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -97,6 +100,7 @@ class LeaseLoop {
   absl::Time stop_deadline_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   bool connected_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status device_ ABSL_GUARDED_BY(mutex_);
   // What runs now, for Stop; both null or neither.
   TaskContext* running_context_ ABSL_GUARDED_BY(mutex_) = nullptr;
   const coordinator::v1::Task* running_task_ ABSL_GUARDED_BY(mutex_) = nullptr;

@@ -28,7 +28,7 @@ std::unique_ptr<ProcessGroup> MakeNcclGroup(const Rendezvous& rendezvous,
     store->setTimeout(options.meeting_timeout);
     // NCCL's own meeting waits for ever: here a rank that never comes is given up in time.
     const std::string here = "ranks that are here", all = "all ranks are here";
-    if (store->add(here, 1) == options.size) store->set(all, {1});
+    if (store->add(here, 1) == options.size) store->set(all, std::string("yes"));
     store->wait({all}, options.meeting_timeout);
     auto backend =
         c10::make_intrusive<c10d::ProcessGroupNCCL>(store, options.rank, options.size, nccl);

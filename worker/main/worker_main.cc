@@ -27,6 +27,8 @@ namespace d2g {
 namespace {
 
 constexpr char kProgram[] = "d2g-worker";
+// How soon a lost device is noticed.
+constexpr absl::Duration kDevicePoll = absl::Seconds(1);
 
 struct Flags {
   common::ServerFlags server;
@@ -91,7 +93,13 @@ absl::Status Serve(const Flags& flags) {
                                    {"device", device.str()},
                                    {"admin_port", admin->port()}});
   loop.Start();
-  common::WaitForStopSignal();
+  while (!common::WaitForStopSignal(kDevicePoll)) {
+    if (const absl::Status lost = loop.device(); !lost.ok()) {
+      common::LogError("the device is lost: ending, to be started anew", {{"error", lost}});
+      // Unloading would only meet the same error.
+      std::_Exit(common::ExitCodeOf(lost));
+    }
+  }
   common::LogInfo("stopping: giving back what is not done");
   if (!loop.Stop(flags.grace)) {
     // The work thread does not notice; its task was given back for it.

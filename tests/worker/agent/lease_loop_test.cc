@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "tests/testing/fake_coordinator.h"
 #include "tests/testing/wait.h"
+#include "worker/agent/device_lost.h"
 #include "worker/agent/heartbeat.h"
 
 namespace d2g::agent {
@@ -176,6 +177,20 @@ TEST_F(LeaseLoopTest, ATaskThatFailsHereSlowsTheNextLeases) {
   ASSERT_TRUE(
       WaitFor([&] { return coordinator_.tasks().failed().size() == kTasks; }, absl::Seconds(60)));
   EXPECT_GT(absl::Now() - start, absl::Milliseconds(500));
+}
+
+TEST_F(LeaseLoopTest, ALostDeviceEndsTheLoop) {
+  coordinator_.tasks().AddTask(MakeTask(1));
+  coordinator_.tasks().AddTask(MakeTask(2));
+  StartLoop([&](const Task&, TaskContext*, CompleteTaskRequest*) -> absl::Status {
+    return DeviceLostError("CUDA error: an illegal memory access was encountered");
+  });
+  ASSERT_TRUE(WaitFor([&] { return !loop_->device().ok(); }));
+  EXPECT_THAT(loop_->device().message(), HasSubstr("illegal memory access"));
+  // It does not wait for a task, a coordinator or a grace.
+  EXPECT_TRUE(loop_->Stop(absl::Seconds(20)));
+  ASSERT_THAT(coordinator_.tasks().failed(), SizeIs(1));
+  EXPECT_EQ(coordinator_.tasks().failed()[0].reason(), FailTaskRequest::REASON_ERROR);
 }
 
 TEST_F(LeaseLoopTest, ARevokedTaskIsDropped) {

@@ -146,6 +146,12 @@ TEST(TorchStatus, AFileThatCannotBeWrittenIsNoBadInput) {
     EXPECT_THAT(CatchTorch([&] { TORCH_CHECK(false, said); }),
                 StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr(said)));
   }
+  const auto cuda_error = [](int32_t code) {
+    return CatchTorch([&] { throw c10::AcceleratorError({"f", "file", 1}, code, "CUDA error"); });
+  };
+  EXPECT_TRUE(agent::IsDeviceLost(cuda_error(700)));
+  EXPECT_FALSE(agent::IsDeviceLost(cuda_error(9)));
+  EXPECT_EQ(cuda_error(9).code(), absl::StatusCode::kInternal);
   EXPECT_THAT(CatchTorch([] { model::Fail("steps is ", -1); }),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("steps is -1")));
 }
