@@ -1,5 +1,6 @@
 // d2g doctor: whether this machine has what d2g needs, and what to do about what it lacks.
 #include <cstdio>
+#include <iterator>
 #include <memory>
 
 #include "cli/cluster_file.h"
@@ -13,11 +14,11 @@ namespace d2g::cli {
 namespace {
 
 // The ports that deploy/ gives to coordinator, stores and admin pages.
-const std::vector<int> kDeployedPorts = {7070, 7071, 9090};
+constexpr int kDeployedPorts[] = {7070, 7071, 9090};
 
 struct DoctorFlags {
   std::vector<std::string> folders;
-  std::vector<int> ports = kDeployedPorts;
+  std::vector<int> ports = {std::begin(kDeployedPorts), std::end(kDeployedPorts)};
   std::string bin_dir;
   bool json = false;
 };

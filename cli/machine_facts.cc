@@ -103,7 +103,7 @@ void AddMemory(MachineFacts* facts) {
 }
 
 std::string FileSystemName(int64_t type) {
-  const struct {
+  static constexpr struct {
     int64_t magic;
     const char* name;
   } kNames[] = {{0xEF53, "ext4"},        {0x58465342, "xfs"},   {0x9123683E, "btrfs"},
@@ -284,7 +284,7 @@ MachineFacts CollectFacts(const FactsRequest& request) {
   facts.bin_dir = request.bin_dir;
   for (const char* name : kPrograms) {
     if (::access(absl::StrCat(request.bin_dir, "/", name).c_str(), X_OK) != 0) {
-      facts.missing_programs.push_back(name);
+      facts.missing_programs.emplace_back(name);
     }
   }
   const Output probe = RunForOutput(request.bin_dir + "/d2g-model", "probe", request.patience);

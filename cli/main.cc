@@ -21,7 +21,8 @@ constexpr char kFooter[] =
 // What is wrong with the command line. A word that nothing takes is named before anything that is
 // missing for want of it.
 std::string Problem(const CLI::App& app, const CLI::ParseError& error) {
-  const std::vector<std::string> unknown = app.remaining(/*recurse=*/true);
+  std::vector<std::string> unknown = app.remaining(/*recurse=*/true);
+  std::erase(unknown, "--");
   if (unknown.empty()) return error.what();
   const bool is_flag = unknown.front().starts_with("-");
   const bool has_command = !app.get_subcommands().empty();

@@ -46,7 +46,7 @@ struct InspectFlags {
 
 absl::StatusOr<int> Inspect(const InspectFlags& flags) {
   std::vector<std::string> arguments = {"inspect", flags.folder};
-  if (flags.json) arguments.push_back("--json");
+  if (flags.json) arguments.emplace_back("--json");
   if (!flags.no_digest) {
     // A folder without one is not a teacher; the inspection says what it is.
     const auto folder = common::InspectModelFolder(flags.folder);

@@ -45,7 +45,7 @@ target_link_options(d2g_torch INTERFACE
 if(D2G_CUDA)
   target_compile_definitions(d2g_torch INTERFACE D2G_CUDA=1 USE_C10D_NCCL)
   target_include_directories(d2g_torch SYSTEM INTERFACE ${_nvidia}/nccl/include ${_nvidia}/cu13/include)
-  # Nothing of ours names torch_cuda's symbols: it registers itself when loaded.
+  # Most programs name none of torch_cuda's symbols: it registers itself when loaded.
   target_link_libraries(d2g_torch INTERFACE -Wl,--no-as-needed ${_lib}/libtorch_cuda.so
                                             ${_lib}/libc10_cuda.so -Wl,--as-needed)
 endif()

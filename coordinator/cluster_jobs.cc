@@ -64,7 +64,7 @@ absl::StatusOr<Job> ClusterState::CreateJob(const JobProposal& proposal, Moment 
                                            ", which has not ended")});
     }
   }
-  if (!violations.empty()) return d2g::common::BadRequest(std::move(violations));
+  if (!violations.empty()) return d2g::common::BadRequest(violations);
 
   const auto recipe =
       MakeRecipe(spec, proposal.teacher, prompts->prompt_count(), options_.shard_count);

@@ -56,7 +56,7 @@ void JobServiceShell::CheckAndCreate(const v1::CreateJobRequest& request,
     violations = std::move(inputs.violations);
   }
   if (!violations.empty()) {
-    reactor->Finish(d2g::common::ToGrpcStatus(d2g::common::BadRequest(std::move(violations))));
+    reactor->Finish(d2g::common::ToGrpcStatus(d2g::common::BadRequest(violations)));
     return;
   }
   FinishWhenDurable(services_, reactor, response, [&](ClusterState& state, Moment now) {

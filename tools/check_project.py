@@ -42,7 +42,7 @@ ALLOWED_INCLUDES = {
     "worker/plan/": (),
     "worker/model/": ("worker/plan/",),
     "worker/model/files/": (),
-    "worker/model/weights/": ("worker/model/files/", "worker/plan/"),
+    "worker/model/weights/": ("worker/model/files/",),
     "worker/model/tokenizer/": ("worker/model/files/",),
     "worker/model/solver/": ("worker/model/files/",),
     "worker/model/kernels/": ("worker/model/files/", "worker/model/weights/"),

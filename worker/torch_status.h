@@ -29,11 +29,15 @@ inline bool SaysOutOfMemory(const std::string& message) {
   return false;
 }
 
-// Errors of the CUDA runtime after which every further call fails: a memory error that could not be
-// corrected, and the range of illegal accesses, failed launches and time-outs.
+// Errors of the CUDA runtime after which every further call of the process fails: memory or links
+// that could not be corrected (214, 220, 226), an illegal address, a launch that ran out of time, a
+// context that is gone, a failed assertion (700, 702, 709, 710), and faults of what was launched
+// (714 to 719).
 inline bool IsFatalCudaError(int32_t code) {
-  constexpr int32_t kEccUncorrectable = 214, kFirst = 700, kLast = 720;
-  return code == kEccUncorrectable || (code >= kFirst && code <= kLast);
+  for (const int32_t fatal : {214, 220, 226, 700, 702, 709, 710}) {
+    if (code == fatal) return true;
+  }
+  return code >= 714 && code <= 719;
 }
 
 // The status of the exception in flight; call from a catch block. model::IoError becomes

@@ -8,11 +8,10 @@
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
 #include "services/common/digest.h"
-#include "services/common/file_io.h"
 #include "services/common/status_macros.h"
+#include "services/common/utf8.h"
 #include "worker/model/files/error.h"
 #include "worker/model/files/json_config.h"
-#include "worker/model/files/mapped_file.h"
 #include "worker/model/files/safetensors_header.h"
 #include "worker/model/files/weight_files.h"
 
@@ -21,6 +20,9 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
+
+// Messages quote files, which hold anything.
+constexpr size_t kMaxMessageBytes = 2000;
 
 // Channels too.
 constexpr int64_t kMaxLatentSide = 4096;
@@ -44,7 +46,7 @@ auto Checked(const F& f) -> absl::StatusOr<decltype(f())> {
   try {
     return f();
   } catch (const model::Error& error) {
-    return absl::InvalidArgumentError(error.what());
+    return absl::InvalidArgumentError(ValidUtf8(error.what(), kMaxMessageBytes));
   }
 }
 
@@ -57,9 +59,8 @@ absl::StatusOr<json> ReadJsonObject(const std::string& path) {
 
 absl::StatusOr<std::set<std::string>> TensorsOf(const std::string& path) {
   return Checked([&] {
-    const model::MappedFile file(path);
     std::set<std::string> names;
-    for (const auto& entry : model::ParseSafetensorsHeader(file.bytes(), path).entries) {
+    for (const auto& entry : model::ReadSafetensorsHeader(path).entries) {
       names.insert(entry.name);
     }
     return names;
@@ -96,7 +97,9 @@ class Inspector {
       D2G_ASSIGN_OR_RETURN(const std::set<std::string> held, TensorsOf(Path(file)));
       for (const std::string& tensor : tensors) {
         if (!held.contains(tensor)) {
-          return Bad(Path(file), absl::StrCat("lacks tensor ", tensor, " of the index"));
+          return Bad(Path(file), absl::StrCat("lacks tensor ",
+                                              ValidUtf8(model::Printable(tensor), kMaxMessageBytes),
+                                              " of the index"));
         }
       }
     }

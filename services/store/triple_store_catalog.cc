@@ -55,7 +55,7 @@ absl::Status CheckRecipe(const std::string& name, const DatasetRecipe& recipe, i
     violations.push_back({"recipe", absl::StrCat("a latent has ", LatentBytes(recipe),
                                                  " bytes; the limit is ", kMaxLatentBytes)});
   }
-  return violations.empty() ? absl::OkStatus() : d2g::common::BadRequest(std::move(violations));
+  return violations.empty() ? absl::OkStatus() : d2g::common::BadRequest(violations);
 }
 
 absl::Status NotOpen(const std::string& name) {

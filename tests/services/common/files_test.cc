@@ -14,6 +14,7 @@
 #include "services/common/model_folder.h"
 #include "services/common/port_file.h"
 #include "services/common/prompts.h"
+#include "services/common/utf8.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 
@@ -348,7 +349,14 @@ TEST_F(ModelFolderTest, HugeJsonIsRefusedUnparsed) {
   Write("unet/config.json", deep);
   ExpectBad("unet/config.json: JSON is nested deeper than the limit of 64");
   Write("unet/config.json", std::string(17 << 20, ' '));
-  ExpectBad("unet/config.json: 17825792 bytes of JSON are over the limit of 16777216");
+  ExpectBad("unet/config.json: 17825792 bytes are over the limit of 16777216");
+}
+
+TEST_F(ModelFolderTest, MessagesAreUtf8WhateverFilesHold) {
+  Write("unet/config.json", "{\"a\": \"caf\xe9\"}");
+  const std::string message(InspectModelFolder(dir_.path()).status().message());
+  EXPECT_THAT(message, HasSubstr("unet/config.json: not valid JSON"));
+  EXPECT_TRUE(IsUtf8(message)) << message;
 }
 
 TEST_F(ModelFolderTest, BadConfigIsNamed) {

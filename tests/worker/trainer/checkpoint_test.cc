@@ -150,7 +150,8 @@ TEST(TorchStatus, AFileThatCannotBeWrittenIsNoBadInput) {
     return CatchTorch([&] { throw c10::AcceleratorError({"f", "file", 1}, code, "CUDA error"); });
   };
   EXPECT_TRUE(agent::IsDeviceLost(cuda_error(700)));
-  EXPECT_FALSE(agent::IsDeviceLost(cuda_error(9)));
+  EXPECT_TRUE(agent::IsDeviceLost(cuda_error(719)));
+  for (const int32_t code : {9, 209, 701, 720}) EXPECT_FALSE(agent::IsDeviceLost(cuda_error(code)));
   EXPECT_EQ(cuda_error(9).code(), absl::StatusCode::kInternal);
   EXPECT_THAT(CatchTorch([] { model::Fail("steps is ", -1); }),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("steps is -1")));

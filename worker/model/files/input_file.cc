@@ -11,15 +11,10 @@
 
 namespace d2g::model {
 
-namespace {
-
-constexpr uint64_t kMaxTextBytes = uint64_t{256} << 20;
-
-}  // namespace
-
 InputFile::InputFile(const std::string& path)
-    // Without waiting for a writer, should it be a pipe.
-    : fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
+    : path_(path),
+      // Without waiting for a writer, should it be a pipe.
+      fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
   if (fd_ < 0) throw IoError(path + ": cannot be opened: " + std::strerror(errno));
   struct stat info {};
   if (::fstat(fd_, &info) != 0) {
@@ -36,22 +31,25 @@ InputFile::InputFile(const std::string& path)
 
 InputFile::~InputFile() { ::close(fd_); }
 
-std::string ReadFileToString(const std::string& path) {
-  const InputFile file(path);
-  if (file.size() > kMaxTextBytes) {
-    Fail(path, ": ", file.size(), " bytes are over the limit of ", kMaxTextBytes);
-  }
-  std::string content(file.size(), '\0');
+std::string InputFile::Read(uint64_t offset, uint64_t count) const {
+  std::string content(count, '\0');
   size_t got = 0;
   while (got < content.size()) {
-    const ssize_t bytes = ::read(file.get(), content.data() + got, content.size() - got);
+    const ssize_t bytes =
+        ::pread(fd_, content.data() + got, content.size() - got, static_cast<off_t>(offset + got));
     if (bytes < 0 && errno == EINTR) continue;
-    if (bytes < 0) throw IoError(path + ": cannot be read: " + std::strerror(errno));
+    if (bytes < 0) throw IoError(path_ + ": cannot be read: " + std::strerror(errno));
     if (bytes == 0) break;
     got += static_cast<size_t>(bytes);
   }
   content.resize(got);
   return content;
+}
+
+std::string ReadFileToString(const std::string& path, uint64_t limit) {
+  const InputFile file(path);
+  if (file.size() > limit) Fail(path, ": ", file.size(), " bytes are over the limit of ", limit);
+  return file.Read(0, file.size());
 }
 
 }  // namespace d2g::model

@@ -7,9 +7,9 @@
 
 namespace d2g::model {
 
-// Reads a whole file. Throws IoError naming it, and Error if it is over 256 MiB or not a regular
-// file.
-std::string ReadFileToString(const std::string& path);
+// Reads a whole file. Throws IoError naming it, and Error if it is over `limit` bytes or not a
+// regular file.
+std::string ReadFileToString(const std::string& path, uint64_t limit = uint64_t{256} << 20);
 
 // An open regular file, for reading. Throws as ReadFileToString does.
 class InputFile {
@@ -19,10 +19,14 @@ class InputFile {
   InputFile(const InputFile&) = delete;
   InputFile& operator=(const InputFile&) = delete;
 
+  // The bytes [offset, offset + count), fewer where the file ends before. Throws IoError.
+  std::string Read(uint64_t offset, uint64_t count) const;
+
   int get() const { return fd_; }
   uint64_t size() const { return size_; }
 
  private:
+  const std::string path_;
   int fd_;
   uint64_t size_ = 0;
 };

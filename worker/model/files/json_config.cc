@@ -94,7 +94,9 @@ std::string JsonProblem(const json::exception& error) {
   return std::string(end == text.npos ? text : text.substr(end + 2));
 }
 
-json ReadJsonFile(const std::string& path) { return ParseJson(ReadFileToString(path), path); }
+json ReadJsonFile(const std::string& path) {
+  return ParseJson(ReadFileToString(path, kMaxJsonBytes), path);
+}
 
 JsonConfig::JsonConfig(json value, std::string source)
     : json_(std::move(value)), source_(std::move(source)) {

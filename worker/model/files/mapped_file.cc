@@ -14,7 +14,9 @@ MappedFile::MappedFile(const std::string& path) {
   const InputFile file(path);
   size_ = file.size();
   if (size_ == 0) return;
-  void* mapped = ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE, file.get(), 0);
+  // Few pages are ever written to, so the kernel need not hold memory ready for all.
+  void* mapped =
+      ::mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, file.get(), 0);
   if (mapped == MAP_FAILED) throw IoError(path + ": cannot be mapped: " + std::strerror(errno));
   data_ = static_cast<char*>(mapped);
 }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "worker/model/files/error.h"
+#include "worker/model/files/input_file.h"
 #include "worker/model/files/json_events.h"
 
 namespace d2g::model {
@@ -259,6 +260,44 @@ void CheckRanges(const SafetensorsHeader& header, const std::string& path, uint6
   }
 }
 
+// Of the header's length, before the header.
+constexpr uint64_t kPrefixBytes = 8;
+// Enough of a file to tell it from a pointer to one.
+constexpr uint64_t kStartBytes = 64;
+
+uint64_t HeaderLength(std::string_view start, uint64_t file_size, const std::string& path) {
+  if (start.starts_with("version https://git-lfs")) {
+    Fail(path, ": is a Git LFS pointer, not the file itself (git lfs pull fetches it)");
+  }
+  if (start.size() < kPrefixBytes) {
+    Fail(path, ": too short for a safetensors file: ", start.size(), " bytes");
+  }
+  uint64_t length = 0;
+  for (uint64_t i = 0; i < kPrefixBytes; ++i) {
+    length |= static_cast<uint64_t>(static_cast<unsigned char>(start[i])) << (8 * i);
+  }
+  if (length > kMaxSafetensorsHeader) {
+    Fail(path, ": header length ", length, " is over the limit of ", kMaxSafetensorsHeader);
+  }
+  if (length > file_size - kPrefixBytes) {
+    Fail(path, ": truncated: header of ", length, " bytes needs a file of at least ",
+         length + kPrefixBytes, " bytes, this one has ", file_size);
+  }
+  return length;
+}
+
+SafetensorsHeader Parse(std::string_view json, uint64_t file_size, const std::string& path) {
+  SafetensorsHeader header;
+  header.data_begin = kPrefixBytes + json.size();
+  HeaderReader(path, &header).Read(json);
+  std::sort(header.entries.begin(), header.entries.end(),
+            [](const SafetensorsEntry& a, const SafetensorsEntry& b) {
+              return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
+            });
+  CheckRanges(header, path, file_size);
+  return header;
+}
+
 }  // namespace
 
 const char* NameOf(SafetensorsDtype dtype) { return kDtypes[static_cast<size_t>(dtype)].name; }
@@ -273,32 +312,17 @@ std::optional<SafetensorsDtype> FindSafetensorsDtype(std::string_view name) {
 }
 
 SafetensorsHeader ParseSafetensorsHeader(std::string_view file, const std::string& path) {
-  constexpr uint64_t kPrefix = 8;
-  if (file.starts_with("version https://git-lfs")) {
-    Fail(path, ": is a Git LFS pointer, not the file itself (git lfs pull fetches it)");
-  }
-  if (file.size() < kPrefix)
-    Fail(path, ": too short for a safetensors file: ", file.size(), " bytes");
-  uint64_t length = 0;
-  for (uint64_t i = 0; i < kPrefix; ++i) {
-    length |= static_cast<uint64_t>(static_cast<unsigned char>(file[i])) << (8 * i);
-  }
-  if (length > kMaxSafetensorsHeader) {
-    Fail(path, ": header length ", length, " is over the limit of ", kMaxSafetensorsHeader);
-  }
-  if (length > file.size() - kPrefix) {
-    Fail(path, ": truncated: header of ", length, " bytes needs a file of at least ",
-         length + kPrefix, " bytes, this one has ", file.size());
-  }
-  SafetensorsHeader header;
-  header.data_begin = kPrefix + length;
-  HeaderReader(path, &header).Read(file.substr(kPrefix, length));
-  std::sort(header.entries.begin(), header.entries.end(),
-            [](const SafetensorsEntry& a, const SafetensorsEntry& b) {
-              return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
-            });
-  CheckRanges(header, path, file.size());
-  return header;
+  const uint64_t length = HeaderLength(file.substr(0, kStartBytes), file.size(), path);
+  return Parse(file.substr(kPrefixBytes, length), file.size(), path);
+}
+
+SafetensorsHeader ReadSafetensorsHeader(const std::string& path) {
+  const InputFile file(path);
+  const std::string start = file.Read(0, std::min(kStartBytes, file.size()));
+  const uint64_t length = HeaderLength(start, file.size(), path);
+  const std::string header = file.Read(kPrefixBytes, length);
+  if (header.size() < length) throw IoError(path + ": was cut while it was read");
+  return Parse(header, file.size(), path);
 }
 
 }  // namespace d2g::model

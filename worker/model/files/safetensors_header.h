@@ -65,4 +65,7 @@ struct SafetensorsHeader {
 // ends beyond the file (with the expected and the actual size).
 SafetensorsHeader ParseSafetensorsHeader(std::string_view file, const std::string& path);
 
+// The same of a file on disk, of which no more than the header is read. Throws IoError too.
+SafetensorsHeader ReadSafetensorsHeader(const std::string& path);
+
 }  // namespace d2g::model

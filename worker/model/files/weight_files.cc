@@ -91,7 +91,7 @@ std::string ChooseVariant(const Candidates& files, const std::string& folder,
   if (variants.size() == 1) return *variants.begin();
   if (variants.size() > 1) {
     Fail(folder, ": has several variants of ", stem, ".safetensors (", Joined(variants),
-         "): choose one with --variant");
+         ") and no plain one: --variant chooses, jobs need a single one");
   }
   if (!files.foreign.empty()) {
     Fail(path, ": no such file; ", files.foreign.front(),

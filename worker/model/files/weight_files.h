@@ -20,8 +20,9 @@ struct WeightFiles {
 // stem.fp16.safetensors or stem.safetensors.index.fp16.json. Without one the plain weights, or else
 // the folder's only variant. The shards themselves are not looked at.
 //
-// Throws IoError if none is there, and Error for a variant that is not, for several variants to
-// choose from, for weights in other formats only, and as ParseShardIndex does.
+// Throws IoError if none is there or the folder cannot be listed, and Error for a variant that is
+// not, for several variants to choose from, for weights in other formats only, and as
+// ParseShardIndex does.
 WeightFiles ChooseWeightFiles(const std::string& folder, const std::string& stem,
                               const std::string& variant = "");
 

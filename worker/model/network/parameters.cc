@@ -109,7 +109,10 @@ at::Tensor ParameterReader::Take(const std::string& name, const std::vector<int6
                 // To the device first, where converting is quick.
                 : (tensor.device() == options_.tensors.device()
                        ? taken.to(options_.tensors, /*non_blocking=*/false, /*copy=*/true)
-                       : taken.to(options_.tensors.device()).to(options_.tensors))
+                       : taken
+                             .to(options_.tensors.device(), taken.scalar_type(),
+                                 /*non_blocking=*/false, /*copy=*/true)
+                             .to(options_.tensors))
                       .contiguous();
     ReleasePages(tensor);
   }

@@ -154,9 +154,8 @@ std::string TextOf(const json& object, const char* key) {
 
 // The class of a component's own config: diffusers writes _class_name, transformers architectures.
 std::string ClassOfConfig(const json& config) {
-  for (const char* key : {"_class_name", "tokenizer_class"}) {
-    if (const std::string name = TextOf(config, key); !name.empty()) return name;
-  }
+  const std::string name = TextOf(config, "_class_name");
+  if (!name.empty()) return name;
   const auto it = config.find("architectures");
   if (it != config.end() && it->is_array() && it->size() == 1 && (*it)[0].is_string()) {
     return (*it)[0].get<std::string>();
@@ -165,12 +164,15 @@ std::string ClassOfConfig(const json& config) {
 }
 
 constexpr char kSchedulerConfig[] = "/scheduler_config.json";
+constexpr char kTokenizerConfig[] = "/tokenizer_config.json";
+// Where a tokenizer's files name none.
+constexpr char kTokenizerClass[] = "CLIPTokenizer";
 
 // The file that says what a component's folder is: networks, schedulers and tokenizers have one
 // each. Empty for a tokenizer without; throws Error for a folder that is no component.
 std::string ConfigOfComponent(const std::string& folder) {
   std::error_code error;
-  for (const char* name : {"/config.json", kSchedulerConfig, "/tokenizer_config.json"}) {
+  for (const char* name : {"/config.json", kSchedulerConfig, kTokenizerConfig}) {
     if (fs::exists(folder + name, error)) return folder + name;
   }
   for (const char* name : {"/tokenizer.json", "/vocab.json"}) {
@@ -254,11 +256,15 @@ ModelSummary SummariseModel(const std::string& path) {
   if (const std::string config_path = ConfigOfComponent(path); !config_path.empty()) {
     const json config = ReadJsonFile(config_path);
     if (!config.is_object()) Fail(config_path, ": not a JSON object");
-    summary.class_name = ClassOfConfig(config);
+    summary.class_name = config_path.ends_with(kTokenizerConfig) ? TextOf(config, "tokenizer_class")
+                                                                 : ClassOfConfig(config);
     summary.diffusers_version = TextOf(config, "_diffusers_version");
     if (config_path.ends_with(kSchedulerConfig)) component.name = "scheduler";
+    if (config_path.ends_with(kTokenizerConfig) && summary.class_name.empty()) {
+      summary.class_name = kTokenizerClass;
+    }
   } else {
-    summary.class_name = "CLIPTokenizer";
+    summary.class_name = kTokenizerClass;
   }
   component.class_name = summary.class_name;
   LookAt(path, &component, &parts);

@@ -5,13 +5,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
-#include <filesystem>
 #include <iterator>
 #include <memory>
-#include <set>
-#include <string_view>
 #include <utility>
 #include <vector>
 

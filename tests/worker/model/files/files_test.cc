@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -58,6 +59,33 @@ TEST(SafetensorsHeaderTest, EntriesComeByOffset) {
   EXPECT_EQ(header.entries[2].dtype, SafetensorsDtype::kF8E4M3);
   EXPECT_EQ(header.metadata.at("k"), "v");
   EXPECT_THAT(Parse(File(R"({"__metadata__":null})")).entries, IsEmpty());
+}
+
+TEST(SafetensorsHeaderTest, OnlyTheHeaderOfAFileIsRead) {
+  const TempFolder folder;
+  const std::string path =
+      folder.Write("a", File(R"({"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}})"));
+  EXPECT_EQ(ReadSafetensorsHeader(path).entries.at(0).name, "a");
+  // A sparse file of 1 TiB: neither read nor mapped.
+  constexpr uint64_t kSize = uint64_t{1} << 40;
+  const std::string header = R"({"a":{"dtype":"U8","shape":[1099511627776],"data_offsets":)"
+                             R"([0,1099511627776]}})";
+  const std::string large = folder.Write("b", File(header));
+  ASSERT_EQ(::truncate(large.c_str(), static_cast<off_t>(kSize)), 0);
+  EXPECT_THAT(MessageOf([&] { ReadSafetensorsHeader(large); }),
+              AllOf(HasSubstr(large), HasSubstr("truncated: expected")));
+  ASSERT_EQ(::truncate(large.c_str(), static_cast<off_t>(kSize + 8 + header.size())), 0);
+  EXPECT_EQ(ReadSafetensorsHeader(large).entries.at(0).end, kSize);
+  EXPECT_THAT(MessageOf([&] { ReadSafetensorsHeader(folder.Write("c", "abc")); }),
+              HasSubstr("too short for a safetensors file: 3 bytes"));
+  EXPECT_THAT(MessageOf([&] { ReadSafetensorsHeader(folder.Write("d", File("{}", 0, 1000))); }),
+              HasSubstr("truncated: header of 1000 bytes"));
+  EXPECT_THAT(
+      MessageOf([&] {
+        ReadSafetensorsHeader(folder.Write("e", "version https://git-lfs.github.com/spec/v1\n"));
+      }),
+      HasSubstr("is a Git LFS pointer"));
+  EXPECT_THROW(ReadSafetensorsHeader(folder / "nothing"), IoError);
 }
 
 TEST(SafetensorsHeaderTest, DtypesHaveNamesAndSizes) {

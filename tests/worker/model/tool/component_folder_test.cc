@@ -93,7 +93,7 @@ TEST_F(ComponentFolderTest, VariantsAreChosen) {
   ExpectRefused("diffusion_pytorch_model.bin is not read: convert it to safetensors");
   WriteSafetensors(folder_ / "vae/diffusion_pytorch_model.fp16.safetensors", tensors_);
   WriteSafetensors(folder_ / "vae/diffusion_pytorch_model.non_ema.safetensors", tensors_);
-  ExpectRefused("(fp16, non_ema): choose one with --variant");
+  ExpectRefused("(fp16, non_ema) and no plain one: --variant chooses");
   ExpectRefused("has no variant \"bf16\"", {"--variant", "bf16"});
   EXPECT_EQ(Run("vae_decoder", {"--variant", "fp16"}).code, 0);
 }

@@ -185,8 +185,8 @@ TEST(SafetensorsTest, VariantsAreFound) {
                R"({"weight_map":{"a":"m.non_ema-00001-of-00001.safetensors"}})");
   EXPECT_EQ(value("non_ema"), 7);
   EXPECT_THAT(MessageOf([&] { value(); }),
-              HasSubstr("several variants of m.safetensors (fp16, non_ema): choose one with "
-                        "--variant"));
+              HasSubstr("several variants of m.safetensors (fp16, non_ema) and no plain one: "
+                        "--variant chooses"));
   write("m.safetensors", 32);
   EXPECT_EQ(value(), 32);
   // As diffusers and transformers choose between a file and an index.
