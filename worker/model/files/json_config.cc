@@ -104,9 +104,9 @@ JsonConfig::JsonConfig(json value, std::string source)
 }
 
 const json& JsonConfig::Get(const char* key) const {
-  static const json kNull;
+  static const json null;
   const auto it = json_.find(key);
-  return it == json_.end() ? kNull : *it;
+  return it == json_.end() ? null : *it;
 }
 
 bool JsonConfig::IsNull(const char* key) const {
