@@ -11,6 +11,7 @@
 #include <functional>
 #include <iostream>
 #include <string>
+#include <utility>
 
 #include "worker/model/text_to_image.h"
 #include "worker/model/torch_process.h"
@@ -22,7 +23,7 @@ constexpr double kEvaluationTimestep = 500;
 constexpr int64_t kBytesPerKilobyte = 1024;
 
 struct Options {
-  std::string work, model, inputs, outputs;
+  std::string work, model, inputs, outputs, device = "cpu", dtype = "fp32";
   int threads = 1;
   int64_t steps = 50;
   double guidance = 3;
@@ -49,6 +50,10 @@ int64_t PeakBytes() {
   return 0;
 }
 
+at::ScalarType DtypeOf(const std::string& name) {
+  return name == "fp16" ? at::kHalf : name == "bf16" ? at::kBFloat16 : at::kFloat;
+}
+
 // What is timed. `in` holds the tensors of --inputs.
 std::function<at::Tensor()> Work(const Options& options, TextToImageModel& model, TensorMap in) {
   if (options.work == "evaluate") {
@@ -61,8 +66,14 @@ std::function<at::Tensor()> Work(const Options& options, TextToImageModel& model
     SolverOptions solver;
     solver.steps = options.steps;
     solver.guidance = options.guidance;
+    if (!in.contains("pooled")) {
+      return [&model, in, solver] {
+        return model.Solve(in.at("noise"), in.at("cond"), in.at("uncond"), solver);
+      };
+    }
     return [&model, in, solver] {
-      return model.Solve(in.at("noise"), in.at("cond"), in.at("uncond"), solver);
+      return model.Solve(in.at("noise"), {in.at("cond"), in.at("pooled")},
+                         {in.at("uncond"), in.at("pooled_uncond")}, solver);
     };
   }
   if (options.work == "decode") {
@@ -88,14 +99,19 @@ void Serve(const Options& options) {
   const double started = WallSeconds();
   ModelOptions load;
   load.load_vae = options.work == "decode";
+  load.device = at::Device(options.device);
+  load.dtype = DtypeOf(options.dtype);
   TextToImageModel model = TextToImageModel::Load(options.model, load);
   std::cout << WallSeconds() - started << " " << PeakBytes() << std::endl;
-  const std::function<at::Tensor()> work = Work(options, model, ReadSafetensors(options.inputs));
+  TensorMap inputs = ReadSafetensors(options.inputs);
+  for (auto& [name, tensor] : inputs) tensor = tensor.to(load.device);
+  const std::function<at::Tensor()> work = Work(options, model, std::move(inputs));
   at::Tensor result;
   for (std::string line; std::getline(std::cin, line);) {
     const int count = std::max(1, std::atoi(line.c_str()));
     const double wall = WallSeconds(), cpu = CpuSeconds();
     for (int i = 0; i < count; ++i) result = work();
+    result = result.to(at::kCPU);  // A GPU's work has then ended.
     std::cout << (WallSeconds() - wall) / count << " " << (CpuSeconds() - cpu) / count << std::endl;
   }
   if (result.defined()) WriteSafetensors(options.outputs, {{"result", result}});
@@ -113,6 +129,8 @@ int main(int argc, char** argv) {
   app.add_option("--model", options.model)->required();
   app.add_option("--inputs", options.inputs)->required();
   app.add_option("--outputs", options.outputs)->required();
+  app.add_option("--device", options.device);
+  app.add_option("--dtype", options.dtype)->check(CLI::IsMember({"fp32", "fp16", "bf16"}));
   app.add_option("--threads", options.threads);
   app.add_option("--steps", options.steps);
   app.add_option("--guidance", options.guidance);

@@ -1,6 +1,7 @@
 """d2g beside diffusers: the same weights, inputs, machine and number of threads, by turns.
 
     ./run bench model [--threads N] [--repeats N] [--only TEXT] [--sd15] [--compile]
+    D2G_CUDA=1 ./run bench model --device cuda [--dtype fp16] [--sd15] [--sdxl] [--compile]
 
 Prints a Markdown table: for each piece of work the median and the best time of both, and how many
 times faster d2g is (the ratio of the medians). diffusers is given what helps it: a warm process,
@@ -8,7 +9,9 @@ inference mode, both guidance halves in one batch, texts encoded before, flushed
 quickest of four settings (channels last or not, fused query/key/value or not), found before the
 measurement. Both are bound to the same processors. `difference` is max|a - b| / max|b| of the two
 results. --sd15 adds networks of the size of Stable Diffusion 1.5 with random weights (minutes,
-10 GB of memory and 4 GB of disk); --compile adds what torch.compile makes of diffusers.
+10 GB of memory and 4 GB of disk); --compile adds what torch.compile makes of diffusers. On a GPU
+the rows are trajectories: of the demo's teacher and, by batches of 1 and 16 with guidance, of
+networks of the size of Stable Diffusion 1.5 (512 px) and XL (1024 px).
 """
 import argparse
 import json
@@ -67,7 +70,8 @@ class Bench:
         from safetensors.torch import save_file
         save_file(tensors, self.folder / "in.safetensors")
         common = ["--work", work, "--model", model, "--inputs", self.folder / "in.safetensors",
-                  "--threads", self.options.threads, "--steps", steps, "--guidance", guidance]
+                  "--threads", self.options.threads, "--steps", steps, "--guidance", guidance,
+                  "--device", self.options.device, "--dtype", self.options.dtype]
         ours = ([self.options.bin / "model_bench"], [*common, "--outputs", self.folder / "ours"])
         peer = ([sys.executable, ROOT / "bench" / "model_bench_peer.py"],
                 [*common, "--outputs", self.folder / "peer"])
@@ -140,6 +144,29 @@ class Bench:
                   1e3)
         self.case("demo text encoder, batch 32", "encode", {
             "input_ids": torch.randint(0, 590, (32, 16))}, "ms", 1e3)
+
+    def gpu(self):
+        import torch
+        torch.manual_seed(0)
+        for batch in (1, 64):
+            self.case(f"demo trajectories, batch {batch}", "solve", {
+                "noise": torch.randn(batch, 4, 8, 8), "cond": torch.randn(batch, 16, 96),
+                "uncond": torch.randn(1, 16, 96)}, "/s", batch)
+        steps = 10
+        for wanted, name, make, side, width, pooled in (
+                (self.options.sd15, "SD 1.5 size, 512 px", make_sd15, 64, 768, None),
+                (self.options.sdxl, "SDXL size, 1024 px", make_sdxl, 128, 2048, 1280)):
+            if not wanted:
+                continue
+            model, _ = make(self.folder / name.replace(" ", "-"))
+            for batch in (1, 16):
+                tensors = {"noise": torch.randn(batch, 4, side, side),
+                           "cond": torch.randn(batch, 77, width), "uncond": torch.randn(1, 77, width)}
+                if pooled:
+                    tensors |= {"pooled": torch.randn(batch, pooled),
+                                "pooled_uncond": torch.randn(1, pooled)}
+                self.case(f"{name}, {self.options.dtype}, batch {batch}", "solve", tensors, "steps/s",
+                          steps * batch, model=model, steps=steps, guidance=7.5)
 
     def program(self, command):
         started, before = time.perf_counter(), os.times()
@@ -218,16 +245,58 @@ def make_sd15(folder):
     return folder, sum(4 * p.numel() for p in unet.parameters())
 
 
+def make_sdxl(folder, channels=(320, 640, 1280), depth=(1, 2, 10)):
+    """A folder with the U-Net of Stable Diffusion XL; returns it and its weights' bytes."""
+    import torch
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+    torch.manual_seed(0)
+    tokenizer = CLIPTokenizer.from_pretrained(DEMO, subfolder="tokenizer")
+    tokenizer.model_max_length = 77
+    # The texts are encoded before: encoders of the right widths and little depth do.
+    small = {"vocab_size": len(tokenizer), "num_hidden_layers": 2, "intermediate_size": 64,
+             "max_position_embeddings": 77, "eos_token_id": tokenizer.eos_token_id}
+    unet = UNet2DConditionModel(
+        sample_size=128, cross_attention_dim=2048, attention_head_dim=(5, 10, 20),
+        block_out_channels=channels, transformer_layers_per_block=depth, use_linear_projection=True,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        addition_embed_type="text_time", addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=2816)
+    pipeline = StableDiffusionXLPipeline(
+        vae=AutoencoderKL.from_pretrained(DEMO, subfolder="vae"), unet=unet,
+        scheduler=DDIMScheduler.from_pretrained(DEMO, subfolder="scheduler"),
+        text_encoder=CLIPTextModel(CLIPTextConfig(
+            hidden_size=768, num_attention_heads=12, projection_dim=768, **small)),
+        text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(
+            hidden_size=1280, num_attention_heads=20, projection_dim=1280, **small)),
+        tokenizer=tokenizer, tokenizer_2=tokenizer)
+    pipeline.save_pretrained(folder, max_shard_size="100GB")
+    return folder, sum(4 * p.numel() for p in unet.parameters())
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--bin", type=pathlib.Path, default=ROOT / "build" / "release" / "bin")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--only", default="", help="rows whose name contains this")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda for the rows of a GPU")
+    parser.add_argument("--dtype", choices=["fp32", "fp16", "bf16"], help="fp32; fp16 on a GPU")
     parser.add_argument("--sd15", action="store_true")
+    parser.add_argument("--sdxl", action="store_true", help="only on a GPU")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--json", type=pathlib.Path, help="write every time to this file")
     options = parser.parse_args()
+    on_gpu = options.device != "cpu"
+    options.dtype = options.dtype or ("fp16" if on_gpu else "fp32")
+    if not on_gpu and (options.sdxl or options.dtype != "fp32"):
+        parser.error("--sdxl and --dtype need --device cuda")
+    if on_gpu:
+        import torch
+        if not torch.cuda.is_available():
+            sys.exit(f"--device {options.device}: this machine has no GPU that PyTorch can use")
+        print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}\n")
 
     processors = sorted(os.sched_getaffinity(0))
     if options.threads > len(processors):
@@ -237,10 +306,13 @@ def main():
     print("| --- | --- | --- | --- | --- |", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         bench = Bench(options, pathlib.Path(temporary))
-        bench.demo()
-        bench.cold()
-        if options.sd15:
-            bench.sd15()
+        if on_gpu:
+            bench.gpu()
+        else:
+            bench.demo()
+            bench.cold()
+            if options.sd15:
+                bench.sd15()
     if options.json:
         options.json.write_text(json.dumps(bench.rows, indent=1))
 

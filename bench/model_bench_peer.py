@@ -26,6 +26,8 @@ class Peer:
     def __init__(self, options):
         self.options = options
         self.unet = self.vae = self.text_encoder = None
+        self.dtype = {"fp32": torch.float32, "fp16": torch.float16,
+                      "bf16": torch.bfloat16}[options.dtype]
         if options.work == "decode":
             self.vae = AutoencoderKL.from_pretrained(options.model, subfolder="vae").eval()
         elif options.work == "encode":
@@ -35,6 +37,7 @@ class Peer:
             self.unet = UNet2DConditionModel.from_pretrained(options.model, subfolder="unet").eval()
         self.scheduler = DDIMScheduler.from_pretrained(options.model, subfolder="scheduler")
         self.network = self.unet or self.vae or self.text_encoder
+        self.network.to(options.device, self.dtype)
         self.called = self.network
         self.variant = "plain"
 
@@ -57,11 +60,20 @@ class Peer:
         hidden = given["cond"]
         if guided:
             hidden = torch.cat([given["uncond"].expand_as(hidden), hidden])
+        added = None
+        if "pooled" in given:  # XL: sizes, crop and sizes again
+            pooled = given["pooled"]
+            if guided:
+                pooled = torch.cat([given["pooled_uncond"].expand_as(pooled), pooled])
+            height, width = (8 * side for side in given["noise"].shape[2:])
+            ids = torch.tensor([height, width, 0, 0, height, width], device=pooled.device,
+                               dtype=self.dtype)
+            added = {"text_embeds": pooled, "time_ids": ids.repeat(len(pooled), 1)}
         z = given["noise"] * self.scheduler.init_noise_sigma
-        self.scheduler.set_timesteps(self.options.steps)
+        self.scheduler.set_timesteps(self.options.steps, device=self.options.device)
         for timestep in self.scheduler.timesteps:
             output = self.called(torch.cat([z, z]) if guided else z, timestep, hidden,
-                                 return_dict=False)[0]
+                                 added_cond_kwargs=added, return_dict=False)[0]
             if guided:
                 u, c = output.chunk(2)
                 output = u + self.options.guidance * (c - u)
@@ -92,6 +104,8 @@ def main():
     parser.add_argument("--model", required=True)
     parser.add_argument("--inputs", required=True)
     parser.add_argument("--outputs", required=True)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="fp32")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--guidance", type=float, default=3)
@@ -102,7 +116,8 @@ def main():
     started = time.perf_counter()
     peer = Peer(options)
     print(time.perf_counter() - started, peak_bytes(), flush=True)
-    given = load_file(options.inputs)
+    given = {name: tensor.to(options.device, peer.dtype if tensor.is_floating_point() else None)
+             for name, tensor in load_file(options.inputs).items()}
     if options.work == "train":
         peer.network.train()
     result = None
@@ -113,6 +128,7 @@ def main():
             wall, cpu = time.perf_counter(), time.process_time()
             for _ in range(int(count)):
                 result = peer.work(given)
+            result = result.cpu()  # A GPU's work has then ended.
             print((time.perf_counter() - wall) / int(count),
                   (time.process_time() - cpu) / int(count), flush=True)
     if result is not None:

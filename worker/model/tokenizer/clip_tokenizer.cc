@@ -308,8 +308,9 @@ std::string ClipTokenizer::MaybeConvertPrompt(const std::string& prompt) const {
   for (const auto& [token, id] : impl_->with_companions) {
     if (std::find(ids.begin(), ids.end(), id) == ids.end()) continue;
     std::string replacement = token;
-    for (int i = 1; impl_->IsAdded(Companion(token, i)); ++i)
-      replacement += " " + Companion(token, i);
+    for (int i = 1; impl_->IsAdded(Companion(token, i)); ++i) {
+      replacement.append(1, ' ').append(Companion(token, i));
+    }
     for (size_t at = converted.find(token); at != std::string::npos;
          at = converted.find(token, at + replacement.size())) {
       converted.replace(at, token.size(), replacement);
