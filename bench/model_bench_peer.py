@@ -36,6 +36,8 @@ class Peer:
         else:
             self.unet = UNet2DConditionModel.from_pretrained(options.model, subfolder="unet").eval()
         self.scheduler = DDIMScheduler.from_pretrained(options.model, subfolder="scheduler")
+        vae = AutoencoderKL.load_config(options.model, subfolder="vae")
+        self.vae_scale = 2 ** (len(vae["block_out_channels"]) - 1)
         self.network = self.unet or self.vae or self.text_encoder
         self.network.to(options.device, self.dtype)
         self.called = self.network
@@ -65,7 +67,7 @@ class Peer:
             pooled = given["pooled"]
             if guided:
                 pooled = torch.cat([given["pooled_uncond"].expand_as(pooled), pooled])
-            height, width = (8 * side for side in given["noise"].shape[2:])
+            height, width = (self.vae_scale * side for side in given["noise"].shape[2:])
             ids = torch.tensor([height, width, 0, 0, height, width], device=pooled.device,
                                dtype=self.dtype)
             added = {"text_embeds": pooled, "time_ids": ids.repeat(len(pooled), 1)}
