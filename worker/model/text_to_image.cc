@@ -4,6 +4,7 @@
 
 #include "worker/model/files/error.h"
 #include "worker/model/files/json_config.h"
+#include "worker/model/network/unet_evaluator.h"
 #include "worker/model/solver/guidance.h"
 #include "worker/model/solver/solver.h"
 
@@ -187,6 +188,14 @@ at::Tensor TextToImageModel::Solve(const at::Tensor& noise, const PromptEmbeddin
       Conditions(cond, guided ? &uncond : nullptr, noise.size(2), noise.size(3), options.guidance));
 
   const auto evaluations = static_cast<int64_t>(solver->timesteps().size());
+  const bool record =
+      options_.cuda_graphs &&
+      IsWorthRecording(guided ? 2 * batch : batch, noise.size(2), noise.size(3), evaluations);
+  UNetEvaluator network(
+      [&](const at::Tensor& sample, const at::Tensor& timestep) {
+        return unet_->Forward(sample, timestep, conditions);
+      },
+      record ? MakeCudaGraph(options_.device) : nullptr);
   // Moved to the device once: a copy in each step would wait for all work before it.
   const at::Tensor timesteps =
       at::tensor(at::ArrayRef<double>(solver->timesteps()), at::kFloat).to(options_.device);
@@ -195,8 +204,7 @@ at::Tensor TextToImageModel::Solve(const at::Tensor& noise, const PromptEmbeddin
   for (int64_t i = 0; i < evaluations; ++i) {
     const auto step = static_cast<size_t>(i);
     at::Tensor output =
-        unet_->Forward(solver->ScaleInput(z, step), timesteps.narrow(0, i, 1), conditions)
-            .to(at::kFloat);
+        network.Evaluate(solver->ScaleInput(z, step), timesteps.narrow(0, i, 1)).to(at::kFloat);
     if (guided) {
       output = Guide(output.narrow(0, 0, batch), output.narrow(0, batch, batch), options.guidance,
                      options.guidance_rescale);

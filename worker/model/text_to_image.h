@@ -49,6 +49,8 @@ struct ModelOptions {
   // Off: less memory where the files hold another dtype, but no gradients; see
   // LoadOptions::only_packed.
   bool keep_weights = true;
+  // On a GPU, Solve records the evaluation of a small batch and replays it: see UNetEvaluator.
+  bool cuda_graphs = true;
   // Called after each network of a Load. It may throw to stop: the exception passes through.
   std::function<void()> progress = nullptr;
 };

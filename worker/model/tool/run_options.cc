@@ -112,6 +112,8 @@ void AddRunFlags(CLI::App& command, RunOptions* o) {
       .add_option("--dtype", o->dtype, "Arithmetic of the networks; on a CPU fp32 is the fastest")
       ->check(CLI::IsMember({"fp32", "fp16", "bf16"}));
   command.add_option("--device", o->device, "cpu, cuda or cuda:N");
+  command.add_flag("--no-cuda-graphs", o->no_cuda_graphs,
+                   "On a GPU, launch every kernel of a small batch anew instead of replaying them");
   command.add_option("--threads", o->threads, "CPU threads (default: all)")
       ->check(CLI::Range(1, 1024));
 }
@@ -171,6 +173,7 @@ ModelOptions ToModelOptions(const RunOptions& options) {
   model.tile_vae = options.tile;
   model.solver = ParseSolverKind(options.scheduler);
   model.keep_weights = false;
+  model.cuda_graphs = !options.no_cuda_graphs;
   if (model.device.is_cuda() && !at::hasCUDA()) {
     Fail("--device ", options.device, ": this build or machine has no CUDA");
   }

@@ -29,6 +29,7 @@ struct RunOptions {
   std::string spacing;
   std::string dtype = "fp32";
   std::string device = "cpu";
+  bool no_cuda_graphs = false;
   int threads = 0;  // 0: as many as LibTorch takes
 };
 
