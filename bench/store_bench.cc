@@ -1,5 +1,6 @@
 // What one shard does on this machine: durable appends and random reads, in the process and over
-// gRPC on loopback, at the latent sizes of the demo (512 B) and of Stable Diffusion 1.5 (32 KiB).
+// gRPC on loopback, at the latent sizes of the demo (512 B) and of Stable Diffusion 1.5 (32 KiB);
+// and what a worker's CPU does for each triple beside the networks.
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
@@ -13,6 +14,7 @@
 #include "services/store/store_app.h"
 #include "services/store/triple_client.h"
 #include "tests/testing/temp_dir.h"
+#include "worker/plan/noise.h"
 
 namespace d2g::store {
 namespace {
@@ -154,6 +156,33 @@ void BM_ReadCall(benchmark::State& state) {
   if (state.thread_index() == 0) shard.reset();
 }
 
+// A worker draws the noise of the next batch while the GPU ends this one.
+void BM_DrawNoise(benchmark::State& state) {
+  std::vector<float> z(
+      static_cast<size_t>(LatentElements(Recipe(static_cast<int>(state.range(0))))));
+  int64_t index = 0;
+  for (auto _ : state) {
+    plan::FillNoise(/*seed=*/1, index++, z);
+    benchmark::DoNotOptimize(z.data());
+  }
+  ReportRates(state, index);
+}
+
+// A worker checks and encodes a batch while the GPU solves the next.
+void BM_MakeTriple(benchmark::State& state) {
+  const DatasetRecipe recipe = Recipe(static_cast<int>(state.range(0)));
+  std::vector<float> z(static_cast<size_t>(LatentElements(recipe)));
+  plan::FillNoise(/*seed=*/1, 0, z);
+  int64_t made = 0;
+  for (auto _ : state) {
+    const Triple triple = MakeTriple(made++, 0, z, z, recipe.storage_dtype()).value();
+    if (FindNonFinite(triple.x(), recipe.storage_dtype()) >= 0) std::abort();
+  }
+  ReportRates(state, made);
+}
+
+BENCHMARK(BM_DrawNoise)->Arg(8)->Arg(64);
+BENCHMARK(BM_MakeTriple)->Arg(8)->Arg(64);
 BENCHMARK(BM_Append)->Arg(8)->Arg(64)->Threads(1)->Threads(4)->UseRealTime();
 BENCHMARK(BM_Read)->Arg(8)->Arg(64)->Threads(1)->Threads(4)->UseRealTime();
 BENCHMARK(BM_ReadCall)->Arg(8)->Arg(64)->Threads(1)->Threads(4)->UseRealTime();

@@ -20,8 +20,9 @@ SimulateMetrics::SimulateMetrics(common::Metrics* metrics)
       triple_rate(metrics->Gauge("d2g_simulate_triples_per_second",
                                  "Triples a second over the last batch")),
       batch_size(metrics->Gauge("d2g_simulate_batch_size", "Triples solved together")),
-      step_seconds(
-          metrics->Histogram("d2g_simulate_step_seconds", "One solver step of a whole batch")),
+      step_seconds(metrics->Histogram(
+          "d2g_simulate_step_seconds",
+          "One solver step of a whole batch; on a GPU, giving it to the device")),
       append_wait_seconds(metrics->Histogram("d2g_simulate_append_wait_seconds",
                                              "Wait for the store to take a batch")),
       seal_seconds(metrics->Histogram("d2g_simulate_seal_seconds",

@@ -10,6 +10,7 @@
 #include "services/common/retry.h"
 #include "services/common/status_macros.h"
 #include "worker/agent/shard_patience.h"
+#include "worker/simulate/batch_writer.h"
 #include "worker/torch_status.h"
 
 namespace d2g::simulate {
@@ -52,12 +53,6 @@ at::ScalarType TorchDtype(common::v1::DType dtype) {
   return dtype == common::v1::DTYPE_FP16   ? at::kHalf
          : dtype == common::v1::DTYPE_BF16 ? at::kBFloat16
                                            : at::kFloat;
-}
-
-int64_t BytesIn(const std::vector<store::v1::Triple>& triples) {
-  int64_t bytes = 0;
-  for (const auto& triple : triples) bytes += static_cast<int64_t>(triple.x().size());
-  return bytes;
 }
 
 // Ends a task's blocking calls when its lease is revoked. A worker that is told to stop lets them
@@ -202,46 +197,56 @@ absl::Status SimulateRunner::FillRange(const SimulateWork& work, const Inputs& i
     return !context->cancelled();
   };
   BatchSizer& sizer = SizerOf(work);
+  BatchWriter writer(work.recipe(),
+                     {.write =
+                          [&](std::vector<store::v1::Triple> triples) {
+                            return FromShard(work.shard(), session->Write(std::move(triples),
+                                                                          absl::Now() + patience));
+                          },
+                      .cancel = [session] { session->Cancel(); }},
+                     &metrics_);
+  const auto learn = [&] {
+    for (const BatchWriter::Solved& solved : writer.TakeSolved()) {
+      sizer.Solved(solved.count, solved.elapsed);
+    }
+  };
   size_t end = 0;
   for (size_t begin = 0; begin < missing.size() && !context->cancelled(); begin = end) {
     end = std::min(begin + static_cast<size_t>(sizer.size()), missing.size());
     metrics_.batch_size.Set(sizer.size());
     const std::vector<int64_t> batch(missing.begin() + static_cast<ptrdiff_t>(begin),
                                      missing.begin() + static_cast<ptrdiff_t>(end));
-    const absl::Duration start = Now();
-    auto triples = SolveBatch(work.recipe(), *inputs.teacher, inputs.prompts->lines, batch, on_step,
-                              &metrics_);
+    auto solved = SolveBatch(work.recipe(), *inputs.teacher, inputs.prompts->lines, batch, on_step,
+                             &metrics_);
     if (context->cancelled()) break;
-    if (absl::IsResourceExhausted(triples.status()) &&
+    if (absl::IsResourceExhausted(solved.status()) &&
         sizer.OutOfMemory(static_cast<int64_t>(batch.size()))) {
       common::LogWarn("a batch did not fit into memory: going on with smaller ones",
                       {{"batch", batch.size()},
                        {"next", sizer.size()},
-                       {"reason", std::string(triples.status().message())}});
+                       {"reason", std::string(solved.status().message())}});
       metrics_.memory_retries.Increment();
       end = begin;
       continue;
     }
-    if (!triples.ok()) return triples.status();
-    const absl::Duration solved = Now();
-    sizer.Solved(static_cast<int64_t>(batch.size()), solved - start);
-    metrics_.batches.Increment();
-    metrics_.triples.Increment(static_cast<double>(batch.size()));
-    metrics_.triple_rate.Set(static_cast<double>(batch.size()) /
-                             absl::ToDoubleSeconds(solved - start));
-    metrics_.appended_bytes.Increment(static_cast<double>(BytesIn(*triples)));
-    // Returns once the batch is on its way: the store makes it durable while the next one computes.
-    D2G_RETURN_IF_ERROR(
-        FromShard(work.shard(), session->Write(*std::move(triples), absl::Now() + patience)));
+    if (!solved.ok()) return solved.status();
+    // It is checked, encoded and sent, and made durable, while the next one is computed.
+    D2G_RETURN_IF_ERROR(writer.Write(*std::move(solved)));
     context->AddProgress();
-    metrics_.append_wait_seconds.Observe(absl::ToDoubleSeconds(Now() - solved));
+    learn();
   }
   const bool stopping = context->cancelled();
   if (context->cancel_reason() == CancelReason::kRevoked) return context->CheckCancelled();
   context->SetPhase("append");
   const absl::Duration start = Now();
-  const auto totals =
-      session->Finish(absl::Now() + (stopping ? options_.flush_patience : patience));
+  const absl::Time deadline = absl::Now() + (stopping ? options_.flush_patience : patience);
+  const absl::Status flushed = writer.Flush(deadline);
+  learn();
+  if (!flushed.ok()) {
+    D2G_RETURN_IF_ERROR(context->CheckCancelled());
+    return flushed;
+  }
+  const auto totals = session->Finish(deadline);
   metrics_.append_wait_seconds.Observe(absl::ToDoubleSeconds(Now() - start));
   report_durable();
   context->AddProgress();

@@ -70,33 +70,36 @@ absl::Status CheckRecipe(const common::v1::DatasetRecipe& recipe, const Teacher&
   });
 }
 
-absl::StatusOr<std::vector<store::v1::Triple>> SolveBatch(const common::v1::DatasetRecipe& recipe,
-                                                          const Teacher& teacher,
-                                                          const std::vector<std::string>& prompts,
-                                                          const std::vector<int64_t>& indices,
-                                                          const std::function<bool()>& on_step,
-                                                          SimulateMetrics* metrics) {
-  std::vector<int64_t> prompt_indices;
-  std::vector<std::string> texts;
-  at::Tensor noise, latents;
+absl::StatusOr<SolvedBatch> SolveBatch(const common::v1::DatasetRecipe& recipe,
+                                       const Teacher& teacher,
+                                       const std::vector<std::string>& prompts,
+                                       const std::vector<int64_t>& indices,
+                                       const std::function<bool()>& on_step,
+                                       SimulateMetrics* metrics) {
+  const at::Device device = teacher.model.options().device;
   bool stopped = false;
-  const absl::Status solved = CatchTorch([&] {
+  const auto step = [&] {
+    stopped = !on_step();
+    if (stopped) throw StoppedError();
+  };
+  absl::StatusOr<SolvedBatch> solved = CatchTorch([&] {
     const c10::InferenceMode no_gradients;
-    const c10::DeviceGuard on_device(teacher.model.options().device);
+    const c10::DeviceGuard on_device(device);
+    std::vector<int64_t> prompt_indices;
+    std::vector<std::string> texts;
     for (const int64_t index : indices) {
       prompt_indices.push_back(plan::PromptIndexOf(recipe.seed(), index, recipe.prompt_count()));
       texts.push_back(prompts.at(static_cast<size_t>(prompt_indices.back())));
     }
-    noise = DrawNoise(recipe, indices);
+    // Before anything waits for the device, which may be at the end of the batch before.
+    const at::Tensor noise = DrawNoise(recipe, indices);
+    DeviceSpan span(device);
     absl::Duration start = Now();
     const model::PromptEmbeddings conditional = teacher.model.prompts().Encode(texts);
     metrics->text_encode_seconds.Observe(absl::ToDoubleSeconds(Now() - start));
 
     // A GPU's first batch loads kernels: the lease must not wait for its first step alone.
-    if (!on_step()) {
-      stopped = true;
-      return;
-    }
+    step();
 
     const auto& solver = recipe.solver();
     model::SolverOptions options;
@@ -107,41 +110,44 @@ absl::StatusOr<std::vector<store::v1::Triple>> SolveBatch(const common::v1::Data
         static_cast<double>(indices.size()) *
         static_cast<double>(teacher.model.BranchesAt(solver.guidance()));
     start = Now();
-    try {
-      latents =
-          teacher.model.Solve(noise.to(teacher.model.options().device), conditional,
-                              teacher.unconditional, options, [&](int64_t, int64_t) {
-                                const absl::Duration now = Now();
-                                metrics->step_seconds.Observe(absl::ToDoubleSeconds(now - start));
-                                metrics->unet_evaluations.Increment(evaluations_a_step);
-                                start = now;
-                                if (!on_step()) throw StoppedError();
-                              });
-    } catch (const StoppedError&) {
-      stopped = true;
-      return;
-    }
-    latents = latents.to(at::kCPU, at::kFloat).contiguous();
+    at::Tensor latents = teacher.model.Solve(
+        noise.to(device), conditional, teacher.unconditional, options, [&](int64_t, int64_t) {
+          const absl::Duration now = Now();
+          metrics->step_seconds.Observe(absl::ToDoubleSeconds(now - start));
+          metrics->unet_evaluations.Increment(evaluations_a_step);
+          start = now;
+          step();
+        });
+    // From a GPU into pinned memory, behind the solver's work and without waiting for it.
+    latents = latents.contiguous().to(at::kCPU, at::kFloat, /*non_blocking=*/true);
+    span.End();
+    return SolvedBatch{indices, std::move(prompt_indices), noise, std::move(latents),
+                       std::move(span)};
   });
-  if (!solved.ok()) return solved;
   if (stopped) return absl::CancelledError("solving was stopped");
+  return solved;
+}
 
+absl::StatusOr<std::vector<store::v1::Triple>> MakeTriples(const common::v1::DatasetRecipe& recipe,
+                                                           const SolvedBatch& batch) {
   const auto elements = static_cast<size_t>(store::LatentElements(recipe));
-  if (latents.numel() != static_cast<int64_t>(elements * indices.size())) {
-    return absl::InternalError(absl::StrCat("the solver gave ", latents.numel(),
-                                            " numbers instead of ", elements * indices.size()));
+  if (batch.latents.numel() != static_cast<int64_t>(elements * batch.indices.size())) {
+    return absl::InternalError(absl::StrCat("the solver gave ", batch.latents.numel(),
+                                            " numbers instead of ",
+                                            elements * batch.indices.size()));
   }
   std::vector<store::v1::Triple> triples;
-  triples.reserve(indices.size());
-  for (size_t k = 0; k < indices.size(); ++k) {
-    const std::span x(latents.data_ptr<float>() + k * elements, elements);
-    const std::span z(noise.data_ptr<float>() + k * elements, elements);
-    D2G_ASSIGN_OR_RETURN(store::v1::Triple triple, store::MakeTriple(indices[k], prompt_indices[k],
-                                                                     x, z, recipe.storage_dtype()));
+  triples.reserve(batch.indices.size());
+  for (size_t k = 0; k < batch.indices.size(); ++k) {
+    const std::span x(batch.latents.const_data_ptr<float>() + k * elements, elements);
+    const std::span z(batch.noise.const_data_ptr<float>() + k * elements, elements);
+    D2G_ASSIGN_OR_RETURN(
+        store::v1::Triple triple,
+        store::MakeTriple(batch.indices[k], batch.prompt_indices[k], x, z, recipe.storage_dtype()));
     const int64_t bad = store::FindNonFinite(triple.x(), recipe.storage_dtype());
     if (bad >= 0) {
       return absl::InternalError(absl::StrCat(
-          "the latent of triple ", indices[k], " has ", x[static_cast<size_t>(bad)],
+          "the latent of triple ", batch.indices[k], " has ", x[static_cast<size_t>(bad)],
           " at position ", bad, ", which ", common::v1::DType_Name(recipe.storage_dtype()),
           " does not hold as a finite number"));
     }

@@ -6,10 +6,13 @@
 #include <string>
 #include <vector>
 
+#include <ATen/ATen.h>
+
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "d2g/common/v1/recipe.pb.h"
 #include "d2g/store/v1/triple_service.pb.h"
+#include "worker/simulate/device_span.h"
 #include "worker/simulate/simulate_metrics.h"
 #include "worker/simulate/teacher_cache.h"
 
@@ -22,16 +25,29 @@ inline constexpr int kMaxBatchSize = 4096;
 // shape other than the teacher's. INVALID_ARGUMENT names field, value and limit.
 absl::Status CheckRecipe(const common::v1::DatasetRecipe& recipe, const Teacher& teacher);
 
+// Triples without their checks and encoding. On a GPU the work is given to the device but not done:
+// `latents` (fp32 on the CPU, in pinned memory) are there only after span.Wait().
+struct SolvedBatch {
+  std::vector<int64_t> indices;
+  std::vector<int64_t> prompt_indices;
+  at::Tensor noise;    // [B, C, H, W] fp32 on the CPU
+  at::Tensor latents;  // the same
+  DeviceSpan span;     // of prompts and solver
+};
+
 // Solves the triples of `indices` together. Triple i is a function of the recipe and i; the other
 // indices of the batch change it by float rounding only. `prompts` is the dataset's list. Calls
 // `on_step` after each solver step, which ends the solving with CANCELLED by returning false.
-// A latent with a number that is not finite, or not in the storage dtype, is INTERNAL naming the
-// index.
-absl::StatusOr<std::vector<store::v1::Triple>> SolveBatch(const common::v1::DatasetRecipe& recipe,
-                                                          const Teacher& teacher,
-                                                          const std::vector<std::string>& prompts,
-                                                          const std::vector<int64_t>& indices,
-                                                          const std::function<bool()>& on_step,
-                                                          SimulateMetrics* metrics);
+absl::StatusOr<SolvedBatch> SolveBatch(const common::v1::DatasetRecipe& recipe,
+                                       const Teacher& teacher,
+                                       const std::vector<std::string>& prompts,
+                                       const std::vector<int64_t>& indices,
+                                       const std::function<bool()>& on_step,
+                                       SimulateMetrics* metrics);
+
+// Of a batch whose span has been waited for. A latent with a number that is not finite, or not in
+// the storage dtype, is INTERNAL naming the index.
+absl::StatusOr<std::vector<store::v1::Triple>> MakeTriples(const common::v1::DatasetRecipe& recipe,
+                                                           const SolvedBatch& batch);
 
 }  // namespace d2g::simulate
