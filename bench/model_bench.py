@@ -158,7 +158,7 @@ class Bench:
             if not wanted:
                 continue
             model, _ = make(self.folder / name.replace(" ", "-"))
-            # Enough steps at batch 1 for what a CUDA graph costs once a trajectory.
+            # A small network records a CUDA graph once a trajectory: enough steps at batch 1 for that.
             for batch, steps in ((1, 50), (16, 10)):
                 tensors = {"noise": torch.randn(batch, 4, side, side),
                            "cond": torch.randn(batch, 77, width), "uncond": torch.randn(1, 77, width)}

@@ -15,8 +15,8 @@ namespace d2g::store {
 
 // Made by TripleClient::Append. A lost connection or a restarted shard is healed inside Write and
 // Finish: the session opens the stream again, learns from the new presence bitmap what is durable
-// and sends the rest. Write and Finish come from one thread; the other methods from any.
-// Destruction without Finish abandons what is not yet acknowledged.
+// and sends the rest. Write and Finish are called one at a time, the other methods at any time, all
+// from any thread. Destruction without Finish abandons what is not yet acknowledged.
 class AppendSession {
  public:
   // What the shard acknowledged.

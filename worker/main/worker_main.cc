@@ -19,6 +19,7 @@
 #include "worker/agent/lease_loop.h"
 #include "worker/evaluate/evaluate.h"
 #include "worker/export/export.h"
+#include "worker/model/kernels/cuda_graph.h"
 #include "worker/model/torch_process.h"
 #include "worker/simulate/device.h"
 #include "worker/simulate/simulate_runner.h"
@@ -37,6 +38,7 @@ struct Flags {
   std::vector<std::string> kinds = {"simulate", "evaluate", "export"};
   std::string device = "auto";
   int threads = 1;
+  bool no_cuda_graphs = false;
   absl::Duration grace = absl::Seconds(20);
 };
 
@@ -67,6 +69,7 @@ std::vector<std::unique_ptr<agent::TaskRunner>> MakeRunners(
 absl::Status Serve(const Flags& flags) {
   model::SetUpTorchProcess(flags.threads);
   at::set_num_interop_threads(1);
+  if (flags.no_cuda_graphs) model::SetCudaGraphs(false);
   D2G_ASSIGN_OR_RETURN(const at::Device device, simulate::ParseDevice(flags.device));
   common::Metrics metrics(kProgram);
   coordinator::CoordinatorClient client(flags.coordinator);
@@ -124,6 +127,8 @@ int Main(int argc, char** argv) {
   app.add_option("--threads", flags.threads, "threads for computing on a CPU")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
+  app.add_flag("--no-cuda-graphs", flags.no_cuda_graphs,
+               "on a GPU, launch every kernel of a small batch anew instead of replaying them");
   common::AddDurationFlag(&app, "--grace", &flags.grace,
                           "after SIGTERM, time to flush triples and give the task back");
   if (const auto exit_code = common::ParseCommandLine(&app, argc, argv)) return *exit_code;

@@ -189,7 +189,6 @@ at::Tensor TextToImageModel::Solve(const at::Tensor& noise, const PromptEmbeddin
 
   const auto evaluations = static_cast<int64_t>(solver->timesteps().size());
   const bool record =
-      options_.cuda_graphs &&
       IsWorthRecording(guided ? 2 * batch : batch, noise.size(2), noise.size(3), evaluations);
   UNetEvaluator network(
       [&](const at::Tensor& sample, const at::Tensor& timestep) {
@@ -212,6 +211,8 @@ at::Tensor TextToImageModel::Solve(const at::Tensor& noise, const PromptEmbeddin
     z = solver->Step(output, step, z);
     if (progress) progress(i + 1, evaluations);
   }
+  // It would fail again.
+  if (network.recorder_failed()) SetCudaGraphs(false);
   return z;
 }
 

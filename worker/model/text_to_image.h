@@ -49,8 +49,6 @@ struct ModelOptions {
   // Off: less memory where the files hold another dtype, but no gradients; see
   // LoadOptions::only_packed.
   bool keep_weights = true;
-  // On a GPU, Solve records the evaluation of a small batch and replays it: see UNetEvaluator.
-  bool cuda_graphs = true;
   // Called after each network of a Load. It may throw to stop: the exception passes through.
   std::function<void()> progress = nullptr;
 };
@@ -72,7 +70,8 @@ class TextToImageModel {
   // Integrates from unit-normal noise [B, C, h, w] to latents [B, C, h, w] (fp32, scaled as the
   // U-Net sees them) with the solver of options(). cond has B rows; uncond 1 or B, unused (may be
   // undefined) at guidance <= 1. Conditional and unconditional halves run as one batch of 2B. A
-  // network with time_cond_proj_dim is told the guidance instead and evaluated once.
+  // network with time_cond_proj_dim is told the guidance instead and evaluated once. On a GPU the
+  // evaluation of a small batch is recorded and replayed: see UNetEvaluator.
   at::Tensor Solve(const at::Tensor& noise, const PromptEmbeddings& cond,
                    const PromptEmbeddings& uncond, const SolverOptions& options,
                    const StepCallback& progress = nullptr) const;

@@ -4,7 +4,6 @@
 
 #include "services/common/clock.h"
 #include "services/common/status_macros.h"
-#include "worker/torch_status.h"
 
 namespace d2g::simulate {
 namespace {
@@ -39,10 +38,17 @@ BatchWriter::~BatchWriter() {
 
 absl::Status BatchWriter::Write(SolvedBatch batch) {
   absl::MutexLock lock(&mutex_);
-  mutex_.Await(absl::Condition(this, &BatchWriter::idle));
+  const auto free = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return idle() || released_; };
+  mutex_.Await(absl::Condition(&free));
   if (!status_.ok()) return status_;
+  if (!idle()) return absl::CancelledError("the batch before is still on its way");
   in_hand_ = std::move(batch);
   return absl::OkStatus();
+}
+
+void BatchWriter::Release() {
+  absl::MutexLock lock(&mutex_);
+  released_ = true;
 }
 
 absl::Status BatchWriter::Flush(absl::Time deadline) {
@@ -61,6 +67,11 @@ absl::Status BatchWriter::Flush(absl::Time deadline) {
   return status_;
 }
 
+absl::Status BatchWriter::status() {
+  absl::MutexLock lock(&mutex_);
+  return status_;
+}
+
 std::vector<BatchWriter::Solved> BatchWriter::TakeSolved() {
   absl::MutexLock lock(&mutex_);
   return std::exchange(solved_, {});
@@ -69,7 +80,7 @@ std::vector<BatchWriter::Solved> BatchWriter::TakeSolved() {
 void BatchWriter::Run() {
   const auto due = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return in_hand_ || ending_; };
   for (;;) {
-    const SolvedBatch* batch = nullptr;
+    SolvedBatch* batch = nullptr;
     {
       absl::MutexLock lock(&mutex_);
       mutex_.Await(absl::Condition(&due));
@@ -84,8 +95,8 @@ void BatchWriter::Run() {
   }
 }
 
-absl::Status BatchWriter::WriteNow(const SolvedBatch& batch) {
-  D2G_ASSIGN_OR_RETURN(const absl::Duration elapsed, CatchTorch([&] { return batch.span.Wait(); }));
+absl::Status BatchWriter::WriteNow(SolvedBatch& batch) {
+  D2G_ASSIGN_OR_RETURN(const absl::Duration elapsed, Fetch(batch));
   D2G_ASSIGN_OR_RETURN(std::vector<store::v1::Triple> triples, MakeTriples(recipe_, batch));
   const auto count = static_cast<int64_t>(batch.indices.size());
   {

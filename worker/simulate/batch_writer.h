@@ -22,13 +22,13 @@ namespace d2g::simulate {
 struct TripleSink {
   // Blocks until the triples are on their way. Called on the writer's thread, one call at a time.
   std::function<absl::Status(std::vector<store::v1::Triple>)> write;
-  // Makes a `write` under way, and any later one, return soon.
+  // Makes a `write` under way, and any later one, return soon: at the latest after the pause before
+  // its next attempt.
   std::function<void()> cancel;
 };
 
-// One batch at a time, on a thread of its own: waits until the device has solved it and its latents
-// have arrived, checks and encodes them, and gives them to the sink. Its methods are for one
-// thread.
+// One batch at a time, on a thread of its own: fetches what the device has solved, checks and
+// encodes it, and gives it to the sink. Its methods are for one thread, but for Release.
 class BatchWriter {
  public:
   // A batch that the device has solved, and the time that it took.
@@ -45,11 +45,19 @@ class BatchWriter {
   BatchWriter& operator=(const BatchWriter&) = delete;
 
   // Returns once the sink has taken the batch before and this one is in hand. The first error of a
-  // batch (the device's, MakeTriples', the sink's) is returned by every call from then on.
+  // batch (Fetch's, MakeTriples', the sink's) is returned by every call from then on.
   absl::Status Write(SolvedBatch batch);
 
-  // Returns once the sink has taken every batch. Cancels it at the deadline: DEADLINE_EXCEEDED.
+  // A Write that would have to wait, or does, returns CANCELLED and takes nothing, from now on.
+  // From any thread.
+  void Release();
+
+  // Returns once the sink has taken every batch, with the first error. Cancels the sink at the
+  // deadline: DEADLINE_EXCEEDED.
   absl::Status Flush(absl::Time deadline);
+
+  // The first error so far.
+  absl::Status status();
 
   // Those since the last call, in the order of their writing.
   std::vector<Solved> TakeSolved();
@@ -57,7 +65,7 @@ class BatchWriter {
  private:
   void Run();
   // Called without the lock: it waits for the device and for the store.
-  absl::Status WriteNow(const SolvedBatch& batch);
+  absl::Status WriteNow(SolvedBatch& batch);
   bool idle() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return !in_hand_; }
 
   const common::v1::DatasetRecipe recipe_;
@@ -68,6 +76,7 @@ class BatchWriter {
   std::optional<SolvedBatch> in_hand_ ABSL_GUARDED_BY(mutex_);
   std::vector<Solved> solved_ ABSL_GUARDED_BY(mutex_);
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  bool released_ ABSL_GUARDED_BY(mutex_) = false;
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };

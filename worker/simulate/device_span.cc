@@ -14,10 +14,14 @@ void DeviceSpan::End() {
   elapsed_ = common::RealClock::Get()->SteadyNow() - started_;
 }
 
-absl::Duration DeviceSpan::Wait() const {
-  if (!end_) return elapsed_;
-  end_->synchronize();
-  return absl::Milliseconds(begin_->elapsedTime(*end_));
+absl::Duration DeviceSpan::Wait() {
+  if (end_) {
+    end_->synchronize();
+    elapsed_ = absl::Milliseconds(begin_->elapsedTime(*end_));
+    begin_.reset();
+    end_.reset();
+  }
+  return elapsed_;
 }
 
 std::optional<c10::Event> DeviceSpan::Mark() const {

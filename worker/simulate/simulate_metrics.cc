@@ -27,8 +27,9 @@ SimulateMetrics::SimulateMetrics(common::Metrics* metrics)
                                              "Wait for the store to take a batch")),
       seal_seconds(metrics->Histogram("d2g_simulate_seal_seconds",
                                       "Last acknowledgements and the seal of a range")),
-      text_encode_seconds(metrics->Histogram("d2g_simulate_text_encode_seconds",
-                                             "Encoding the prompts of a batch")),
+      text_encode_seconds(metrics->Histogram(
+          "d2g_simulate_text_encode_seconds",
+          "Encoding the prompts of a batch; on a GPU with the end of the batch before")),
       teacher_load_seconds(metrics->Histogram("d2g_simulate_teacher_load_seconds",
                                               "Checking and loading the teacher's folder")) {}
 

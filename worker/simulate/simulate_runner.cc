@@ -10,7 +10,6 @@
 #include "services/common/retry.h"
 #include "services/common/status_macros.h"
 #include "worker/agent/shard_patience.h"
-#include "worker/simulate/batch_writer.h"
 #include "worker/torch_status.h"
 
 namespace d2g::simulate {
@@ -55,25 +54,29 @@ at::ScalarType TorchDtype(common::v1::DType dtype) {
                                            : at::kFloat;
 }
 
-// Ends a task's blocking calls when its lease is revoked. A worker that is told to stop lets them
-// go on: what is under way is worth the few seconds that the grace gives.
+// Ends a task's blocking calls when its lease is revoked. A worker that is told to stop lets those
+// to the store go on: what is under way is worth the few seconds that the grace gives.
 class CancelGuard {
  public:
   CancelGuard(TaskContext* context, absl::Notification* stop) : context_(context), stop_(stop) {
     context_->SetOnCancel([this](CancelReason reason) {
-      if (reason != CancelReason::kRevoked) return;
-      stop_->Notify();
+      const bool revoked = reason == CancelReason::kRevoked;
+      if (revoked) stop_->Notify();
       absl::MutexLock lock(&mutex_);
-      if (session_ != nullptr) session_->Cancel();
+      if (session_ == nullptr) return;
+      if (revoked) session_->Cancel();
+      writer_->Release();
     });
   }
   ~CancelGuard() { context_->SetOnCancel(nullptr); }
 
-  // The session that a cancellation ends as well; null before its destruction.
-  void Watch(AppendSession* session) {
+  // What a cancellation ends as well; null before their destruction.
+  void Watch(AppendSession* session, BatchWriter* writer) {
     absl::MutexLock lock(&mutex_);
     session_ = session;
+    writer_ = writer;
     if (session_ != nullptr && stop_->HasBeenNotified()) session_->Cancel();
+    if (writer_ != nullptr && context_->cancelled()) writer_->Release();
   }
 
  private:
@@ -81,6 +84,7 @@ class CancelGuard {
   absl::Notification* const stop_;
   absl::Mutex mutex_;
   AppendSession* session_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  BatchWriter* writer_ ABSL_GUARDED_BY(mutex_) = nullptr;
 };
 
 }  // namespace
@@ -158,9 +162,18 @@ absl::Status SimulateRunner::Run(const coordinator::v1::Task& task, TaskContext*
     const auto opened = client.Append(target, deadline);
     D2G_RETURN_IF_ERROR(FromShard(work.shard(), opened.status()));
     store::AppendSession* const session = opened->get();
-    guard.Watch(session);
-    const absl::Status filled = FillRange(work, inputs, patience, context, session);
-    guard.Watch(nullptr);
+    BatchWriter writer(work.recipe(),
+                       {.write =
+                            [&](std::vector<store::v1::Triple> triples) {
+                              return FromShard(
+                                  work.shard(),
+                                  session->Write(std::move(triples), absl::Now() + patience));
+                            },
+                        .cancel = [session] { session->Cancel(); }},
+                       &metrics_);
+    guard.Watch(session, &writer);
+    const absl::Status filled = FillRange(work, inputs, patience, context, session, &writer);
+    guard.Watch(nullptr, nullptr);
     metrics_.repeated_triples.Increment(static_cast<double>(session->totals().repeated));
     D2G_RETURN_IF_ERROR(filled);
   }
@@ -178,7 +191,7 @@ absl::Status SimulateRunner::Run(const coordinator::v1::Task& task, TaskContext*
 
 absl::Status SimulateRunner::FillRange(const SimulateWork& work, const Inputs& inputs,
                                        absl::Duration patience, TaskContext* context,
-                                       AppendSession* session) {
+                                       AppendSession* session, BatchWriter* writer) {
   const int64_t total = work.range().end() - work.range().begin();
   std::vector<int64_t> missing;
   for (int64_t index = work.range().begin(); index < work.range().end(); ++index) {
@@ -191,22 +204,14 @@ absl::Status SimulateRunner::FillRange(const SimulateWork& work, const Inputs& i
   };
   report_durable();
   context->SetPhase("simulate");
+  BatchSizer& sizer = SizerOf(work);
   const auto on_step = [&] {
     context->AddProgress();
     report_durable();
-    return !context->cancelled();
+    return !context->cancelled() && writer->status().ok();
   };
-  BatchSizer& sizer = SizerOf(work);
-  BatchWriter writer(work.recipe(),
-                     {.write =
-                          [&](std::vector<store::v1::Triple> triples) {
-                            return FromShard(work.shard(), session->Write(std::move(triples),
-                                                                          absl::Now() + patience));
-                          },
-                      .cancel = [session] { session->Cancel(); }},
-                     &metrics_);
   const auto learn = [&] {
-    for (const BatchWriter::Solved& solved : writer.TakeSolved()) {
+    for (const BatchWriter::Solved& solved : writer->TakeSolved()) {
       sizer.Solved(solved.count, solved.elapsed);
     }
   };
@@ -219,6 +224,7 @@ absl::Status SimulateRunner::FillRange(const SimulateWork& work, const Inputs& i
     auto solved = SolveBatch(work.recipe(), *inputs.teacher, inputs.prompts->lines, batch, on_step,
                              &metrics_);
     if (context->cancelled()) break;
+    D2G_RETURN_IF_ERROR(writer->status());
     if (absl::IsResourceExhausted(solved.status()) &&
         sizer.OutOfMemory(static_cast<int64_t>(batch.size()))) {
       common::LogWarn("a batch did not fit into memory: going on with smaller ones",
@@ -231,22 +237,25 @@ absl::Status SimulateRunner::FillRange(const SimulateWork& work, const Inputs& i
     }
     if (!solved.ok()) return solved.status();
     // It is checked, encoded and sent, and made durable, while the next one is computed.
-    D2G_RETURN_IF_ERROR(writer.Write(*std::move(solved)));
+    const absl::Status written = writer->Write(*std::move(solved));
+    if (context->cancelled()) break;
+    D2G_RETURN_IF_ERROR(written);
     context->AddProgress();
     learn();
   }
   const bool stopping = context->cancelled();
   if (context->cancel_reason() == CancelReason::kRevoked) return context->CheckCancelled();
   context->SetPhase("append");
-  const absl::Duration start = Now();
-  const absl::Time deadline = absl::Now() + (stopping ? options_.flush_patience : patience);
-  const absl::Status flushed = writer.Flush(deadline);
+  const absl::Time flush_deadline = absl::Now() + options_.flush_patience;
+  // Unless told to stop, the last batch has the time that each has.
+  const absl::Status flushed = writer->Flush(stopping ? flush_deadline : absl::InfiniteFuture());
   learn();
   if (!flushed.ok()) {
     D2G_RETURN_IF_ERROR(context->CheckCancelled());
     return flushed;
   }
-  const auto totals = session->Finish(deadline);
+  const absl::Duration start = Now();
+  const auto totals = session->Finish(stopping ? flush_deadline : absl::Now() + patience);
   metrics_.append_wait_seconds.Observe(absl::ToDoubleSeconds(Now() - start));
   report_durable();
   context->AddProgress();

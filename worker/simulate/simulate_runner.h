@@ -15,6 +15,7 @@
 #include "services/store/triple_client.h"
 #include "worker/agent/lease_loop.h"
 #include "worker/simulate/batch_sizer.h"
+#include "worker/simulate/batch_writer.h"
 #include "worker/simulate/prompt_cache.h"
 #include "worker/simulate/simulate_metrics.h"
 #include "worker/simulate/solve_batch.h"
@@ -57,10 +58,10 @@ class SimulateRunner final : public agent::TaskRunner {
   absl::StatusOr<Inputs> Load(const coordinator::v1::SimulateWork& work,
                               agent::TaskContext* context);
   // Solves and appends what is missing; returns once all of it is durable. A shard that does not
-  // answer is given up after `patience`.
+  // answer is given up after `patience`. `writer` writes to the session.
   absl::Status FillRange(const coordinator::v1::SimulateWork& work, const Inputs& inputs,
                          absl::Duration patience, agent::TaskContext* context,
-                         store::AppendSession* session);
+                         store::AppendSession* session, BatchWriter* writer);
 
   const SimulateRunnerOptions options_;
   SimulateMetrics metrics_;

@@ -6,9 +6,14 @@
 #include <span>
 
 #include <c10/core/DeviceGuard.h>
+#include <c10/core/StreamGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
+#include "absl/base/const_init.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/synchronization/mutex.h"
 #include "services/common/clock.h"
 #include "services/common/status_macros.h"
 #include "services/store/latent_codec.h"
@@ -39,6 +44,19 @@ at::Tensor DrawNoise(const common::v1::DatasetRecipe& recipe, const std::vector<
                      static_cast<size_t>(elements)});
   }
   return noise;
+}
+
+// One for each GPU, for as long as the process.
+c10::Stream CopyStream(at::Device device) {
+  static absl::Mutex mutex(absl::kConstInit);
+  static auto& streams = *new absl::flat_hash_map<c10::DeviceIndex, c10::Stream>();
+  absl::MutexLock lock(&mutex);
+  const auto found = streams.find(device.index());
+  if (found != streams.end()) return found->second;
+  const c10::Stream stream =
+      c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device);
+  streams.emplace(device.index(), stream);
+  return stream;
 }
 
 }  // namespace
@@ -118,14 +136,26 @@ absl::StatusOr<SolvedBatch> SolveBatch(const common::v1::DatasetRecipe& recipe,
           start = now;
           step();
         });
-    // From a GPU into pinned memory, behind the solver's work and without waiting for it.
-    latents = latents.contiguous().to(at::kCPU, at::kFloat, /*non_blocking=*/true);
+    latents = latents.contiguous();
     span.End();
     return SolvedBatch{indices, std::move(prompt_indices), noise, std::move(latents),
                        std::move(span)};
   });
   if (stopped) return absl::CancelledError("solving was stopped");
   return solved;
+}
+
+absl::StatusOr<absl::Duration> Fetch(SolvedBatch& batch) {
+  return CatchTorch([&batch] {
+    const c10::InferenceMode no_gradients;
+    const at::Device device = batch.latents.device();
+    if (!device.is_cuda()) return batch.span.Wait();
+    // Behind the next batch's work the copy would wait for all of it.
+    const c10::StreamGuard aside(CopyStream(device));
+    const absl::Duration elapsed = batch.span.Wait();
+    batch.latents = batch.latents.cpu();
+    return elapsed;
+  });
 }
 
 absl::StatusOr<std::vector<store::v1::Triple>> MakeTriples(const common::v1::DatasetRecipe& recipe,

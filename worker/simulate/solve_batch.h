@@ -25,13 +25,13 @@ inline constexpr int kMaxBatchSize = 4096;
 // shape other than the teacher's. INVALID_ARGUMENT names field, value and limit.
 absl::Status CheckRecipe(const common::v1::DatasetRecipe& recipe, const Teacher& teacher);
 
-// Triples without their checks and encoding. On a GPU the work is given to the device but not done:
-// `latents` (fp32 on the CPU, in pinned memory) are there only after span.Wait().
+// Triples without their checks and encoding. On a GPU the work is given to the device but may not
+// be done.
 struct SolvedBatch {
   std::vector<int64_t> indices;
   std::vector<int64_t> prompt_indices;
   at::Tensor noise;    // [B, C, H, W] fp32 on the CPU
-  at::Tensor latents;  // the same
+  at::Tensor latents;  // the same on the device
   DeviceSpan span;     // of prompts and solver
 };
 
@@ -45,8 +45,13 @@ absl::StatusOr<SolvedBatch> SolveBatch(const common::v1::DatasetRecipe& recipe,
                                        const std::function<bool()>& on_step,
                                        SimulateMetrics* metrics);
 
-// Of a batch whose span has been waited for. A latent with a number that is not finite, or not in
-// the storage dtype, is INTERNAL naming the index.
+// Waits until the device has solved the batch and copies its latents to the CPU. On a GPU this goes
+// on beside the work that the device has been given since. Returns the time that the batch took.
+// Status as CatchTorch's.
+absl::StatusOr<absl::Duration> Fetch(SolvedBatch& batch);
+
+// Of a batch that has been fetched. A latent with a number that is not finite, or not in the
+// storage dtype, is INTERNAL naming the index.
 absl::StatusOr<std::vector<store::v1::Triple>> MakeTriples(const common::v1::DatasetRecipe& recipe,
                                                            const SolvedBatch& batch);
 

@@ -149,6 +149,7 @@ TEST_F(BatchWriterTest, AnErrorOfTheSinkStays) {
   ASSERT_THAT(writer_->Write(Batch({0})), IsOk());
   const auto away = StatusIs(absl::StatusCode::kUnavailable, HasSubstr("shard 2: away"));
   EXPECT_THAT(writer_->Flush(absl::Now() + kLong), away);
+  EXPECT_THAT(writer_->status(), away);
   sink_.Answer(absl::OkStatus());
   EXPECT_THAT(writer_->Write(Batch({1})), away);
   EXPECT_THAT(writer_->Flush(absl::Now() + kLong), away);
@@ -162,6 +163,22 @@ TEST_F(BatchWriterTest, ALatentThatIsNotFiniteIsNamedAndNotWritten) {
               StatusIs(absl::StatusCode::kInternal, HasSubstr("the latent of triple 7 has nan")));
   EXPECT_THAT(sink_.taken(), IsEmpty());
   EXPECT_EQ(simulate_.triples.Value(), 0);
+}
+
+TEST_F(BatchWriterTest, AReleasedSolverDoesNotWait) {
+  ASSERT_THAT(writer_->Write(Batch({0})), IsOk());
+  ASSERT_TRUE(sink_.WaitForCalls(1));
+  std::thread solver([&] {
+    EXPECT_THAT(writer_->Write(Batch({1})),
+                StatusIs(absl::StatusCode::kCancelled, HasSubstr("the batch before")));
+  });
+  writer_->Release();
+  solver.join();
+  // What is in hand is written nevertheless.
+  sink_.Allow(1);
+  EXPECT_THAT(writer_->Flush(absl::Now() + kLong), IsOk());
+  EXPECT_THAT(sink_.taken(), ElementsAre(0));
+  EXPECT_FALSE(sink_.cancelled());
 }
 
 TEST_F(BatchWriterTest, ALateSinkIsCancelled) {

@@ -1,31 +1,18 @@
-#include "worker/simulate/simulate_runner.h"
-#include "worker/agent/shard_patience.h"
-
-#include <ATen/Parallel.h>
+// What a task's triples are, and what is refused. How it fares when shards and leases fail is in
+// simulate_runner_fault_test.cc.
 #include <c10/core/CPUAllocator.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <atomic>
+#include <algorithm>
 #include <cmath>
-#include <csignal>
-#include <filesystem>
 #include <limits>
 #include <span>
-#include <thread>
 #include <utility>
 
-#include "services/common/model_folder.h"
-#include "services/common/port_file.h"
-#include "services/common/prompts.h"
 #include "services/store/latent_codec.h"
-#include "services/store/triple_client.h"
-#include "tests/testing/fake_coordinator.h"
-#include "tests/testing/process.h"
 #include "tests/testing/status_matchers.h"
-#include "tests/testing/temp_dir.h"
-#include "tests/testing/tiny_teacher.h"
-#include "tests/testing/wait.h"
+#include "tests/worker/simulate/simulate_runner_fixture.h"
 #include "worker/model/weights/safetensors.h"
 #include "worker/plan/noise.h"
 #include "worker/plan/prompt_order.h"
@@ -35,47 +22,10 @@
 namespace d2g::simulate {
 namespace {
 
-using ::d2g::testing::FakeCoordinator;
 using ::d2g::testing::IsOk;
-using ::d2g::testing::Process;
 using ::d2g::testing::StatusIs;
-using ::d2g::testing::TempDir;
-using ::d2g::testing::WaitFor;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-
-constexpr char kPrompts[] = "a dark shoe\na light shirt\na bag\nsmall grey trousers\na coat\n";
-constexpr char kDataset[] = "datasets/d";
-
-// A real shard in a process of its own, which can be killed.
-class Shard {
- public:
-  explicit Shard(const TempDir& dir) : dir_(dir) { Start("127.0.0.1:0"); }
-
-  void Kill() {
-    process_->Signal(SIGKILL);
-    process_->Wait();
-  }
-  // `min_free` is what it keeps free on its disk.
-  void Restart(const std::string& min_free = "0") { Start(address_, min_free); }
-  const std::string& address() const { return address_; }
-
- private:
-  void Start(const std::string& listen, const std::string& min_free = "0") {
-    const std::string port_file = dir_.File("store.ports");
-    std::remove(port_file.c_str());
-    process_ = std::make_unique<Process>(std::vector<std::string>{
-        "d2g-store", "--listen", listen, "--data-dir", dir_.File("store"), "--shard", "0",
-        "--port-file", port_file, "--min-free-bytes", min_free, "--min-free-share", "0"});
-    ASSERT_TRUE(WaitFor([&] { return common::ReadPortFile(port_file).ok(); }))
-        << process_->Output();
-    address_ = "127.0.0.1:" + std::to_string(common::ReadPortFile(port_file)->grpc);
-  }
-
-  const TempDir& dir_;
-  std::string address_;
-  std::unique_ptr<Process> process_;
-};
 
 // LibTorch's allocator, which refuses blocks above a limit as it does when memory is gone.
 class LimitedAllocator final : public c10::Allocator {
@@ -98,108 +48,6 @@ class LimitedAllocator final : public c10::Allocator {
   size_t limit_ = std::numeric_limits<size_t>::max();
   size_t largest_ = 0;
 };
-
-class SimulateRunnerTest : public ::testing::Test {
- protected:
-  SimulateRunnerTest() : shard_(dir_), client_(coordinator_.address()), metrics_("test") {
-    at::set_num_threads(1);
-    testing::WriteTinyTeacher(dir_.File("teacher"));
-    const auto prompts = common::ParsePromptList(kPrompts);
-    coordinator_.jobs().AddPromptList(prompts->digest, kPrompts);
-    task_.set_name("jobs/a/tasks/1");
-    auto& work = *task_.mutable_simulate();
-    work.set_dataset(kDataset);
-    work.mutable_range()->set_begin(3);
-    work.mutable_range()->set_end(23);
-    work.mutable_shard()->set_address(shard_.address());
-    work.set_teacher_path(dir_.File("teacher"));
-    work.set_batch_size(8);
-    auto& recipe = *work.mutable_recipe();
-    recipe.set_teacher_digest(common::InspectModelFolder(dir_.File("teacher"))->digest);
-    recipe.set_prompts_digest(prompts->digest);
-    recipe.set_prompt_count(static_cast<int64_t>(prompts->lines.size()));
-    recipe.mutable_solver()->set_kind("ddim");
-    recipe.mutable_solver()->set_steps(4);
-    recipe.mutable_solver()->set_guidance(2.5);
-    recipe.set_latent_channels(testing::kTinyLatentChannels);
-    recipe.set_latent_height(testing::kTinyLatentSide);
-    recipe.set_latent_width(testing::kTinyLatentSide);
-    recipe.set_storage_dtype(common::v1::DTYPE_FP32);
-    recipe.set_seed(77);
-    recipe.set_block_size(32);
-    recipe.set_shard_count(1);
-  }
-
-  coordinator::v1::SimulateWork& work() { return *task_.mutable_simulate(); }
-  common::v1::DatasetRecipe& recipe() { return *work().mutable_recipe(); }
-
-  absl::Status Run(agent::TaskContext* context) {
-    SimulateRunner runner({.patience = absl::Seconds(60)}, &client_, &metrics_);
-    result_.Clear();
-    return runner.Run(task_, context, &result_);
-  }
-  absl::Status Run() {
-    agent::TaskContext context;
-    return Run(&context);
-  }
-  absl::StatusOr<std::vector<store::v1::Triple>> Read(int64_t begin, int64_t end) {
-    std::vector<int64_t> indices;
-    for (int64_t index = begin; index < end; ++index) indices.push_back(index);
-    return store::TripleClient(work().shard())
-        .ReadTriples(work().dataset(), indices, absl::Now() + absl::Seconds(20));
-  }
-  double Value(const std::string& line_start) {
-    const std::string text = metrics_.Expose();
-    const size_t at = text.find("\n" + line_start + " ");
-    return at == std::string::npos ? -1 : std::stod(text.substr(at + line_start.size() + 2));
-  }
-
-  TempDir dir_;
-  FakeCoordinator coordinator_;
-  Shard shard_;
-  coordinator::CoordinatorClient client_;
-  common::Metrics metrics_;
-  coordinator::v1::Task task_;
-  coordinator::v1::CompleteTaskRequest result_;
-};
-
-TEST_F(SimulateRunnerTest, AFullShardAndAReplacedOneAreUnavailable) {
-  shard_.Kill();
-  shard_.Restart(/*min_free=*/"1000000000000000");
-  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("the disk of")));
-  shard_.Kill();
-  shard_.Restart();
-  work().mutable_shard()->set_store_uuid("another");
-  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kUnavailable, HasSubstr("another")));
-  work().mutable_shard()->clear_store_uuid();
-  EXPECT_THAT(Run(), IsOk());
-}
-
-TEST_F(SimulateRunnerTest, AShardThatNobodyReachesIsGivenUpWithinTheLease) {
-  shard_.Kill();
-  work().mutable_shard()->set_shard(3);
-  task_.mutable_lease_duration()->set_nanos(400'000'000);
-  EXPECT_EQ(agent::ShardPatience(task_, absl::Minutes(10)), absl::Milliseconds(200));
-  EXPECT_EQ(agent::ShardPatience(task_, absl::Milliseconds(7)), absl::Milliseconds(7));
-  EXPECT_EQ(agent::ShardPatience({}, absl::Minutes(10)), absl::Minutes(10));
-  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kUnavailable,
-                              AllOf(HasSubstr("shard 3: store " + shard_.address()),
-                                    HasSubstr("check its --advertise-address"))));
-}
-
-TEST_F(SimulateRunnerTest, AShardThatIsReplacedUnderATaskIsUnavailable) {
-  work().set_batch_size(2);
-  recipe().mutable_solver()->set_steps(60);
-  absl::Status status;
-  std::thread running([&] { status = Run(); });
-  EXPECT_TRUE(WaitFor([&] { return Value("d2g_simulate_batches_total") >= 1; }));
-  shard_.Kill();
-  std::filesystem::remove_all(dir_.File("store"));
-  shard_.Restart();
-  running.join();
-  // The new store has not opened the dataset.
-  EXPECT_THAT(status, StatusIs(absl::StatusCode::kUnavailable, HasSubstr("is not open")));
-}
 
 TEST_F(SimulateRunnerTest, TriplesAreTheTeachersSolutions) {
   agent::TaskContext context;
@@ -275,57 +123,28 @@ TEST_F(SimulateRunnerTest, EverySolverSolves) {
   }
 }
 
-TEST_F(SimulateRunnerTest, StoppedTasksFlushAndAnotherGoesOn) {
+// The device's side of the writer: what a GPU solves is what a CPU does.
+TEST_F(SimulateRunnerTest, SolvesOnAGpu) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "no GPU";
+  recipe().mutable_solver()->set_steps(20);
+  ASSERT_THAT(Run(), IsOk());
+  ASSERT_OK_AND_ASSIGN(const auto on_cpu, Read(3, 23));
+  work().set_dataset("datasets/gpu");
   work().set_batch_size(4);
-  recipe().mutable_solver()->set_steps(60);
+  SimulateRunner runner({.device = at::Device(at::kCUDA, 0), .patience = absl::Seconds(60)},
+                        &client_, &metrics_);
   agent::TaskContext context;
-  absl::Status status;
-  std::thread running([&] { status = Run(&context); });
-  ASSERT_TRUE(WaitFor([&] { return Value("d2g_simulate_batches_total") >= 2; }));
-  context.Cancel(agent::CancelReason::kStopping);
-  running.join();
-  EXPECT_THAT(status, StatusIs(absl::StatusCode::kCancelled));
-  const double solved = Value("d2g_simulate_triples_total");
-  EXPECT_LT(solved, 20);
-  // What was solved is durable: the second run solves only the rest.
-  ASSERT_THAT(Run(), IsOk());
-  EXPECT_EQ(Value("d2g_simulate_skipped_triples_total"), solved);
-  EXPECT_EQ(Value("d2g_simulate_triples_total"), 20);
-  EXPECT_THAT(Read(3, 23), IsOk());
-  // And a third nothing.
-  ASSERT_THAT(Run(), IsOk());
-  EXPECT_EQ(Value("d2g_simulate_triples_total"), 20);
-}
-
-TEST_F(SimulateRunnerTest, SurvivesAKilledShard) {
-  work().set_batch_size(2);
-  agent::TaskContext context;
-  absl::Status status;
-  std::thread running([&] { status = Run(&context); });
-  EXPECT_TRUE(WaitFor([&] { return Value("d2g_simulate_batches_total") >= 2; }));
-  shard_.Kill();
-  shard_.Restart();
-  running.join();
-  ASSERT_THAT(status, IsOk());
-  ASSERT_OK_AND_ASSIGN(const auto summary,
-                       store::TripleClient(work().shard())
-                           .VerifyDataset(
-                               kDataset, [](const auto&) {}, absl::Now() + absl::Seconds(20)));
-  EXPECT_EQ(summary.present(), 20);
-  EXPECT_EQ(summary.bad(), 0);
-}
-
-TEST_F(SimulateRunnerTest, ARevokedTaskEndsThoughTheShardIsAway) {
-  shard_.Kill();
-  agent::TaskContext context;
-  absl::Status status;
-  std::thread running([&] { status = Run(&context); });
-  EXPECT_TRUE(WaitFor([&] { return context.progress() > 0; }));
-  context.Cancel(agent::CancelReason::kRevoked);
-  const absl::Time start = absl::Now();
-  running.join();
-  EXPECT_LT(absl::Now() - start, absl::Seconds(20));
-  EXPECT_FALSE(status.ok());
+  ASSERT_THAT(runner.Run(task_, &context, &result_), IsOk());
+  ASSERT_OK_AND_ASSIGN(const auto on_gpu, Read(3, 23));
+  ASSERT_EQ(on_gpu.size(), on_cpu.size());
+  constexpr size_t kElements =
+      testing::kTinyLatentChannels * testing::kTinyLatentSide * testing::kTinyLatentSide;
+  std::vector<float> a(kElements), b(kElements);
+  for (size_t i = 0; i < on_cpu.size(); ++i) {
+    ASSERT_THAT(store::DecodeLatent(on_cpu[i].x(), common::v1::DTYPE_FP32, a), IsOk());
+    ASSERT_THAT(store::DecodeLatent(on_gpu[i].x(), common::v1::DTYPE_FP32, b), IsOk());
+    for (size_t k = 0; k < kElements; ++k) EXPECT_NEAR(a[k], b[k], 1e-3 * (1 + std::fabs(a[k])));
+  }
 }
 
 TEST_F(SimulateRunnerTest, ATeacherTicksWhileItLoads) {

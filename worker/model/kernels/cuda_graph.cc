@@ -1,10 +1,14 @@
 #include "worker/model/kernels/cuda_graph.h"
 
+#include <atomic>
+
 #ifdef D2G_CUDA
+#include <mutex>
 #include <optional>
 #include <vector>
 
 #include <ATen/core/CachingHostAllocator.h>
+#include <ATen/cuda/CUDAGeneratorImpl.h>
 #include <ATen/cuda/CUDAGraph.h>
 #include <ATen/cuda/MemPool.h>
 #include <c10/core/Event.h>
@@ -14,18 +18,50 @@
 
 namespace d2g::model {
 
+namespace {
+
+std::atomic<bool> cuda_graphs = true;  // NOLINT: a setting of the process
+
+}  // namespace
+
+void SetCudaGraphs(bool on) { cuda_graphs = on; }
+
 #ifdef D2G_CUDA
 
 namespace {
 
-// The default stream cannot record. One for each thread and device, always the same: cuBLAS keeps a
-// workspace for every stream that it has seen.
-c10::cuda::CUDAStream RecordingStream(c10::DeviceIndex device) {
-  static thread_local std::vector<std::optional<c10::cuda::CUDAStream>> streams;
+// LibTorch's random generator keeps a list of the graphs, without a lock of its own.
+std::mutex& GraphsMutex() {
+  static std::mutex mutex;
+  return mutex;
+}
+
+// Where a thread records on a device.
+struct Studio {
+  // On the current device.
+  explicit Studio(c10::DeviceIndex device)
+      : stream(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device)) {
+    // Recordings share the host's pool of that name too, which has to have an owner as ours does.
+    at::HostAllocator* const host = at::getHostAllocator(at::kCUDA);
+    host->begin_allocate_to_pool(pool.id(), [](c10::Stream) { return false; });
+    host->end_allocate_to_pool(pool.id());
+  }
+
+  // The default stream cannot record. Always the same one: cuBLAS keeps a workspace for every
+  // stream that it has seen.
+  c10::cuda::CUDAStream stream;
+  // Always the same one: memory of a pool that ends stays the device's until none is left, and
+  // giving it back waits for the device.
+  at::cuda::MemPool pool;
+};
+
+// Never destroyed: at the end of a thread or process CUDA may be gone.
+Studio& StudioOf(c10::DeviceIndex device) {
+  static thread_local std::vector<Studio*> studios;
   const auto i = static_cast<size_t>(device);
-  if (streams.size() <= i) streams.resize(i + 1);
-  if (!streams[i]) streams[i] = c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device);
-  return *streams[i];
+  if (studios.size() <= i) studios.resize(i + 1);
+  if (studios[i] == nullptr) studios[i] = new Studio(device);
+  return *studios[i];
 }
 
 // `later` goes on when all that `earlier` has now is done.
@@ -37,17 +73,21 @@ void Follow(const c10::cuda::CUDAStream& later, const c10::cuda::CUDAStream& ear
 
 class CudaGraph final : public WorkRecorder {
  public:
-  explicit CudaGraph(c10::DeviceIndex device) : stream_(RecordingStream(device)) {}
+  explicit CudaGraph(c10::DeviceIndex device) : device_(device) {}
+  ~CudaGraph() override {
+    const std::lock_guard lock(GraphsMutex());
+    graph_.reset();
+  }
 
-  void WarmUp(const Work& work) override { OnRecordingStream(work); }
+  void WarmUp(const Work& work) override { InStudio(work); }
 
   void Record(const Work& work) override {
-    OnRecordingStream([&] {
-      pool_.emplace();
+    InStudio([&] {
+      const std::lock_guard lock(GraphsMutex());
       graph_.emplace();
-      // Other threads go on allocating and copying meanwhile.
       try {
-        graph_->capture_begin(pool_->id(), cudaStreamCaptureModeThreadLocal);
+        // Other threads go on allocating and copying meanwhile.
+        graph_->capture_begin(StudioOf(device_).pool.id(), cudaStreamCaptureModeThreadLocal);
         work();
         graph_->capture_end();
       } catch (...) {
@@ -60,18 +100,20 @@ class CudaGraph final : public WorkRecorder {
   void Replay() override { graph_->replay(); }
 
  private:
-  void OnRecordingStream(const Work& work) {
-    const c10::cuda::CUDAStream current = c10::cuda::getCurrentCUDAStream(stream_.device_index());
-    Follow(stream_, current);
+  void InStudio(const Work& work) {
+    const c10::cuda::CUDAGuard on_device(device_);
+    const c10::cuda::CUDAStream stream = StudioOf(device_).stream;
+    const c10::cuda::CUDAStream current = c10::cuda::getCurrentCUDAStream(device_);
+    Follow(stream, current);
     {
-      const c10::cuda::CUDAStreamGuard guard(stream_);
+      const c10::cuda::CUDAStreamGuard guard(stream);
       work();
     }
-    Follow(current, stream_);
+    Follow(current, stream);
   }
 
-  // Ends what capture_begin has begun, as far as it came: a capture that failed leaves the stream
-  // and the allocators recording.
+  // Ends what capture_begin has begun, as far as it came: a capture that failed leaves the stream,
+  // the allocators and the random generator recording.
   void Abandon() {
     const auto attempt = [](const Work& end) {
       try {
@@ -80,30 +122,34 @@ class CudaGraph final : public WorkRecorder {
         // It was not begun, or has ended.
       }
     };
-    const c10::MempoolId_t pool = pool_->id();
+    const c10::MempoolId_t pool = StudioOf(device_).pool.id();
     attempt([&] { graph_->capture_end(); });
     // Where that failed, the pools' shares that capture_begin took are still the recorder's.
     attempt([&] {
-      c10::cuda::CUDACachingAllocator::endAllocateToPool(stream_.device_index(), pool);
-      c10::cuda::CUDACachingAllocator::releasePool(stream_.device_index(), pool);
+      c10::cuda::CUDACachingAllocator::endAllocateToPool(device_, pool);
+      c10::cuda::CUDACachingAllocator::releasePool(device_, pool);
     });
     attempt([&] {
-      at::getHostAllocator(at::kCUDA)->end_allocate_to_pool(pool);
-      at::getHostAllocator(at::kCUDA)->release_pool(pool);
+      at::HostAllocator* const host = at::getHostAllocator(at::kCUDA);
+      host->end_allocate_to_pool(pool);
+      host->release_pool(pool);
     });
     graph_.reset();
+    // A copy has seed and offset, but does not record.
+    attempt([&] {
+      at::Generator generator = at::cuda::detail::getDefaultCUDAGenerator(device_);
+      generator.graphsafe_set_state(generator.clone());
+    });
   }
 
-  const c10::cuda::CUDAStream stream_;
-  // Returned to the device with the recorder: a graph's own pool would stay until memory runs out.
-  std::optional<at::cuda::MemPool> pool_;
+  const c10::DeviceIndex device_;
   std::optional<at::cuda::CUDAGraph> graph_;
 };
 
 }  // namespace
 
 std::unique_ptr<WorkRecorder> MakeCudaGraph(at::Device device) {
-  if (!device.is_cuda()) return nullptr;
+  if (!device.is_cuda() || !cuda_graphs) return nullptr;
   return std::make_unique<CudaGraph>(device.has_index() ? device.index()
                                                         : c10::cuda::current_device());
 }

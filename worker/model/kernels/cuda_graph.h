@@ -24,13 +24,18 @@ class WorkRecorder {
   virtual void WarmUp(const Work& work) = 0;
   // Calls `work` once, which allocates what it returns but computes nothing: it may neither read
   // values nor copy from the host. Tensors that it uses must live, at their places, until the last
-  // Replay, and those that it makes must be gone when the recorder is destroyed.
+  // Replay, and those that it makes must be gone before the recorder is.
   virtual void Record(const Work& work) = 0;
   // Gives the recorded work to the current stream: computes from what the tensors hold then.
   virtual void Replay() = 0;
 };
 
-// nullptr for a device other than a GPU, and in builds without D2G_CUDA.
+// nullptr for a device other than a GPU, where SetCudaGraphs has said no, and in builds without
+// D2G_CUDA. The memory that a record needs stays with its thread for the next one: about as much
+// as one evaluation takes. Thread-safe; so are the recorders of different threads.
 std::unique_ptr<WorkRecorder> MakeCudaGraph(at::Device device);
+
+// Whether this process records at all, which it does unless told otherwise. Thread-safe.
+void SetCudaGraphs(bool on);
 
 }  // namespace d2g::model

@@ -9,10 +9,10 @@ namespace d2g::model {
 
 namespace {
 
-// Two rows (one sample with guidance) at 64 x 64, Stable Diffusion's 512 px, take a current GPU
-// about as long as their launches; four are surely enough to keep it busy.
+// An estimate: at 64 x 64, Stable Diffusion's 512 px, a current GPU computes two rows (one sample
+// with guidance) in about the time of their launches, and four keep it busy.
 constexpr int64_t kMaxRecordedPositions = int64_t{4} * 64 * 64;
-// Recording costs about three evaluations.
+// An estimate, too: recording and the check of the first replay cost a few evaluations.
 constexpr int64_t kMinRecordedEvaluations = 12;
 
 // Of max|a - b| / max|b|: the same kernels may add up in another order.
@@ -47,6 +47,7 @@ at::Tensor UNetEvaluator::Evaluate(const at::Tensor& sample, const at::Tensor& t
   }
   output_.reset();
   recorder_.reset();
+  recorder_failed_ = true;
   return forward_(sample, timestep);
 }
 

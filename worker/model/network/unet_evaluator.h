@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <vector>
 
 #include <ATen/ATen.h>
 
@@ -17,9 +16,9 @@ namespace d2g::model {
 bool IsWorthRecording(int64_t rows, int64_t height, int64_t width, int64_t evaluations);
 
 // With a recorder: the first evaluation is plain, the second warms the recorder up, the third is
-// recorded, and from then on the record is replayed. It is trusted only after its first replay gave
-// what a plain evaluation gives; after that, and after any error of the recorder, a warning is
-// logged and every evaluation is plain. Not thread-safe. For evaluations without gradients.
+// recorded, and from then on the record is replayed. If its first replay does not give what a plain
+// evaluation gives, and after any error of the recorder, a warning is logged and every evaluation
+// is plain. Not thread-safe. For evaluations without gradients.
 class UNetEvaluator {
  public:
   // (sample, timestep) -> output. Its other inputs, parameters and conditions, must stay as they
@@ -33,6 +32,9 @@ class UNetEvaluator {
   // shape, dtype and device of the first.
   at::Tensor Evaluate(const at::Tensor& sample, const at::Tensor& timestep);
 
+  // Whether there was a recorder that did not work.
+  bool recorder_failed() const { return recorder_failed_; }
+
  private:
   at::Tensor WarmUp(const at::Tensor& sample, const at::Tensor& timestep);
   at::Tensor Record(const at::Tensor& sample, const at::Tensor& timestep);
@@ -40,6 +42,7 @@ class UNetEvaluator {
 
   const Forward forward_;
   int64_t evaluations_ = 0;
+  bool recorder_failed_ = false;
   // Before the tensors, which may lie in its memory.
   std::unique_ptr<WorkRecorder> recorder_;
   // Where the record reads and writes.

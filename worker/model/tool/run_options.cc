@@ -9,6 +9,7 @@
 #include "worker/model/files/error.h"
 #include "worker/model/files/file_writer.h"
 #include "worker/model/files/json_config.h"
+#include "worker/model/kernels/cuda_graph.h"
 #include "worker/model/png.h"
 #include "worker/model/torch_process.h"
 #include "worker/plan/noise.h"
@@ -173,11 +174,11 @@ ModelOptions ToModelOptions(const RunOptions& options) {
   model.tile_vae = options.tile;
   model.solver = ParseSolverKind(options.scheduler);
   model.keep_weights = false;
-  model.cuda_graphs = !options.no_cuda_graphs;
   if (model.device.is_cuda() && !at::hasCUDA()) {
     Fail("--device ", options.device, ": this build or machine has no CUDA");
   }
   SetUpTorchProcess(options.threads);
+  if (options.no_cuda_graphs) SetCudaGraphs(false);
   return model;
 }
 

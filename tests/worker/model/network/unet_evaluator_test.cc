@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -89,6 +91,7 @@ class UNetEvaluatorTest : public ::testing::Test {
     for (size_t i = 0; i < samples_.size(); ++i) {
       outputs.push_back(evaluator.Evaluate(samples_[i], Timestep(i)));
     }
+    recorder_failed_ = evaluator.recorder_failed();
     return outputs;
   }
 
@@ -111,10 +114,15 @@ class UNetEvaluatorTest : public ::testing::Test {
   const PreparedConditions conditions_;
   std::vector<at::Tensor> samples_;
   int forwards_ = 0;
+  bool recorder_failed_ = false;
   Warnings warnings_;
 };
 
-TEST_F(UNetEvaluatorTest, IsPlainWithoutARecorder) { ExpectPlainResults(Run(nullptr)); }
+TEST_F(UNetEvaluatorTest, IsPlainWithoutARecorder) {
+  ExpectPlainResults(Run(nullptr));
+  EXPECT_EQ(forwards_, 6);
+  EXPECT_FALSE(recorder_failed_);
+}
 
 TEST_F(UNetEvaluatorTest, ReplaysFromTheThirdEvaluationOn) {
   Script script;
@@ -122,6 +130,10 @@ TEST_F(UNetEvaluatorTest, ReplaysFromTheThirdEvaluationOn) {
   EXPECT_THAT(script.calls,
               ElementsAre("warm up", "record", "replay", "replay", "replay", "replay"));
   EXPECT_THAT(warnings_.messages, ElementsAre());
+  EXPECT_FALSE(recorder_failed_);
+  // Two plain ones, a third beside the record, and the work that this recorder does itself: once as
+  // it records and at each replay.
+  EXPECT_EQ(forwards_, 3 + 1 + 4);
 }
 
 // The recorder's own errors, and replays that do not compute what they should.
@@ -146,6 +158,7 @@ TEST_F(UNetEvaluatorTest, GoesOnPlainlyWhenTheRecorderFails) {
     ExpectPlainResults(Run(&script));
     EXPECT_EQ(script.calls.size(), c.calls);
     EXPECT_THAT(warnings_.messages, ElementsAre(HasSubstr(c.message)));
+    EXPECT_TRUE(recorder_failed_);
   }
 }
 
@@ -175,54 +188,71 @@ TEST(IsWorthRecordingTest, SmallBatchesOfLongRunsAre) {
   EXPECT_FALSE(IsWorthRecording(2, 64, 64, 11));
 }
 
-// With the GPU's recorder: the network's whole evaluation can be recorded, and gives the same.
+// With the GPU's recorder: the network's whole evaluation can be recorded, and gives the same; also
+// with inference tensors, as a worker has them.
 TEST_F(UNetEvaluatorTest, RecordsOnAGpu) {
   if (!at::hasCUDA()) GTEST_SKIP() << "no GPU";
+  SetCudaGraphs(true);
   for (const at::ScalarType dtype : {at::kHalf, at::kBFloat16, at::kFloat}) {
-    SCOPED_TRACE(dtype);
-    const at::TensorOptions options = at::device(at::kCUDA).dtype(dtype);
-    const UNet2DConditionModel unet(
-        config_, RandomParameters(1, UNet2DConditionModel::ParameterShapes(config_)), options);
-    const PreparedConditions conditions =
-        unet.PrepareConditions(UNetConditions{at::randn({4, 3, 16}).to(options)});
-    int forwards = 0;
+    for (const bool inference : {false, true}) {
+      SCOPED_TRACE(::testing::Message() << dtype << (inference ? ", inference mode" : ""));
+      const c10::InferenceMode mode(inference);
+      const at::NoGradGuard no_grad;
+      const at::TensorOptions options = at::device(at::kCUDA).dtype(dtype);
+      const UNet2DConditionModel unet(
+          config_, RandomParameters(1, UNet2DConditionModel::ParameterShapes(config_)), options);
+      const PreparedConditions conditions =
+          unet.PrepareConditions(UNetConditions{at::randn({4, 3, 16}).to(options)});
+      int forwards = 0;
+      UNetEvaluator evaluator(
+          [&](const at::Tensor& sample, const at::Tensor& timestep) {
+            ++forwards;
+            return unet.Forward(sample, timestep, conditions);
+          },
+          MakeCudaGraph(at::kCUDA));
+      const c10::WarningUtils::WarningHandlerGuard guard(&warnings_);
+      for (size_t i = 0; i < samples_.size(); ++i) {
+        const at::Tensor sample = samples_[i].cuda(), timestep = Timestep(i).cuda();
+        const at::Tensor output = evaluator.Evaluate(sample, timestep);
+        const at::Tensor plain = unet.Forward(sample, timestep, conditions);
+        EXPECT_LE((output - plain).abs().max().item<double>(),
+                  1e-2 * plain.abs().max().item<double>());
+      }
+      EXPECT_EQ(forwards, 4);
+      EXPECT_FALSE(evaluator.recorder_failed());
+      EXPECT_THAT(warnings_.messages, ElementsAre());
+    }
+  }
+  SetCudaGraphs(false);
+  EXPECT_EQ(MakeCudaGraph(at::kCUDA), nullptr);
+  SetCudaGraphs(true);
+}
+
+// A capture that fails leaves the device as it was: random numbers, and the next record.
+TEST_F(UNetEvaluatorTest, AFailedRecordLeavesTheGpuUsable) {
+  if (!at::hasCUDA()) GTEST_SKIP() << "no GPU";
+  SetCudaGraphs(true);
+  for (const bool fails : {true, false}) {
+    int calls = 0;
     UNetEvaluator evaluator(
         [&](const at::Tensor& sample, const at::Tensor& timestep) {
-          ++forwards;
-          return unet.Forward(sample, timestep, conditions);
+          // Waits for the device, which a capture forbids.
+          if (++calls == 4 && fails) (void)timestep.item<double>();
+          return sample + timestep;
         },
         MakeCudaGraph(at::kCUDA));
     const c10::WarningUtils::WarningHandlerGuard guard(&warnings_);
     for (size_t i = 0; i < samples_.size(); ++i) {
-      const at::Tensor sample = samples_[i].cuda(), timestep = Timestep(i).cuda();
-      const at::Tensor output = evaluator.Evaluate(sample, timestep);
-      const at::Tensor plain = unet.Forward(sample, timestep, conditions);
-      EXPECT_LE((output - plain).abs().max().item<double>(),
-                1e-2 * plain.abs().max().item<double>());
+      const at::Tensor output = evaluator.Evaluate(samples_[i].cuda(), Timestep(i).cuda());
+      EXPECT_TRUE(at::equal(output.cpu(), samples_[i] + Timestep(i)));
     }
-    EXPECT_EQ(forwards, 4);
-    EXPECT_THAT(warnings_.messages, ElementsAre());
-  }
-}
-
-// A capture that fails leaves the device as it was.
-TEST_F(UNetEvaluatorTest, AFailedRecordLeavesTheGpuUsable) {
-  if (!at::hasCUDA()) GTEST_SKIP() << "no GPU";
-  int calls = 0;
-  UNetEvaluator evaluator(
-      [&](const at::Tensor& sample, const at::Tensor& timestep) {
-        // Waits for the device, which a capture forbids.
-        if (++calls == 4) (void)timestep.item<double>();
-        return sample + timestep;
-      },
-      MakeCudaGraph(at::kCUDA));
-  const c10::WarningUtils::WarningHandlerGuard guard(&warnings_);
-  for (size_t i = 0; i < samples_.size(); ++i) {
-    const at::Tensor output = evaluator.Evaluate(samples_[i].cuda(), Timestep(i).cuda());
-    EXPECT_TRUE(at::equal(output.cpu(), samples_[i] + Timestep(i)));
+    EXPECT_EQ(evaluator.recorder_failed(), fails);
+    EXPECT_EQ(at::randn({1}, at::kCUDA).numel(), 1);
   }
   EXPECT_EQ(warnings_.messages.size(), 1U);
 }
+
+TEST(MakeCudaGraphTest, IsForGpusAlone) { EXPECT_EQ(MakeCudaGraph(at::kCPU), nullptr); }
 
 }  // namespace
 }  // namespace d2g::model
