@@ -1,5 +1,6 @@
 // d2g-store: one shard of the triple store.
 #include <cstdint>
+#include <limits>
 
 #include "CLI/CLI.hpp"
 #include "services/common/log.h"
@@ -23,7 +24,7 @@ void AddFlags(CLI::App* app, d2g::store::StoreAppOptions* options) {
                            "the coordinator to report to (default: none)");
   app->add_option("--min-free-bytes", options->store.min_free_bytes,
                   "refuse appends below this much free space")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(int64_t{0}, std::numeric_limits<int64_t>::max()))
       ->capture_default_str();
   app->add_option("--min-free-share", options->store.min_free_share,
                   "refuse appends below this share of the volume")

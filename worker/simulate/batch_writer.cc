@@ -42,19 +42,21 @@ absl::Status BatchWriter::Write(SolvedBatch batch) {
   mutex_.Await(absl::Condition(&free));
   if (!status_.ok()) return status_;
   if (!idle()) return absl::CancelledError("the batch before is still on its way");
-  in_hand_ = std::move(batch);
+  in_hand_.emplace(std::move(batch));
   return absl::OkStatus();
 }
 
-void BatchWriter::Release() {
+void BatchWriter::Release(absl::Duration patience) {
   absl::MutexLock lock(&mutex_);
-  released_ = true;
+  released_ = patience;
 }
 
-absl::Status BatchWriter::Flush(absl::Time deadline) {
+absl::Status BatchWriter::Flush() {
   {
     absl::MutexLock lock(&mutex_);
-    if (mutex_.AwaitWithDeadline(absl::Condition(this, &BatchWriter::idle), deadline)) {
+    const auto free = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return idle() || released_; };
+    mutex_.Await(absl::Condition(&free));
+    if (idle() || mutex_.AwaitWithTimeout(absl::Condition(this, &BatchWriter::idle), *released_)) {
       return status_;
     }
   }

@@ -48,13 +48,13 @@ class BatchWriter {
   // batch (Fetch's, MakeTriples', the sink's) is returned by every call from then on.
   absl::Status Write(SolvedBatch batch);
 
-  // A Write that would have to wait, or does, returns CANCELLED and takes nothing, from now on.
-  // From any thread.
-  void Release();
+  // Returns once the sink has taken every batch, with the first error.
+  absl::Status Flush();
 
-  // Returns once the sink has taken every batch, with the first error. Cancels the sink at the
-  // deadline: DEADLINE_EXCEEDED.
-  absl::Status Flush(absl::Time deadline);
+  // From any thread, for a caller that is in a hurry: from now on a Write that would have to wait,
+  // or does, returns CANCELLED and takes nothing; a Flush waits for `patience` and then cancels the
+  // sink: DEADLINE_EXCEEDED.
+  void Release(absl::Duration patience);
 
   // The first error so far.
   absl::Status status();
@@ -76,7 +76,7 @@ class BatchWriter {
   std::optional<SolvedBatch> in_hand_ ABSL_GUARDED_BY(mutex_);
   std::vector<Solved> solved_ ABSL_GUARDED_BY(mutex_);
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
-  bool released_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<absl::Duration> released_ ABSL_GUARDED_BY(mutex_);
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };

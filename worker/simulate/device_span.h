@@ -12,12 +12,13 @@ namespace d2g::simulate {
 
 // A GPU works behind the calls that gave it its work: there both points are marks in the queue of
 // the stream that is current, and waiting for the second one waits for all work before it. Begun
-// and ended on one thread; then handed to any other, on which the device is current (a GPU's marks
-// are gone after Wait). LibTorch's exceptions pass through.
+// and ended on one thread; then handed to any other. LibTorch's exceptions pass through.
 class DeviceSpan {
  public:
   // Begins here.
   explicit DeviceSpan(at::Device device);
+  DeviceSpan(DeviceSpan&&) = default;
+  ~DeviceSpan();
 
   void End();
   // Returns when the device has come to the end: the time that it took from the beginning.
@@ -25,6 +26,7 @@ class DeviceSpan {
 
  private:
   std::optional<c10::Event> Mark() const;
+  void DropMarks();
 
   at::Device device_;
   // On a GPU.

@@ -10,6 +10,7 @@
 #include "services/common/retry.h"
 #include "services/common/status_macros.h"
 #include "worker/agent/shard_patience.h"
+#include "worker/model/kernels/cuda_graph.h"
 #include "worker/torch_status.h"
 
 namespace d2g::simulate {
@@ -58,14 +59,15 @@ at::ScalarType TorchDtype(common::v1::DType dtype) {
 // to the store go on: what is under way is worth the few seconds that the grace gives.
 class CancelGuard {
  public:
-  CancelGuard(TaskContext* context, absl::Notification* stop) : context_(context), stop_(stop) {
+  CancelGuard(TaskContext* context, absl::Duration flush_patience, absl::Notification* stop)
+      : context_(context), flush_patience_(flush_patience), stop_(stop) {
     context_->SetOnCancel([this](CancelReason reason) {
       const bool revoked = reason == CancelReason::kRevoked;
       if (revoked) stop_->Notify();
       absl::MutexLock lock(&mutex_);
       if (session_ == nullptr) return;
       if (revoked) session_->Cancel();
-      writer_->Release();
+      writer_->Release(flush_patience_);
     });
   }
   ~CancelGuard() { context_->SetOnCancel(nullptr); }
@@ -76,11 +78,12 @@ class CancelGuard {
     session_ = session;
     writer_ = writer;
     if (session_ != nullptr && stop_->HasBeenNotified()) session_->Cancel();
-    if (writer_ != nullptr && context_->cancelled()) writer_->Release();
+    if (writer_ != nullptr && context_->cancelled()) writer_->Release(flush_patience_);
   }
 
  private:
   TaskContext* const context_;
+  const absl::Duration flush_patience_;
   absl::Notification* const stop_;
   absl::Mutex mutex_;
   AppendSession* session_ ABSL_GUARDED_BY(mutex_) = nullptr;
@@ -143,7 +146,7 @@ absl::Status SimulateRunner::Run(const coordinator::v1::Task& task, TaskContext*
   context->AddProgress();
 
   absl::Notification stop;
-  CancelGuard guard(context, &stop);
+  CancelGuard guard(context, options_.flush_patience, &stop);
   store::TripleClient client(work.shard(), &stop);
   const absl::Duration patience = agent::ShardPatience(task, options_.patience);
   const absl::Time deadline = absl::Now() + patience;
@@ -225,6 +228,11 @@ absl::Status SimulateRunner::FillRange(const SimulateWork& work, const Inputs& i
                              &metrics_);
     if (context->cancelled()) break;
     D2G_RETURN_IF_ERROR(writer->status());
+    // A record of a small batch may hold what is missing.
+    if (absl::IsResourceExhausted(solved.status()) && model::ReleaseGraphMemory()) {
+      end = begin;
+      continue;
+    }
     if (absl::IsResourceExhausted(solved.status()) &&
         sizer.OutOfMemory(static_cast<int64_t>(batch.size()))) {
       common::LogWarn("a batch did not fit into memory: going on with smaller ones",
@@ -243,19 +251,18 @@ absl::Status SimulateRunner::FillRange(const SimulateWork& work, const Inputs& i
     context->AddProgress();
     learn();
   }
-  const bool stopping = context->cancelled();
   if (context->cancel_reason() == CancelReason::kRevoked) return context->CheckCancelled();
   context->SetPhase("append");
-  const absl::Time flush_deadline = absl::Now() + options_.flush_patience;
-  // Unless told to stop, the last batch has the time that each has.
-  const absl::Status flushed = writer->Flush(stopping ? flush_deadline : absl::InfiniteFuture());
+  const absl::Status flushed = writer->Flush();
   learn();
   if (!flushed.ok()) {
     D2G_RETURN_IF_ERROR(context->CheckCancelled());
     return flushed;
   }
+  context->AddProgress();
   const absl::Duration start = Now();
-  const auto totals = session->Finish(stopping ? flush_deadline : absl::Now() + patience);
+  const auto totals =
+      session->Finish(absl::Now() + (context->cancelled() ? options_.flush_patience : patience));
   metrics_.append_wait_seconds.Observe(absl::ToDoubleSeconds(Now() - start));
   report_durable();
   context->AddProgress();

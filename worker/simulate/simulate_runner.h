@@ -30,7 +30,8 @@ struct SimulateRunnerOptions {
   // How long a shard or the coordinator is tried to reach within a task. A shard is given up before
   // the lease would lapse: see agent::ShardPatience.
   absl::Duration patience = absl::Minutes(10);
-  // A worker that is told to stop waits this long for what it has sent to be durable.
+  // A worker that is told to stop waits this long for the store to take the batch in hand, and as
+  // long for what it has to be durable.
   absl::Duration flush_patience = absl::Seconds(5);
 };
 

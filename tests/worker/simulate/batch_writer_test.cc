@@ -127,7 +127,7 @@ TEST_F(BatchWriterTest, TheSolverGoesOnWhileABatchIsWritten) {
   EXPECT_THAT(sink_.taken(), ElementsAre(3, 4));
 
   sink_.Allow(1);
-  EXPECT_THAT(writer_->Flush(absl::Now() + kLong), IsOk());
+  EXPECT_THAT(writer_->Flush(), IsOk());
   EXPECT_THAT(sink_.taken(), ElementsAre(3, 4, 5));
   std::vector<int64_t> counts;
   for (const auto& solved : writer_->TakeSolved()) {
@@ -148,18 +148,18 @@ TEST_F(BatchWriterTest, AnErrorOfTheSinkStays) {
   sink_.Answer(absl::UnavailableError("shard 2: away"));
   ASSERT_THAT(writer_->Write(Batch({0})), IsOk());
   const auto away = StatusIs(absl::StatusCode::kUnavailable, HasSubstr("shard 2: away"));
-  EXPECT_THAT(writer_->Flush(absl::Now() + kLong), away);
+  EXPECT_THAT(writer_->Flush(), away);
   EXPECT_THAT(writer_->status(), away);
   sink_.Answer(absl::OkStatus());
   EXPECT_THAT(writer_->Write(Batch({1})), away);
-  EXPECT_THAT(writer_->Flush(absl::Now() + kLong), away);
+  EXPECT_THAT(writer_->Flush(), away);
   EXPECT_THAT(sink_.taken(), ElementsAre(0));
 }
 
 TEST_F(BatchWriterTest, ALatentThatIsNotFiniteIsNamedAndNotWritten) {
   sink_.Allow(1);
   ASSERT_THAT(writer_->Write(Batch({7, 8}, NAN)), IsOk());
-  EXPECT_THAT(writer_->Flush(absl::Now() + kLong),
+  EXPECT_THAT(writer_->Flush(),
               StatusIs(absl::StatusCode::kInternal, HasSubstr("the latent of triple 7 has nan")));
   EXPECT_THAT(sink_.taken(), IsEmpty());
   EXPECT_EQ(simulate_.triples.Value(), 0);
@@ -168,23 +168,37 @@ TEST_F(BatchWriterTest, ALatentThatIsNotFiniteIsNamedAndNotWritten) {
 TEST_F(BatchWriterTest, AReleasedSolverDoesNotWait) {
   ASSERT_THAT(writer_->Write(Batch({0})), IsOk());
   ASSERT_TRUE(sink_.WaitForCalls(1));
+  absl::Notification second;
+  const auto refused = StatusIs(absl::StatusCode::kCancelled, HasSubstr("the batch before"));
   std::thread solver([&] {
-    EXPECT_THAT(writer_->Write(Batch({1})),
-                StatusIs(absl::StatusCode::kCancelled, HasSubstr("the batch before")));
+    EXPECT_THAT(writer_->Write(Batch({1})), refused);
+    second.Notify();
   });
-  writer_->Release();
+  EXPECT_FALSE(second.WaitForNotificationWithTimeout(absl::Milliseconds(50)));
+  writer_->Release(kLong);
+  EXPECT_TRUE(second.WaitForNotificationWithTimeout(kLong));
   solver.join();
+  EXPECT_THAT(writer_->Write(Batch({2})), refused);
   // What is in hand is written nevertheless.
   sink_.Allow(1);
-  EXPECT_THAT(writer_->Flush(absl::Now() + kLong), IsOk());
+  EXPECT_THAT(writer_->Flush(), IsOk());
   EXPECT_THAT(sink_.taken(), ElementsAre(0));
   EXPECT_FALSE(sink_.cancelled());
 }
 
-TEST_F(BatchWriterTest, ALateSinkIsCancelled) {
+TEST_F(BatchWriterTest, AReleasedFlushCancelsALateSink) {
   ASSERT_THAT(writer_->Write(Batch({0})), IsOk());
-  EXPECT_THAT(writer_->Flush(absl::Now()),
-              StatusIs(absl::StatusCode::kDeadlineExceeded, HasSubstr("in time")));
+  absl::Notification flushed;
+  std::thread solver([&] {
+    EXPECT_THAT(writer_->Flush(),
+                StatusIs(absl::StatusCode::kDeadlineExceeded, HasSubstr("in time")));
+    flushed.Notify();
+  });
+  EXPECT_FALSE(flushed.WaitForNotificationWithTimeout(absl::Milliseconds(50)));
+  EXPECT_FALSE(sink_.cancelled());
+  writer_->Release(absl::ZeroDuration());
+  EXPECT_TRUE(flushed.WaitForNotificationWithTimeout(kLong));
+  solver.join();
   EXPECT_TRUE(sink_.cancelled());
   EXPECT_THAT(sink_.taken(), IsEmpty());
 }

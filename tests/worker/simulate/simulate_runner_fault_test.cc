@@ -153,8 +153,8 @@ TEST_F(SimulateRunnerTest, CancelledTasksEndThoughTheStoreHangs) {
 TEST_F(SimulateRunnerTest, AShardThatDiesDuringTheLastBatchIsNamed) {
   work().set_batch_size(20);
   work().mutable_shard()->set_shard(0);
-  recipe().mutable_solver()->set_steps(100);
-  task_.mutable_lease_duration()->set_seconds(2);
+  recipe().mutable_solver()->set_steps(400);
+  task_.mutable_lease_duration()->set_seconds(6);
   agent::TaskContext context;
   absl::Status status;
   std::thread running([&] { status = Run(&context); });

@@ -13,6 +13,7 @@
 #include "services/store/latent_codec.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/worker/simulate/simulate_runner_fixture.h"
+#include "worker/model/kernels/cuda_graph.h"
 #include "worker/model/weights/safetensors.h"
 #include "worker/plan/noise.h"
 #include "worker/plan/prompt_order.h"
@@ -126,6 +127,7 @@ TEST_F(SimulateRunnerTest, EverySolverSolves) {
 // The device's side of the writer: what a GPU solves is what a CPU does.
 TEST_F(SimulateRunnerTest, SolvesOnAGpu) {
   if (!at::hasCUDA()) GTEST_SKIP() << "no GPU";
+  at::globalContext().setAllowTF32CuDNN(false);
   recipe().mutable_solver()->set_steps(20);
   ASSERT_THAT(Run(), IsOk());
   ASSERT_OK_AND_ASSIGN(const auto on_cpu, Read(3, 23));
@@ -145,6 +147,8 @@ TEST_F(SimulateRunnerTest, SolvesOnAGpu) {
     ASSERT_THAT(store::DecodeLatent(on_gpu[i].x(), common::v1::DTYPE_FP32, b), IsOk());
     for (size_t k = 0; k < kElements; ++k) EXPECT_NEAR(a[k], b[k], 1e-3 * (1 + std::fabs(a[k])));
   }
+  // Recording works: after a failure there is no more of it.
+  EXPECT_NE(model::MakeCudaGraph(at::kCUDA), nullptr);
 }
 
 TEST_F(SimulateRunnerTest, ATeacherTicksWhileItLoads) {
@@ -213,9 +217,15 @@ TEST_F(SimulateRunnerTest, NamesALatentThatIsNotFinite) {
   model::WriteSafetensors(weights, tensors);
   recipe().set_teacher_digest(common::InspectModelFolder(dir_.File("teacher"))->digest);
   recipe().set_storage_dtype(common::v1::DTYPE_FP16);
+  // In the first of ten batches.
+  constexpr int kSteps = 500;
+  recipe().mutable_solver()->set_steps(kSteps);
+  work().set_batch_size(2);
   const absl::Status status = Run();
   EXPECT_THAT(status, StatusIs(absl::StatusCode::kInternal,
                                AllOf(HasSubstr("the latent of triple 3 "), HasSubstr("FP16"))));
+  // The next batch is not solved to its end in vain.
+  EXPECT_LT(Value("d2g_simulate_unet_evaluations_total"), 2 * (2 * 2 * kSteps));
 }
 
 TEST_F(SimulateRunnerTest, ABatchThatDoesNotFitIsMadeSmaller) {

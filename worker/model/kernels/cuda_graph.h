@@ -31,9 +31,12 @@ class WorkRecorder {
 };
 
 // nullptr for a device other than a GPU, where SetCudaGraphs has said no, and in builds without
-// D2G_CUDA. The memory that a record needs stays with its thread for the next one: about as much
-// as one evaluation takes. Thread-safe; so are the recorders of different threads.
+// D2G_CUDA. The memory that a record needs, about as much as its work takes otherwise, stays with
+// its thread for the next one. Thread-safe; so are the recorders of different threads.
 std::unique_ptr<WorkRecorder> MakeCudaGraph(at::Device device);
+
+// Gives that of the calling thread back, which may have no recorder then. False if there is none.
+bool ReleaseGraphMemory();
 
 // Whether this process records at all, which it does unless told otherwise. Thread-safe.
 void SetCudaGraphs(bool on);

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <limits>
 #include <memory>
 #include <optional>
 
@@ -190,18 +191,17 @@ void AddCheck(CLI::App& app, Action* action) {
       ->required();
   AddTexts(*command, "--prompt", &options->run.prompts, "Prompts, two or more (default: two)");
   command->add_option("--noises", options->noises, "Noises for each prompt")
-      ->check(CLI::Range(int64_t{2}, int64_t{64}));
+      ->check(WholeNumber(2, 64));
   command->add_option("--seed", options->run.seed, "Seed of the noise")
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--steps", options->run.steps, "Solver steps")
-      ->check(CLI::Range(int64_t{1}, int64_t{1000}));
+      ->check(WholeNumber(0, std::numeric_limits<uint64_t>::max()));
+  command->add_option("--steps", options->run.steps, "Solver steps")->check(WholeNumber(1, 1000));
   command->add_option("--guidance", options->run.guidance, "Guidance scale; at most 1 means none")
       ->check(Between(0, 100));
   command->add_option("--variant", options->run.variant,
                       "Weight files to read where the folder holds several: fp16, ...");
   command->add_option("--device", options->run.device, "cpu, cuda or cuda:N");
   command->add_option("--threads", options->run.threads, "CPU threads (default: all)")
-      ->check(CLI::Range(1, 1024));
+      ->check(WholeNumber(1, 1024));
   command->add_option("--png", options->png, "Where the pictures go, a row for each prompt");
   command->add_flag("--no-floor", options->skip_floor,
                     "Leave out the second run, in half precision");

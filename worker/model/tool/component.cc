@@ -170,7 +170,7 @@ void AddComponent(CLI::App& app, Action* action) {
                     "Run the vae on overlapping tiles, as diffusers' enable_tiling");
   command->add_flag("--prepare", options->prepare,
                     "unet: rearrange weights and conditions first, as runs of many steps do");
-  command->add_option("--threads", options->threads, "CPU threads")->check(CLI::Range(1, 1024));
+  command->add_option("--threads", options->threads, "CPU threads")->check(WholeNumber(1, 1024));
   command->callback([options, action] {
     CheckUsage(*options);
     *action = [options] {

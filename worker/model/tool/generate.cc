@@ -51,9 +51,9 @@ void AddGenerate(CLI::App& app, Action* action) {
   AddRunFlags(*command, &options->run);
   command->add_option("--out", options->out, "PNG file to write")->required();
   command->add_option("--columns", options->columns, "Columns of the grid (default: about square)")
-      ->check(CLI::Range(int64_t{1}, int64_t{4096}));
+      ->check(WholeNumber(1, 4096));
   command->add_option("--gap", options->gap, "White pixels between pictures")
-      ->check(CLI::Range(int64_t{0}, int64_t{256}));
+      ->check(WholeNumber(0, 256));
   command->add_option("--save-latents", options->save_latents,
                       "Write the latents (scaled) to this safetensors file");
   command->callback([options, action] { *action = [options] { Generate(*options); }; });

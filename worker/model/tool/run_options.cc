@@ -1,8 +1,10 @@
 #include "worker/model/tool/run_options.h"
 
+#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <limits>
 #include <span>
 #include <sstream>
 
@@ -59,6 +61,20 @@ CLI::Validator Between(double least, double most) {
       "NUMBER");
 }
 
+CLI::Validator WholeNumber(uint64_t least, uint64_t most) {
+  std::ostringstream range;
+  range << " from " << least << " to " << most;
+  return CLI::Validator(
+      [least, most, range = range.str()](std::string& text) -> std::string {
+        uint64_t value = 0;
+        const char* const end = text.data() + text.size();
+        const auto [stop, error] = std::from_chars(text.data(), end, value);
+        const bool good = error == std::errc() && stop == end && value >= least && value <= most;
+        return good ? "" : text + " is not a whole number" + range;
+      },
+      "INT" + range.str());
+}
+
 CLI::Option* AddTexts(CLI::App& command, const std::string& name, std::vector<std::string>* texts,
                       const std::string& description) {
   // Into a vector CLI11 would read "[a, b]" as two values and "{}" as none.
@@ -81,16 +97,16 @@ void AddRunFlags(CLI::App& command, RunOptions* o) {
                      "Weight files to read where the folder holds several: fp16, non_ema, ...");
   AddTexts(command, "--prompt", &o->prompts, "What to draw; may be repeated")->required();
   command.add_option("--count", o->count, "Pictures for each prompt")
-      ->check(CLI::Range(int64_t{1}, kMaxPictures));
+      ->check(WholeNumber(1, kMaxPictures));
   command.add_option("--seed", o->seed, "Seed of the noise: picture i starts from noise (seed, i)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(WholeNumber(0, std::numeric_limits<uint64_t>::max()));
   command.add_option("--noise", o->noise_file,
                      "Safetensors file whose \"noise\" [B, C, h, w] is used instead of --seed");
   command.add_option("--save-noise", o->save_noise, "Write the noise to this safetensors file");
   command.add_option("--scheduler", o->scheduler, "Solver, run with the scheduler file's options")
       ->check(CLI::IsMember({"ddim", "euler", "dpmpp_2m", "heun"}));
   command.add_option("--steps", o->steps, "Solver steps (default: 1 for a student, else 50)")
-      ->check(CLI::Range(int64_t{1}, int64_t{1'000'000}));
+      ->check(WholeNumber(1, 1'000'000));
   command
       .add_option("--guidance", o->guidance,
                   "Guidance scale; at most 1 means none (default: none for a student, else 3)")
@@ -116,7 +132,7 @@ void AddRunFlags(CLI::App& command, RunOptions* o) {
   command.add_flag("--no-cuda-graphs", o->no_cuda_graphs,
                    "On a GPU, launch every kernel of a small batch anew instead of replaying them");
   command.add_option("--threads", o->threads, "CPU threads (default: all)")
-      ->check(CLI::Range(1, 1024));
+      ->check(WholeNumber(1, 1024));
 }
 
 void CheckOutputs(const std::vector<Output>& outputs) {

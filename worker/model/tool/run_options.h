@@ -40,6 +40,9 @@ CLI::Option* AddTexts(CLI::App& command, const std::string& name, std::vector<st
 // A number from least to most; NaN is none.
 CLI::Validator Between(double least, double most);
 
+// A whole number from least to most.
+CLI::Validator WholeNumber(uint64_t least, uint64_t most);
+
 // Declares the flags on a subcommand.
 void AddRunFlags(CLI::App& command, RunOptions* options);
 

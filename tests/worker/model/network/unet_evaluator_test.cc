@@ -223,6 +223,8 @@ TEST_F(UNetEvaluatorTest, RecordsOnAGpu) {
       EXPECT_THAT(warnings_.messages, ElementsAre());
     }
   }
+  EXPECT_TRUE(ReleaseGraphMemory());
+  EXPECT_FALSE(ReleaseGraphMemory());
   SetCudaGraphs(false);
   EXPECT_EQ(MakeCudaGraph(at::kCUDA), nullptr);
   SetCudaGraphs(true);
