@@ -219,6 +219,7 @@ absl::Status SimulateRunner::FillRange(const SimulateWork& work, const Inputs& i
     }
   };
   size_t end = 0;
+  bool retried = false;
   for (size_t begin = 0; begin < missing.size() && !context->cancelled(); begin = end) {
     end = std::min(begin + static_cast<size_t>(sizer.size()), missing.size());
     metrics_.batch_size.Set(sizer.size());
@@ -228,11 +229,13 @@ absl::Status SimulateRunner::FillRange(const SimulateWork& work, const Inputs& i
                              &metrics_);
     if (context->cancelled()) break;
     D2G_RETURN_IF_ERROR(writer->status());
-    // A record of a small batch may hold what is missing.
-    if (absl::IsResourceExhausted(solved.status()) && model::ReleaseGraphMemory()) {
+    // The record of a small batch may hold what is missing: once, since this one may make another.
+    if (absl::IsResourceExhausted(solved.status()) && !retried && model::ReleaseGraphMemory()) {
+      retried = true;
       end = begin;
       continue;
     }
+    retried = false;
     if (absl::IsResourceExhausted(solved.status()) &&
         sizer.OutOfMemory(static_cast<int64_t>(batch.size()))) {
       common::LogWarn("a batch did not fit into memory: going on with smaller ones",
