@@ -25,6 +25,7 @@ TORCH_FILES = (
     "worker/torch_status.h",
     "worker/torch_status.cc",
     "tests/worker/torch_status_test.cc",
+    "tests/testing/seeded_torch.cc",
     "tests/testing/tiny_teacher.cc",
     "tests/testing/tiny_teacher.h",
 )
