@@ -127,13 +127,17 @@ class Bench:
         if compiled:
             self.row(f"{name}, torch.compile", unit, scale, times[0], compiled, best)
 
-    def demo(self):
+    def trajectories(self):
         import torch
         torch.manual_seed(0)
         for batch in (1, 64):
             self.case(f"demo trajectories, batch {batch}", "solve", {
                 "noise": torch.randn(batch, 4, 8, 8), "cond": torch.randn(batch, 16, 96),
                 "uncond": torch.randn(1, 16, 96)}, "/s", batch)
+
+    def demo(self):
+        import torch
+        self.trajectories()
         for batch in (1, 64):
             self.case(f"demo U-Net, batch {batch}", "evaluate", {
                 "sample": torch.randn(batch, 4, 8, 8), "hidden": torch.randn(batch, 16, 96)},
@@ -147,11 +151,7 @@ class Bench:
 
     def gpu(self):
         import torch
-        torch.manual_seed(0)
-        for batch in (1, 64):
-            self.case(f"demo trajectories, batch {batch}", "solve", {
-                "noise": torch.randn(batch, 4, 8, 8), "cond": torch.randn(batch, 16, 96),
-                "uncond": torch.randn(1, 16, 96)}, "/s", batch)
+        self.trajectories()
         for wanted, name, make, side, width, pooled in (
                 (self.options.sd15, "SD 1.5 size, 512 px", make_sd15, 64, 768, None),
                 (self.options.sdxl, "SDXL size, 1024 px", make_sdxl, 128, 2048, 1280)):
