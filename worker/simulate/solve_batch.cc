@@ -46,17 +46,20 @@ at::Tensor DrawNoise(const common::v1::DatasetRecipe& recipe, const std::vector<
   return noise;
 }
 
-// One for each GPU, for as long as the process.
+// One for each GPU, for as long as the process: taken anew for each copy, LibTorch's few streams
+// would come round to the one that records CUDA graphs.
 c10::Stream CopyStream(at::Device device) {
   static absl::Mutex mutex(absl::kConstInit);
   static auto& streams = *new absl::flat_hash_map<c10::DeviceIndex, c10::Stream>();
-  absl::MutexLock lock(&mutex);
-  const auto found = streams.find(device.index());
-  if (found != streams.end()) return found->second;
+  {
+    absl::MutexLock lock(&mutex);
+    const auto found = streams.find(device.index());
+    if (found != streams.end()) return found->second;
+  }
   const c10::Stream stream =
       c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device);
-  streams.emplace(device.index(), stream);
-  return stream;
+  absl::MutexLock lock(&mutex);
+  return streams.emplace(device.index(), stream).first->second;
 }
 
 }  // namespace
