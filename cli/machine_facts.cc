@@ -31,6 +31,7 @@
 #include "absl/time/clock.h"
 #include "nlohmann/json.hpp"
 #include "services/common/address.h"
+#include "services/common/utf8.h"
 
 namespace d2g::cli {
 namespace {
@@ -274,7 +275,8 @@ std::optional<TorchFacts> ParseProbe(const std::string& text, std::string* troub
     }
     return facts;
   } catch (const nlohmann::json::exception&) {
-    *trouble = "d2g-model probe printed something else than its facts: " + text.substr(0, 200);
+    *trouble =
+        "d2g-model probe printed something else than its facts: " + common::ValidUtf8(text, 200);
     return std::nullopt;
   }
 }

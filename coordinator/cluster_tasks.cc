@@ -10,6 +10,7 @@
 #include "coordinator/task_backoff.h"
 #include "coordinator/timestamps.h"
 #include "services/common/status_macros.h"
+#include "services/common/utf8.h"
 
 namespace d2g::coordinator {
 
@@ -293,7 +294,8 @@ absl::StatusOr<FailTaskResponse> ClusterState::FailTask(const FailTaskRequest& r
                                              : FailTaskRequest::REASON_UNSPECIFIED;
   ++totals_.failed[reason];
   if (reason == FailTaskRequest::REASON_PREEMPTED) return FailTaskResponse();
-  const std::string message = request.message().substr(0, kMaxMessageBytes);
+  const std::string message =
+      d2g::common::ValidUtf8(request.message(), d2g::common::kMaxFailureBytes);
   const std::string what = Describe(lease.kind(), lease.range());
   Tell(LogLevel::kWarn, "task failed", name.job,
        absl::StrCat(what, " on node ", lease.worker().node(), ": ", message));

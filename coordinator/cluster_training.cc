@@ -9,11 +9,13 @@
 #include "coordinator/limits.h"
 #include "coordinator/timestamps.h"
 #include "services/common/status_macros.h"
+#include "services/common/utf8.h"
 
 namespace d2g::coordinator {
 
 using namespace d2g::coordinator::v1;  // NOLINT: the resources that this file is about
 using d2g::common::LogLevel;
+using d2g::common::ValidUtf8;
 using rows::v1::CheckpointRow;
 using rows::v1::GangRow;
 using rows::v1::JobRow;
@@ -195,14 +197,15 @@ absl::StatusOr<CommitCheckpointResponse> ClusterState::CommitCheckpoint(
                    std::all_of(request.manifest_digest().begin(), request.manifest_digest().end(),
                                [](char c) { return absl::ascii_isxdigit(c); });
   if (!hex) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "manifest_digest: \"", request.manifest_digest().substr(0, 64), "\" is not 32 hex digits"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("manifest_digest: \"", ValidUtf8(request.manifest_digest(), kMaxIdBytes),
+                     "\" is not 32 hex digits"));
   }
   const std::string path = NormalPath(request.path());
   if (!absl::StartsWith(path, folder) || absl::StrContains(request.path(), "/../") ||
       request.path().size() > kMaxPathBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("path: \"", request.path().substr(0, 200), "\" is not below ", folder));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "path: \"", ValidUtf8(request.path(), 2 * kMaxIdBytes), "\" is not below ", folder));
   }
   if (request.step() < 1 || request.step() > job->spec().train().steps()) {
     return absl::InvalidArgumentError(

@@ -5,9 +5,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "coordinator/limits.h"
+#include "services/common/utf8.h"
 
 namespace d2g::coordinator {
 
+using d2g::common::ValidUtf8;
 using d2g::coordinator::v1::GangHeartbeatRequest;
 using d2g::coordinator::v1::GangHeartbeatResponse;
 using d2g::coordinator::v1::JoinGangRequest;
@@ -77,7 +79,7 @@ absl::StatusOr<GangEvents> GangTable::Report(const Request& request, absl::Durat
   const auto it = agents_.find(request.agent());
   if (it == agents_.end()) {
     return absl::NotFoundError(
-        absl::StrCat("agent \"", request.agent().substr(0, kMaxIdBytes), "\" is not known: join"));
+        absl::StrCat("agent \"", ValidUtf8(request.agent(), kMaxIdBytes), "\" is not known: join"));
   }
   Agent& agent = it->second;
   agent.last_seen = now;
@@ -112,12 +114,12 @@ absl::StatusOr<GangEvents> GangTable::Report(const Request& request, absl::Durat
       break;
     case Request::AGENT_STATE_BROKEN:
       if (current) {
-        MemberGone(
-            request.agent(),
-            absl::StrCat(who, ": ",
-                         request.error().empty() ? "a rank died"
-                                                 : request.error().substr(0, kMaxMessageBytes)),
-            now, &events);
+        MemberGone(request.agent(),
+                   absl::StrCat(who, ": ",
+                                request.error().empty()
+                                    ? "a rank died"
+                                    : ValidUtf8(request.error(), d2g::common::kMaxFailureBytes)),
+                   now, &events);
       }
       break;
     case Request::AGENT_STATE_DRAINING:

@@ -14,6 +14,7 @@
 #include "coordinator/dataset_state.h"
 #include "coordinator/interval_set.h"
 #include "coordinator/limits.h"
+#include "services/common/utf8.h"
 
 namespace d2g::coordinator {
 
@@ -69,7 +70,7 @@ class Checker {
     bool good = absl::ConsumePrefix(&hex, "xxh3-128:") && hex.size() == 32;
     for (const char c : hex) good = good && (absl::ascii_isdigit(c) || (c >= 'a' && c <= 'f'));
     if (!good) {
-      Fail(field, absl::StrCat("\"", value.substr(0, 80),
+      Fail(field, absl::StrCat("\"", d2g::common::ValidUtf8(value, kMaxIdBytes),
                                "\" is not \"xxh3-128:\" and 32 lower-case hex digits"));
     }
   }

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "coordinator/limits.h"
+#include "services/common/utf8.h"
 
 namespace d2g::coordinator {
 
@@ -42,7 +43,7 @@ bool LeaseTable::Renew(const d2g::coordinator::v1::HeartbeatTaskRequest& request
     lease.progress = request.progress();
     lease.deadline = now + duration_;
   }
-  lease.phase = request.phase().substr(0, kMaxIdBytes);
+  lease.phase = d2g::common::ValidUtf8(request.phase(), kMaxIdBytes);
   lease.done = request.done();
   lease.total = request.total();
   return true;

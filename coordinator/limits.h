@@ -42,8 +42,7 @@ inline constexpr int64_t kMinStartBatches = 10;
 
 // Requests.
 inline constexpr int kMaxRequestIdBytes = 128;
-inline constexpr int kMaxIdBytes = 128;        // worker and agent ids, node names, devices, builds
-inline constexpr int kMaxMessageBytes = 2000;  // failure messages are cut here
+inline constexpr int kMaxIdBytes = 128;  // worker and agent ids, node names, devices, builds
 inline constexpr int kDefaultPageSize = 50;
 inline constexpr int kMaxPageSize = 1000;
 inline constexpr int64_t kPromptChunkBytes = 1 << 20;

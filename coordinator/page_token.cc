@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "coordinator/limits.h"
+#include "services/common/utf8.h"
 
 namespace d2g::coordinator {
 
@@ -29,8 +30,9 @@ absl::StatusOr<std::string> DecodePageToken(absl::string_view listing, absl::str
     absl::string_view key = text;
     if (absl::ConsumePrefix(&key, absl::StrCat(listing, "\n"))) return std::string(key);
   }
-  return absl::InvalidArgumentError(absl::StrCat(
-      "page_token: \"", token.substr(0, 100), "\" does not come from an answer of this listing"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("page_token: \"", d2g::common::ValidUtf8(token, kMaxIdBytes),
+                   "\" does not come from an answer of this listing"));
 }
 
 }  // namespace d2g::coordinator

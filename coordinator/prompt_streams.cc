@@ -5,6 +5,8 @@
 #include "coordinator/row_keys.h"
 #include "services/common/grpc_status.h"
 #include "services/common/prompts.h"
+#include "services/common/status_macros.h"
+#include "services/common/utf8.h"
 
 namespace d2g::coordinator {
 namespace {
@@ -93,8 +95,10 @@ PromptDownload::PromptDownload(const ServiceContext& services, std::string diges
                 })
                 .result;
   if (chunks_ < 0) {
-    Finish(grpc::Status(grpc::StatusCode::NOT_FOUND,
-                        absl::StrCat("no prompt list ", digest_.substr(0, 100), " was uploaded")));
+    Finish(
+        grpc::Status(grpc::StatusCode::NOT_FOUND,
+                     absl::StrCat("no prompt list ", d2g::common::ValidUtf8(digest_, kMaxIdBytes),
+                                  " was uploaded")));
     return;
   }
   SendNext();

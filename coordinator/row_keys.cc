@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "services/common/utf8.h"
 
 namespace d2g::coordinator {
 namespace {
@@ -25,9 +26,10 @@ bool IsResourceId(absl::string_view id) {
 absl::StatusOr<std::string> ParseName(absl::string_view name, absl::string_view collection) {
   absl::string_view id = name;
   if (!absl::ConsumePrefix(&id, collection) || !IsResourceId(id)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "name \"", name.substr(0, 2 * kMaxResourceIdBytes), "\" is not of the form ", collection,
-        "{id} with an id of 1 to ", kMaxResourceIdBytes, " lower-case letters, digits and dashes"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("name \"", d2g::common::ValidUtf8(name, 2 * kMaxResourceIdBytes),
+                     "\" is not of the form ", collection, "{id} with an id of 1 to ",
+                     kMaxResourceIdBytes, " lower-case letters, digits and dashes"));
   }
   return std::string(id);
 }
@@ -71,7 +73,8 @@ absl::StatusOr<ParsedTaskName> ParseTaskName(absl::string_view name) {
   if (parts.size() != 4 || parts[0] != "jobs" || !IsResourceId(parts[1]) || parts[2] != "tasks" ||
       !absl::SimpleAtoi(parts[3], &task) || task < 0) {
     return absl::InvalidArgumentError(
-        absl::StrCat("name \"", name.substr(0, 160), "\" is not of the form jobs/{id}/tasks/{n}"));
+        absl::StrCat("name \"", d2g::common::ValidUtf8(name, 3 * kMaxResourceIdBytes),
+                     "\" is not of the form jobs/{id}/tasks/{n}"));
   }
   return ParsedTaskName{std::string(parts[1]), task};
 }

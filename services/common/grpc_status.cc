@@ -6,19 +6,23 @@
 #include "absl/strings/str_cat.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
+#include "services/common/utf8.h"
 
 namespace d2g::common {
 namespace {
 
 constexpr char kBadRequestUrl[] = "type.googleapis.com/google.rpc.BadRequest";
-// gRPC refuses trailers above 8 KiB in all; the message travels twice (percent-encoded, and in the
-// binary details as base64).
-constexpr size_t kMaxMessageBytes = 1500;
+// gRPC refuses trailers above 8 KiB in all; the rest is for other metadata.
+constexpr size_t kMaxTrailerBytes = 7500;
+constexpr size_t kMaxStatusBytes = 1500;
 constexpr size_t kMaxDetailBytes = 2500;
 
-std::string Shortened(absl::string_view text) {
-  if (text.size() <= kMaxMessageBytes) return std::string(text);
-  return absl::StrCat(text.substr(0, kMaxMessageBytes), "... (shortened)");
+// What a status takes in the trailers: the message travels twice, percent-encoded and in the
+// details, which travel as base64.
+size_t TrailerBytes(const google::rpc::Status& wire) {
+  size_t encoded = 0;
+  for (const char c : wire.message()) encoded += c >= ' ' && c <= '~' && c != '%' ? 1 : 3;
+  return encoded + (wire.ByteSizeLong() + 2) / 3 * 4;
 }
 
 }  // namespace
@@ -30,8 +34,8 @@ absl::Status BadRequest(const std::vector<FieldViolation>& violations) {
     absl::StrAppend(&message, message.empty() ? "" : "; ", violation.field, ": ",
                     violation.description);
     auto* added = details.add_field_violations();
-    added->set_field(violation.field);
-    added->set_description(violation.description);
+    added->set_field(ValidUtf8(violation.field));
+    added->set_description(ValidUtf8(violation.description));
   }
   absl::Status status = absl::InvalidArgumentError(message);
   status.SetPayload(kBadRequestUrl, absl::Cord(details.SerializeAsString()));
@@ -52,10 +56,9 @@ std::vector<FieldViolation> FieldViolations(const absl::Status& status) {
 grpc::Status ToGrpcStatus(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
   const auto code = static_cast<grpc::StatusCode>(status.code());
-  const std::string message = Shortened(status.message());
   google::rpc::Status wire;
   wire.set_code(static_cast<int>(status.code()));
-  wire.set_message(message);
+  wire.set_message(ValidUtf8(status.message(), kMaxStatusBytes));
   size_t detail_bytes = 0;
   status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
     detail_bytes += payload.size();
@@ -64,8 +67,12 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
     detail->set_type_url(std::string(url));
     detail->set_value(std::string(payload));
   });
-  if (wire.details_size() == 0) return grpc::Status(code, message);
-  return grpc::Status(code, message, wire.SerializeAsString());
+  // A character beyond ASCII takes three times its bytes.
+  while (TrailerBytes(wire) > kMaxTrailerBytes) {
+    wire.set_message(ValidUtf8(wire.message(), wire.message().size() * 3 / 4));
+  }
+  if (wire.details_size() == 0) return grpc::Status(code, wire.message());
+  return grpc::Status(code, wire.message(), wire.SerializeAsString());
 }
 
 absl::Status FromGrpcStatus(const grpc::Status& status) {

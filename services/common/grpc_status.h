@@ -24,7 +24,8 @@ absl::Status BadRequest(const std::vector<FieldViolation>& violations);
 // The violations that a status carries; none when it carries no (readable) details.
 std::vector<FieldViolation> FieldViolations(const absl::Status& status);
 
-// Keeps code, message and details. Over-long ones are cut so that they fit gRPC's trailers.
+// Keeps code, message and details. Over-long ones are cut so that they fit gRPC's trailers, and
+// what is not UTF-8 is made so.
 grpc::Status ToGrpcStatus(const absl::Status& status);
 
 // The other way; unreadable details are dropped.

@@ -6,9 +6,10 @@
 #include <string>
 #include <utility>
 
-#include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "services/common/utf8.h"
 #include "spdlog/sinks/stdout_sinks.h"
 #include "spdlog/spdlog.h"
 
@@ -41,31 +42,11 @@ State& GlobalState() {
   return *state;
 }
 
+// Also what a terminal would obey, so that a line stays one line wherever it is read.
 void AppendJsonString(absl::string_view text, std::string* out) {
-  out->push_back('"');
-  for (const char c : text) {
-    switch (c) {
-      case '"':
-        *out += "\\\"";
-        break;
-      case '\\':
-        *out += "\\\\";
-        break;
-      case '\n':
-        *out += "\\n";
-        break;
-      case '\t':
-        *out += "\\t";
-        break;
-      default:
-        if (static_cast<unsigned char>(c) < 0x20) {
-          absl::StrAppendFormat(out, "\\u%04x", static_cast<unsigned char>(c));
-        } else {
-          out->push_back(c);
-        }
-    }
-  }
-  out->push_back('"');
+  absl::StrAppend(out, "\"",
+                  WithoutControls(absl::StrReplaceAll(text, {{"\"", "\\\""}, {"\\", "\\\\"}})),
+                  "\"");
 }
 
 const char* LevelName(LogLevel level) {
@@ -115,7 +96,8 @@ std::string PlainLine(LogLevel level, absl::string_view message, absl::string_vi
   for (const LogField& field : fields) {
     absl::StrAppend(&line, " ", field.key, "=");
     const std::string& text = field.value.text();
-    if (field.value.quoted() && (text.empty() || text.find_first_of(" \"\n\t=") != text.npos)) {
+    if (field.value.quoted() && (text.empty() || text.find_first_of(" \"=") != text.npos ||
+                                 HoldsControl(text) || !IsUtf8(text))) {
       AppendJsonString(text, &line);
     } else {
       line += text;

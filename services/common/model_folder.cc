@@ -21,9 +21,6 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-// Messages quote files, which hold anything.
-constexpr size_t kMaxMessageBytes = 2000;
-
 // Channels too.
 constexpr int64_t kMaxLatentSide = 4096;
 // What worker/model takes, and what diffusers has where the file does not say.
@@ -46,7 +43,7 @@ auto Checked(const F& f) -> absl::StatusOr<decltype(f())> {
   try {
     return f();
   } catch (const model::Error& error) {
-    return absl::InvalidArgumentError(ValidUtf8(error.what(), kMaxMessageBytes));
+    return absl::InvalidArgumentError(ValidUtf8(error.what(), kMaxFailureBytes));
   }
 }
 
@@ -98,7 +95,7 @@ class Inspector {
       for (const std::string& tensor : tensors) {
         if (!held.contains(tensor)) {
           return Bad(Path(file), absl::StrCat("lacks tensor ",
-                                              ValidUtf8(model::Printable(tensor), kMaxMessageBytes),
+                                              ValidUtf8(model::Printable(tensor), kMaxFailureBytes),
                                               " of the index"));
         }
       }

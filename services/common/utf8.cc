@@ -1,5 +1,7 @@
 #include "services/common/utf8.h"
 
+#include "absl/strings/str_format.h"
+
 namespace d2g::common {
 namespace {
 
@@ -31,27 +33,105 @@ size_t CharacterLength(absl::string_view text) {
   return length;
 }
 
+// The number of the character of `length` bytes that `text` begins with.
+char32_t CodePoint(absl::string_view text, size_t length) {
+  const auto lead = static_cast<unsigned char>(text[0]);
+  if (length == 1) return lead;
+  char32_t point = lead & (0x7Fu >> length);
+  for (size_t i = 1; i < length; ++i) {
+    point = (point << 6) | (static_cast<unsigned char>(text[i]) & 0x3Fu);
+  }
+  return point;
+}
+
+bool IsControl(char32_t point) {
+  return point < 0x20 || (point >= 0x7F && point <= 0x9F) || point == 0x061C || point == 0x200E ||
+         point == 0x200F || (point >= 0x202A && point <= 0x202E) ||
+         (point >= 0x2066 && point <= 0x2069);
+}
+
+// Calls visit(character, length) for each character; `length` is 0 for a byte of none, and then
+// `character` is that byte. Stops when visit returns false.
+template <typename Visit>
+void ForEachCharacter(absl::string_view text, Visit visit) {
+  while (!text.empty()) {
+    const size_t length = CharacterLength(text);
+    const size_t bytes = length == 0 ? 1 : length;
+    if (!visit(text.substr(0, bytes), length)) return;
+    text.remove_prefix(bytes);
+  }
+}
+
+void AppendEscaped(char32_t point, std::string* out) {
+  switch (point) {
+    case '\n':
+      *out += "\\n";
+      return;
+    case '\t':
+      *out += "\\t";
+      return;
+    case '\r':
+      *out += "\\r";
+      return;
+    default:
+      absl::StrAppendFormat(out, "\\u%04x", static_cast<uint32_t>(point));
+  }
+}
+
 }  // namespace
 
 bool IsUtf8(absl::string_view text) {
-  while (!text.empty()) {
-    const size_t length = CharacterLength(text);
-    if (length == 0) return false;
-    text.remove_prefix(length);
-  }
-  return true;
+  bool valid = true;
+  ForEachCharacter(text, [&](absl::string_view, size_t length) { return valid = length > 0; });
+  return valid;
 }
 
 std::string ValidUtf8(absl::string_view text, size_t max_bytes) {
+  const absl::string_view mark =
+      sizeof(kCutMark) - 1 <= max_bytes ? absl::string_view(kCutMark) : absl::string_view();
   std::string valid;
-  while (!text.empty()) {
-    const size_t length = CharacterLength(text);
-    const absl::string_view next = length == 0 ? "?" : text.substr(0, length);
-    if (valid.size() + next.size() > max_bytes) break;
+  size_t fits_with_mark = 0;  // the end of the last character after which the mark has room
+  bool cut = false;
+  ForEachCharacter(text, [&](absl::string_view character, size_t length) {
+    const absl::string_view next = length == 0 ? "?" : character;
+    if (valid.size() + next.size() > max_bytes) {
+      cut = true;
+      return false;
+    }
     valid.append(next.data(), next.size());
-    text.remove_prefix(length == 0 ? 1 : length);
+    if (valid.size() <= max_bytes - mark.size()) fits_with_mark = valid.size();
+    return true;
+  });
+  if (cut) {
+    valid.resize(fits_with_mark);
+    valid.append(mark.data(), mark.size());
   }
   return valid;
+}
+
+bool HoldsControl(absl::string_view text) {
+  bool holds = false;
+  ForEachCharacter(text, [&](absl::string_view character, size_t length) {
+    holds = length > 0 && IsControl(CodePoint(character, length));
+    return !holds;
+  });
+  return holds;
+}
+
+std::string WithoutControls(absl::string_view text) {
+  std::string shown;
+  shown.reserve(text.size());
+  ForEachCharacter(text, [&](absl::string_view character, size_t length) {
+    if (length == 0) {
+      shown += '?';
+    } else if (const char32_t point = CodePoint(character, length); IsControl(point)) {
+      AppendEscaped(point, &shown);
+    } else {
+      shown.append(character.data(), character.size());
+    }
+    return true;
+  });
+  return shown;
 }
 
 }  // namespace d2g::common

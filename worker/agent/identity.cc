@@ -5,13 +5,14 @@
 #include <random>
 
 #include "absl/strings/str_cat.h"
+#include "services/common/utf8.h"
 
 namespace d2g::agent {
 
 std::string NodeName() {
   char name[256] = {};
   if (gethostname(name, sizeof(name) - 1) != 0 || name[0] == '\0') return "unknown";
-  return name;
+  return common::ValidUtf8(name);
 }
 
 std::string RandomId(const std::string& prefix) {

@@ -26,8 +26,6 @@ constexpr absl::Duration kRetryWhenStopping = absl::Milliseconds(200);
 constexpr absl::Duration kShortestPoll = absl::Milliseconds(20);
 // Of the grace, kept for giving a task back over the head of a runner that does not notice.
 constexpr double kReservedGrace = 0.2;
-// Longest failure message that travels.
-constexpr size_t kMaxMessageBytes = 2000;
 
 bool WorthRetrying(const absl::Status& status) {
   switch (status.code()) {
@@ -231,7 +229,7 @@ FailTaskRequest LeaseLoop::Failure(const Task& task, FailTaskRequest::Reason rea
   request.set_lease_id(task.lease_id());
   *request.mutable_worker() = options_.worker;
   request.set_reason(reason);
-  request.set_message(common::ValidUtf8(why.message(), kMaxMessageBytes));
+  request.set_message(common::ValidUtf8(why.message(), common::kMaxFailureBytes));
   return request;
 }
 

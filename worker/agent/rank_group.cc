@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "services/common/log.h"
 #include "services/common/status_macros.h"
+#include "services/common/utf8.h"
 
 namespace d2g::agent {
 namespace {
@@ -27,7 +28,7 @@ bool MayLast(const std::string& phase) {
 std::string LastWords(const ChildProcess& process) {
   std::vector<std::string> lines = process.LastOutputLines();
   if (lines.size() > kErrorLines) lines.erase(lines.begin(), lines.end() - kErrorLines);
-  for (std::string& line : lines) line.resize(std::min(line.size(), kErrorLineBytes));
+  for (std::string& line : lines) line = common::ValidUtf8(line, kErrorLineBytes);
   return lines.empty() ? "no output" : absl::StrCat("last output: ", absl::StrJoin(lines, " | "));
 }
 
@@ -245,12 +246,12 @@ void RankGroup::LookForHang(Rank& rank) {
                      absl::FormatDuration(options_.hang_timeout), ")"));
 }
 
-void RankGroup::Break(std::string error) {
+void RankGroup::Break(const std::string& error) {
   common::LogWarn("a generation broke", {{"job", launch_.assignment.job()},
                                          {"generation", launch_.assignment.generation()},
                                          {"error", error}});
   state_ = State::kBroken;
-  error_ = std::move(error);
+  error_ = common::ValidUtf8(error, common::kMaxFailureBytes);
   KillAll();
 }
 

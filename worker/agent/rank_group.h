@@ -113,7 +113,7 @@ class RankGroup {
   void LookForHang(Rank& rank);
   // Whether every rank that runs has not begun to train.
   bool AllLoad() const;
-  void Break(std::string error);
+  void Break(const std::string& error);
   void KillAll();
 
   RankLaunch launch_;

@@ -6,6 +6,9 @@
 #include <vector>
 
 #include "CLI/CLI.hpp"
+#include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -30,12 +33,49 @@ using ::testing::HasSubstr;
 TEST(Utf8Test, BytesThatAreNoCharacterBecomeQuestionMarks) {
   EXPECT_EQ(ValidUtf8("caf\xe9 \xc3\xa9 \xf0\x9f\x98\x80", 100), "caf? \xc3\xa9 \xf0\x9f\x98\x80");
   EXPECT_EQ(ValidUtf8("\xed\xa0\x80\xc0\x80\xff", 100), "??????");
-  // Cut before a character, not in it.
-  EXPECT_EQ(ValidUtf8("ab\xc3\xa9z", 3), "ab");
-  EXPECT_EQ(ValidUtf8("ab\xc3\xa9z", 4), "ab\xc3\xa9");
   EXPECT_EQ(ValidUtf8("", 4), "");
   EXPECT_TRUE(IsUtf8("\xc3\xa9"));
   EXPECT_FALSE(IsUtf8("\xc3"));
+}
+
+TEST(Utf8Test, LongTextsAreCutBetweenCharactersAndSaySo) {
+  EXPECT_EQ(ValidUtf8("ab\xc3\xa9z", 3), "ab") << "too short for the mark";
+  EXPECT_EQ(ValidUtf8("ab\xc3\xa9z", 4), "ab\xc3\xa9");
+  // Two, three and four bytes a character: each limit falls inside one sooner or later.
+  for (const std::string character : {"\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80"}) {
+    std::string text;
+    for (int i = 0; i < 30; ++i) text += character;
+    for (size_t limit = 0; limit <= text.size(); ++limit) {
+      const std::string cut = ValidUtf8(text, limit);
+      EXPECT_TRUE(IsUtf8(cut)) << limit;
+      EXPECT_LE(cut.size(), limit);
+      EXPECT_GT(cut.size() + character.size(), limit) << "shorter than it has to be";
+      EXPECT_EQ(absl::StrContains(cut, kCutMark),
+                limit < text.size() && limit >= sizeof(kCutMark) - 1)
+          << limit;
+    }
+    EXPECT_EQ(ValidUtf8(text, text.size()), text);
+  }
+}
+
+TEST(Utf8Test, WhatATerminalWouldObeyIsWrittenOut) {
+  EXPECT_EQ(WithoutControls("\x1b[31mRED\x1b]0;title\x07\n\r\t\x7f"),
+            "\\u001b[31mRED\\u001b]0;title\\u0007\\n\\r\\t\\u007f");
+  // C1, also as the byte that some terminals take for it; and what turns the direction.
+  EXPECT_EQ(WithoutControls("\xc2\x9b"
+                            "2J \x9b"),
+            "\\u009b2J ?");
+  EXPECT_EQ(WithoutControls("a\xe2\x80\xae"
+                            "b\xe2\x81\xa6"
+                            "c\xd8\x9c"),
+            "a\\u202eb\\u2066c\\u061c");
+  const std::string plain = "caf\xc3\xa9 \xe5\xa5\xbd \\ \xf0\x9f\x98\x80 \xc2\xa0";
+  EXPECT_EQ(WithoutControls(plain), plain);
+  EXPECT_FALSE(HoldsControl(plain));
+  for (const char* bad : {"\x01", "\x7f", "\xc2\x80", "\xc2\x9f", "\xe2\x80\x8e", "\xe2\x80\x8f",
+                          "\xe2\x80\xaa", "\xe2\x81\xa9", "\xd8\x9c"}) {
+    EXPECT_TRUE(HoldsControl(absl::StrCat("good", bad, "good"))) << absl::CHexEscape(bad);
+  }
 }
 
 TEST(FakeClockTest, MovesOnlyWhenTold) {
@@ -91,6 +131,23 @@ TEST_F(LogTest, JsonIsOneParsableObject) {
   EXPECT_EQ(json["ok"], true);
   EXPECT_EQ(json["text"], "say \"hi\"\n");
   EXPECT_TRUE(json["bad"].is_string());
+}
+
+TEST_F(LogTest, LinesOfOthersTextAreValidAndOneLine) {
+  for (const char* format : {"plain", "json"}) {
+    EXPECT_THAT(InitLog({.format = format}), IsOk());
+    ::testing::internal::CaptureStderr();
+    LogInfo("a rank died", {{"said", "caf\xc3"}, {"colour", "\x1b[31mRED"}, {"c1", "\xc2\x9bJ"}});
+    const std::string text = ::testing::internal::GetCapturedStderr();
+    EXPECT_TRUE(IsUtf8(text)) << text;
+    EXPECT_FALSE(HoldsControl(text.substr(0, text.size() - 1))) << text;
+    if (format == std::string("json")) {
+      const auto json = nlohmann::json::parse(text);
+      EXPECT_EQ(json["colour"], "\x1b[31mRED");
+      EXPECT_EQ(json["said"], "caf?");
+    }
+  }
+  EXPECT_THAT(InitLog({}), IsOk());
 }
 
 TEST(InitLogTest, UnknownNamesAreRefused) {

@@ -7,6 +7,7 @@
 #include "gtest/gtest.h"
 #include "services/common/grpc_status.h"
 #include "services/common/status_macros.h"
+#include "services/common/utf8.h"
 #include "tests/testing/status_matchers.h"
 
 namespace d2g::common {
@@ -80,6 +81,20 @@ TEST(GrpcStatusTest, LongMessagesAreShortenedToFitTrailers) {
   const grpc::Status sent = ToGrpcStatus(absl::InternalError(std::string(100'000, 'x')));
   EXPECT_LT(sent.error_message().size(), 2000u);
   EXPECT_THAT(sent.error_message(), HasSubstr("shortened"));
+}
+
+TEST(GrpcStatusTest, MessagesAndDetailsAreUtf8AndFitTheTrailersInAnyScript) {
+  std::string text = "\xff";
+  while (text.size() < 2400) text += "\xe2\x82\xac";
+  const grpc::Status sent = ToGrpcStatus(BadRequest({{"spec.teacher.path", text}}));
+  EXPECT_TRUE(IsUtf8(sent.error_message()));
+  EXPECT_THAT(sent.error_message(), HasSubstr("shortened"));
+  google::rpc::Status wire;
+  ASSERT_TRUE(wire.ParseFromString(sent.error_details()));
+  EXPECT_EQ(wire.message(), sent.error_message());
+  ASSERT_THAT(FieldViolations(FromGrpcStatus(sent)), SizeIs(1));
+  // Percent-encoded, and base64.
+  EXPECT_LT(3 * sent.error_message().size() + 4 * sent.error_details().size() / 3, 8000u);
 }
 
 TEST(GrpcStatusTest, UnreadableDetailsAreDropped) {

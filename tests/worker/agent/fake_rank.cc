@@ -3,11 +3,11 @@
 //   steps=N       is done after N steps (default: never)
 //   die=R@S       rank R exits with code 1 at step S, after a last word
 //   abort=R@S     rank R is killed by SIGABRT at step S
-//   hang=R@S      rank R stops reporting at step S
-//   wait=R@S      rank R reports data_wait at step S, then nothing for a while, then goes on
-//   busy=R@S      rank R reports progress within step S for a while, then goes on
-//   load          loads for ever, deaf to SIGTERM
-//   stubborn      ignores SIGTERM
+//   sigh=R@S      rank R exits with code 1 at step S, after last words of 1000 bytes each, none
+//   ASCII hang=R@S      rank R stops reporting at step S wait=R@S      rank R reports data_wait at
+//   step S, then nothing for a while, then goes on busy=R@S      rank R reports progress within
+//   step S for a while, then goes on load          loads for ever, deaf to SIGTERM stubborn ignores
+//   SIGTERM
 #include <signal.h>
 #include <unistd.h>
 
@@ -32,7 +32,7 @@ struct Behaviour {
   bool stubborn = false;
   bool load = false;
   // Steps at which this rank does it; -1 never.
-  int64_t die = -1, abort = -1, hang = -1, wait = -1, busy = -1;
+  int64_t die = -1, abort = -1, sigh = -1, hang = -1, wait = -1, busy = -1;
 };
 
 Behaviour Parse(const std::string& words, int rank) {
@@ -48,6 +48,7 @@ Behaviour Parse(const std::string& words, int rank) {
     const int64_t step = std::atoll(at.second.c_str());
     if (parts.first == "die") result.die = step;
     if (parts.first == "abort") result.abort = step;
+    if (parts.first == "sigh") result.sigh = step;
     if (parts.first == "hang") result.hang = step;
     if (parts.first == "wait") result.wait = step;
     if (parts.first == "busy") result.busy = step;
@@ -90,6 +91,17 @@ int main(int argc, char** argv) {
     }
     if (step == behaviour.die) {
       std::fprintf(stderr, "rank %d cannot go on: out of luck\n", rank);
+      return 1;
+    }
+    if (step == behaviour.sigh) {
+      // Lines of which one in three ends inside a character wherever they are cut, and one that is
+      // no UTF-8 at all.
+      for (int line = 0; line < 3; ++line) {
+        std::string sigh(static_cast<size_t>(line), '.');
+        while (sigh.size() < 1000) sigh += "\xe2\x82\xac";
+        std::fprintf(stderr, "%s\n", sigh.c_str());
+      }
+      std::fprintf(stderr, "caf\xe9\n");
       return 1;
     }
     if (step == behaviour.abort) std::abort();

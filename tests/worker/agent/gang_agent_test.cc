@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/common/file_io.h"
+#include "services/common/utf8.h"
 #include "tests/testing/fake_coordinator.h"
 #include "tests/testing/temp_dir.h"
 #include "tests/testing/wait.h"
@@ -177,6 +178,19 @@ TEST_F(GangAgentTest, ADeadRankBreaksTheGeneration) {
   EXPECT_THAT(last().error(), AllOf(HasSubstr("rank 1"), HasSubstr("exit code 1"),
                                     HasSubstr("rank 1 cannot go on: out of luck")));
   // The next generation starts from scratch.
+  coordinator_.training().SetAnswer(RunAnswer("steps=5", 2));
+  ASSERT_TRUE(WaitFor(
+      [&] { return last().generation() == 2 && last().state() == Request::AGENT_STATE_LEFT; }));
+}
+
+TEST_F(GangAgentTest, LongLastWordsInAnyScriptReachTheCoordinator) {
+  coordinator_.training().SetAnswer(RunAnswer("sigh=1@10"));
+  StartAgent();
+  // The coordinator takes no heartbeat with a string that is not UTF-8.
+  ASSERT_TRUE(WaitForState(Request::AGENT_STATE_BROKEN));
+  EXPECT_THAT(last().error(),
+              AllOf(HasSubstr("exit code 1"), HasSubstr("\xe2\x82\xac..."), HasSubstr("caf?")));
+  EXPECT_LE(last().error().size(), common::kMaxFailureBytes);
   coordinator_.training().SetAnswer(RunAnswer("steps=5", 2));
   ASSERT_TRUE(WaitFor(
       [&] { return last().generation() == 2 && last().state() == Request::AGENT_STATE_LEFT; }));
