@@ -114,7 +114,7 @@ absl::StatusOr<Snapshot> ClusterState::GetOrCreateSnapshot(
     const DatasetState* dataset = FindDataset(job->dataset());
     const int64_t triples = job->spec().simulate().triples();
     const int64_t training = dataset == nullptr ? 0 : dataset->SealedTraining(triples);
-    if (Ended(*job)) {
+    if (HasEnded(*job)) {
       return absl::FailedPreconditionError(
           absl::StrCat(request.job(), " has ended: no further epoch begins"));
     }

@@ -30,11 +30,6 @@ JobRow& ClusterState::Touch(absl::string_view job, Moment now) {
   return row;
 }
 
-bool ClusterState::Ended(const JobRow& job) const {
-  return job.state() == Job::STATE_CANCELLED || job.state() == Job::STATE_SUCCEEDED ||
-         job.state() == Job::STATE_FAILED;
-}
-
 bool ClusterState::AtWork(const JobRow& job) const {
   return job.state() == Job::STATE_RUNNING && job.desired_state() == Job::DESIRED_STATE_RUNNING;
 }
@@ -74,6 +69,7 @@ absl::StatusOr<Job> ClusterState::CreateJob(const JobProposal& proposal, Moment 
   *row.mutable_spec() = spec;
   row.mutable_spec()->mutable_teacher()->set_digest(proposal.teacher.digest);
   row.set_dataset(dataset_id);
+  *row.mutable_recipe() = recipe;
   row.set_desired_state(Job::DESIRED_STATE_RUNNING);
   row.set_state(Job::STATE_RUNNING);
   *row.mutable_create_time() = ToTimestamp(now.wall);
@@ -146,7 +142,7 @@ absl::StatusOr<Job> ClusterState::SetDesiredState(const SetDesiredStateRequest& 
         {{"desired_state", absl::StrCat(static_cast<int>(request.desired_state()),
                                         " is not running, paused or cancelled")}});
   }
-  if (Ended(*found)) {
+  if (HasEnded(*found)) {
     if (found->state() == Job::STATE_CANCELLED &&
         request.desired_state() == Job::DESIRED_STATE_CANCELLED) {
       return View(*found, now);
@@ -173,7 +169,7 @@ absl::StatusOr<Job> ClusterState::SetDesiredState(const SetDesiredStateRequest& 
 
 absl::Status ClusterState::DeleteJob(absl::string_view name) {
   D2G_ASSIGN_OR_RETURN(const JobRow* job, FindJob(name));
-  if (!Ended(*job)) {
+  if (!HasEnded(*job)) {
     return absl::FailedPreconditionError(
         absl::StrCat(name, " has not ended: cancel it before deleting it"));
   }
@@ -227,6 +223,15 @@ void ClusterState::AddPromptList(absl::string_view digest, const rows::v1::Promp
   if (FindPromptList(digest) == nullptr) tables_.prompt_lists.Mutable(digest) = row;
 }
 
+std::set<std::string> ClusterState::MissingPromptLists() const {
+  std::set<std::string> missing;
+  for (const auto& [sequence, id] : live_jobs_) {
+    const std::string& digest = tables_.jobs.Find(id)->spec().prompts().digest();
+    if (FindPromptList(digest) == nullptr) missing.insert(digest);
+  }
+  return missing;
+}
+
 void ClusterState::StartStage(const std::string& job, Stage stage, Moment now) {
   const auto& stages = tables_.jobs.Find(job)->stages();
   const auto it = stages.find(stage);
@@ -251,7 +256,7 @@ void ClusterState::ReopenStage(const std::string& job, Stage stage, Moment now) 
 
 void ClusterState::Advance(const std::string& id, Moment now) {
   const JobRow& job = *tables_.jobs.Find(id);
-  if (Ended(job)) return;
+  if (HasEnded(job)) return;
   if (job.desired_state() == Job::DESIRED_STATE_PAUSED && job.state() == Job::STATE_RUNNING &&
       !gangs_.Active(id)) {
     Touch(id, now).set_state(Job::STATE_PAUSED);

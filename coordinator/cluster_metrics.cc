@@ -73,6 +73,10 @@ ClusterMetrics::ClusterMetrics(d2g::common::Metrics* metrics) : metrics_(metrics
   rows_written_ =
       &metrics_->Counter("d2g_coordinator_rows_written_total", "Rows written or deleted durably.");
   incarnation_ = &metrics_->Gauge("d2g_coordinator_incarnation", "Starts of this data folder.");
+  rows_set_aside_ =
+      &metrics_->Gauge("d2g_coordinator_rows_set_aside",
+                       "Rows of this data folder that a start could not use and keeps "
+                       "aside.");
 }
 
 void ClusterMetrics::Count(const std::string& name, const std::string& help,

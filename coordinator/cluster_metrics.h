@@ -20,6 +20,7 @@ class ClusterMetrics {
   prometheus::Histogram& commit_seconds() { return *commit_seconds_; }
   prometheus::Counter& rows_written() { return *rows_written_; }
   prometheus::Gauge& incarnation() { return *incarnation_; }
+  prometheus::Gauge& rows_set_aside() { return *rows_set_aside_; }
 
  private:
   void Count(const std::string& name, const std::string& help,
@@ -34,6 +35,7 @@ class ClusterMetrics {
   prometheus::Histogram* commit_seconds_;
   prometheus::Counter* rows_written_;
   prometheus::Gauge* incarnation_;
+  prometheus::Gauge* rows_set_aside_;
 };
 
 }  // namespace d2g::coordinator

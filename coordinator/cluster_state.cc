@@ -1,11 +1,11 @@
 #include "coordinator/cluster_state.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "coordinator/limits.h"
-#include "services/common/status_macros.h"
 
 namespace d2g::coordinator {
 
@@ -24,66 +24,68 @@ constexpr absl::Duration kStoodStill = absl::Seconds(3);
 ClusterState::Rates::Rates()
     : simulate(kRateWindow), train(kRateWindow), evaluate(kRateWindow), xport(kRateWindow) {}
 
-ClusterState::ClusterState(ClusterOptions options, Tables tables, Moment now)
+ClusterState::ClusterState(ClusterOptions options, AuditedRows rows, Moment now)
     : options_(std::move(options)),
-      tables_(std::move(tables)),
+      tables_(std::move(rows.tables)),
+      datasets_(std::move(rows.datasets)),
       leases_(options_.lease_duration, options_.incarnation, &tables_, now.steady),
       shards_(options_.shard_count, &tables_, now.steady),
       gangs_(options_.gang, &tables_, now.steady),
-      last_time_(now.steady) {}
-
-absl::StatusOr<std::unique_ptr<ClusterState>> ClusterState::Load(ClusterOptions options,
-                                                                 const RowChanges& rows,
-                                                                 Moment now) {
-  Tables tables;
-  for (const RowChange& row : rows) {
-    if (row.value.has_value()) D2G_RETURN_IF_ERROR(tables.Load(row.key, *row.value));
+      last_time_(now.steady) {
+  for (UnusableRow& unusable : rows.unusable) {
+    Tell(LogLevel::kError, "a row cannot be used; it is set aside", "",
+         absl::StrCat(unusable.row.key, ": ", unusable.why));
+    set_aside_.push_back(std::move(unusable.row));
   }
-  std::unique_ptr<ClusterState> state(new ClusterState(std::move(options), std::move(tables), now));
-  D2G_RETURN_IF_ERROR(state->Restore(now));
+}
+
+std::unique_ptr<ClusterState> ClusterState::Load(ClusterOptions options, const RowChanges& rows,
+                                                 Moment now) {
+  std::unique_ptr<ClusterState> state(new ClusterState(std::move(options), AuditRows(rows), now));
+  state->Restore(now);
   return state;
 }
 
-absl::Status ClusterState::Restore(Moment now) {
-  for (const auto& [id, row] : tables_.datasets.rows()) {
-    if (row.recipe().block_size() < 1 || row.recipe().shard_count() < 1) {
-      return absl::DataLossError(absl::StrCat("dataset row ", id, " has no block size or shards"));
-    }
-    datasets_.try_emplace(id, row.recipe());
-  }
-  for (const auto& [id, row] : tables_.seals.rows()) {
-    const auto parsed = ParseChildId(id);
-    const auto dataset = parsed ? datasets_.find(parsed->parent) : datasets_.end();
-    if (dataset == datasets_.end()) {
-      return absl::DataLossError(absl::StrCat("seals row ", id, " belongs to no dataset"));
-    }
-    D2G_RETURN_IF_ERROR(
-        d2g::common::Annotate(dataset->second.LoadShard(static_cast<int32_t>(parsed->number), row),
-                              absl::StrCat("seals row ", id)));
-  }
+void ClusterState::Restore(Moment now) {
+  std::vector<std::string> without_dataset;
+  std::vector<std::string> without_sequence;
+  std::set<int64_t> sequences;
   for (const auto& [id, row] : tables_.jobs.rows()) {
-    if (!datasets_.contains(row.dataset()) && !Ended(row)) {
-      return absl::DataLossError(
-          absl::StrCat("job row ", id, " names dataset ", row.dataset(), ", which is absent"));
-    }
     next_sequence_ = std::max(next_sequence_, row.sequence() + 1);
     if (!row.request_id().empty()) requests_[row.request_id()] = id;
-    if (!Ended(row)) {
-      live_jobs_[row.sequence()] = id;
-      rates_[id];
-      if (TrainDone(row)) gangs_.Finish(id, now.steady);
-    }
+    // One that was set aside and put back may have met its successor.
+    if (!sequences.insert(row.sequence()).second) without_sequence.push_back(id);
+  }
+  for (const std::string& id : without_sequence) {
+    tables_.jobs.Mutable(id).set_sequence(next_sequence_++);
+  }
+  for (const auto& [id, row] : tables_.jobs.rows()) {
+    if (HasEnded(row)) continue;
+    live_jobs_[row.sequence()] = id;
+    rates_[id];
+    if (TrainDone(row)) gangs_.Finish(id, now.steady);
+    if (!datasets_.contains(row.dataset())) without_dataset.push_back(id);
   }
   for (const auto& [id, row] : tables_.leases.rows()) {
-    const auto dataset = datasets_.find(row.dataset());
-    if (tables_.jobs.Find(row.job()) == nullptr || dataset == datasets_.end()) {
-      return absl::DataLossError(absl::StrCat("lease row ", id, " belongs to no job or dataset"));
-    }
     if (row.kind() == d2g::coordinator::v1::TASK_KIND_SIMULATE) {
-      dataset->second.Lease(row.range().begin(), row.range().end());
+      datasets_.at(row.dataset()).Lease(row.range().begin(), row.range().end());
     }
   }
-  return absl::OkStatus();
+  for (const std::string& id : without_dataset) {
+    EndJob(
+        id, Job::STATE_FAILED,
+        absl::StrCat("the coordinator's row of ", DatasetName(tables_.jobs.Find(id)->dataset()),
+                     " could not be read; submit the job again: the store still has its triples"),
+        now);
+  }
+}
+
+RowChanges ClusterState::TakeChanges() {
+  RowChanges changes = std::exchange(set_aside_, {});
+  RowChanges written = tables_.TakeChanges();
+  changes.insert(changes.end(), std::make_move_iterator(written.begin()),
+                 std::make_move_iterator(written.end()));
+  return changes;
 }
 
 const DatasetState* ClusterState::FindDataset(absl::string_view id) const {

@@ -30,6 +30,7 @@
 #include "coordinator/job_spec.h"
 #include "coordinator/lease_table.h"
 #include "coordinator/rate_meter.h"
+#include "coordinator/row_audit.h"
 #include "coordinator/shard_registry.h"
 #include "coordinator/tables.h"
 #include "d2g/coordinator/v1/dataset_service.pb.h"
@@ -101,9 +102,10 @@ struct Note {
 // Thread-compatible.
 class ClusterState {
  public:
-  // `rows` are all rows on disk. DATA_LOSS names a row that makes no sense.
-  static absl::StatusOr<std::unique_ptr<ClusterState>> Load(ClusterOptions options,
-                                                            const RowChanges& rows, Moment now);
+  // `rows` are all rows on disk. Those that no state can be made from (row_audit.h) are among the
+  // first changes, to be set aside, and each has a note.
+  static std::unique_ptr<ClusterState> Load(ClusterOptions options, const RowChanges& rows,
+                                            Moment now);
 
   // ---- Jobs (cluster_jobs.cc)
   // The job of an earlier CreateJob with this request id; empty id: NOT_FOUND.
@@ -125,6 +127,8 @@ class ClusterState {
     return tables_.prompt_lists.Find(digest);
   }
   void AddPromptList(absl::string_view digest, const rows::v1::PromptListRow& row);
+  // Digests of prompt lists that jobs which have not ended need and that have no row.
+  std::set<std::string> MissingPromptLists() const;
 
   // ---- Datasets and shards (cluster_datasets.cc)
   absl::StatusOr<d2g::coordinator::v1::Dataset> GetDataset(absl::string_view name,
@@ -167,7 +171,9 @@ class ClusterState {
   // What happened since the last call.
   std::vector<Note> TakeNotes() { return std::exchange(notes_, {}); }
 
-  Tables& tables() { return tables_; }
+  // Rows that changed since the last call.
+  RowChanges TakeChanges();
+
   const Tables& tables() const { return tables_; }
   const DatasetState* FindDataset(absl::string_view id) const;
   const LeaseTable& leases() const { return leases_; }
@@ -191,8 +197,9 @@ class ClusterState {
     Rates();
   };
 
-  ClusterState(ClusterOptions options, Tables tables, Moment now);
-  absl::Status Restore(Moment now);
+  ClusterState(ClusterOptions options, AuditedRows rows, Moment now);
+  // Derives from the rows what is not one.
+  void Restore(Moment now);
 
   void Tell(d2g::common::LogLevel level, const char* message, std::string job, std::string detail) {
     notes_.push_back({level, message, std::move(job), std::move(detail)});
@@ -201,7 +208,6 @@ class ClusterState {
   // Jobs.
   absl::StatusOr<const rows::v1::JobRow*> FindJob(absl::string_view name) const;
   rows::v1::JobRow& Touch(absl::string_view job, Moment now);
-  bool Ended(const rows::v1::JobRow& job) const;
   bool AtWork(const rows::v1::JobRow& job) const;
   d2g::coordinator::v1::Job View(const rows::v1::JobRow& job, Moment now) const;
   void AddStages(const rows::v1::JobRow& job, d2g::coordinator::v1::Job* view) const;
@@ -271,6 +277,7 @@ class ClusterState {
   std::vector<std::string> RetireCheckpoints(const rows::v1::JobRow& job);
 
   ClusterOptions options_;
+  RowChanges set_aside_;  // not handed out yet
   Tables tables_;
   std::map<std::string, DatasetState, std::less<>> datasets_;
   LeaseTable leases_;

@@ -252,7 +252,7 @@ absl::StatusOr<CompleteTaskResponse> ClusterState::CompleteTask(const CompleteTa
   const int64_t shown_total = held ? leases_.FindProgress(request.lease_id())->total : 0;
   if (kind == TASK_KIND_SIMULATE) {
     D2G_RETURN_IF_ERROR(CompleteSimulate(*job, request, now));
-  } else if (!Ended(*job)) {
+  } else if (!HasEnded(*job)) {
     const int64_t step = kind == TASK_KIND_EVALUATE ? request.evaluate().checkpoint_step()
                                                     : request.export_().checkpoint_step();
     if (step != job->spec().train().steps() || !TrainDone(*job)) {

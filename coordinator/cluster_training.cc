@@ -21,13 +21,16 @@ using rows::v1::GangRow;
 using rows::v1::JobRow;
 
 const Checkpoint* ClusterState::LastCheckpoint(absl::string_view job) const {
-  // Ids sort by step: the last one of the job's, unless it was retired (the newest never is).
+  // Ids sort by step: the last one of the job's. The newest is never retired, but its row may have
+  // been set aside.
   const std::string prefix = ChildPrefix(job);
   auto it = tables_.checkpoints.rows().lower_bound(absl::StrCat(job, "0"));  // '0' follows '/'
-  if (it == tables_.checkpoints.rows().begin()) return nullptr;
-  --it;
-  if (it->first.compare(0, prefix.size(), prefix) != 0) return nullptr;
-  return &it->second.checkpoint();
+  while (it != tables_.checkpoints.rows().begin()) {
+    --it;
+    if (it->first.compare(0, prefix.size(), prefix) != 0) return nullptr;
+    if (!it->second.retired()) return &it->second.checkpoint();
+  }
+  return nullptr;
 }
 
 bool ClusterState::TrainDone(const JobRow& job) const {
@@ -136,6 +139,17 @@ absl::StatusOr<GangHeartbeatResponse> ClusterState::GangHeartbeat(
   GangHeartbeatResponse response;
   response.set_action(answer.action);
   if (answer.action != GangHeartbeatResponse::ACTION_RUN) return response;
+  const CheckpointRow* resume = tables_.checkpoints.Find(ChildId(answer.job, answer.resume_step));
+  // It may be retired by now: then every rank has loaded it long ago. Ranks that have not started
+  // would begin from nothing.
+  if (answer.resume_step > 0 && resume == nullptr &&
+      request.state() != GangHeartbeatRequest::AGENT_STATE_RUNNING) {
+    Tell(LogLevel::kWarn, "a generation's checkpoint is gone; another one will form", answer.job,
+         absl::StrCat("generation ", answer.generation, ", step ", answer.resume_step));
+    gangs_.Kill(answer.job, now.steady);
+    response.set_action(GangHeartbeatResponse::ACTION_IDLE);
+    return response;
+  }
   const JobRow& job = *tables_.jobs.Find(answer.job);
   GangAssignment& assignment = *response.mutable_assignment();
   assignment.set_job(JobName(answer.job));
@@ -149,11 +163,7 @@ absl::StatusOr<GangHeartbeatResponse> ClusterState::GangHeartbeat(
   work.set_dataset(DatasetName(job.dataset()));
   *work.mutable_recipe() = datasets_.at(job.dataset()).recipe();
   for (const auto& shard : shards_.KnownShards()) *work.add_shards() = shard;
-  if (answer.resume_step > 0) {
-    const CheckpointRow* resume = tables_.checkpoints.Find(ChildId(answer.job, answer.resume_step));
-    // It may be retired by now: then every rank has loaded it long ago.
-    if (resume != nullptr) *work.mutable_resume() = resume->checkpoint();
-  }
+  if (answer.resume_step > 0 && resume != nullptr) *work.mutable_resume() = resume->checkpoint();
   return response;
 }
 
@@ -237,10 +247,11 @@ absl::StatusOr<CommitCheckpointResponse> ClusterState::CommitCheckpoint(
         absl::StrCat("step ", request.step(), " of ", request.job(),
                      " is not after the last committed step, ", last->step()));
   }
-  if (Ended(*job)) {
+  if (HasEnded(*job)) {
     return absl::FailedPreconditionError(absl::StrCat(request.job(), " has ended"));
   }
   CheckpointRow& row = tables_.checkpoints.Mutable(ChildId(id, request.step()));
+  row.Clear();  // a retired one of this step, when the checkpoints after it were lost
   Checkpoint& checkpoint = *row.mutable_checkpoint();
   checkpoint.set_name(CheckpointName(id, request.step()));
   checkpoint.set_step(request.step());

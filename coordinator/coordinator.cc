@@ -1,22 +1,24 @@
 #include "coordinator/coordinator.h"
 
-#include "services/common/status_macros.h"
-
 namespace d2g::coordinator {
 
-absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Create(ClusterOptions options,
-                                                                 const RowChanges& rows,
-                                                                 RowSink* sink,
-                                                                 const d2g::common::Clock* clock,
-                                                                 ClusterMetrics* metrics) {
-  D2G_ASSIGN_OR_RETURN(
-      std::unique_ptr<ClusterState> state,
-      ClusterState::Load(std::move(options), rows, Moment{clock->Now(), clock->SteadyNow()}));
-  return std::unique_ptr<Coordinator>(new Coordinator(std::move(state), sink, clock, metrics));
+std::unique_ptr<Coordinator> Coordinator::Create(ClusterOptions options, const RowChanges& rows,
+                                                 RowSink* sink, const d2g::common::Clock* clock,
+                                                 ClusterMetrics* metrics) {
+  std::unique_ptr<Coordinator> coordinator(new Coordinator(
+      ClusterState::Load(std::move(options), rows, Moment{clock->Now(), clock->SteadyNow()}), sink,
+      clock, metrics));
+  std::vector<Note> notes;
+  {
+    absl::MutexLock lock(&coordinator->mutex_);
+    notes = coordinator->Hand();
+  }
+  Log(notes);
+  return coordinator;
 }
 
 std::vector<Note> Coordinator::Hand() {
-  RowChanges changes = state_->tables().TakeChanges();
+  RowChanges changes = state_->TakeChanges();
   if (!changes.empty()) sequence_ = sink_->Enqueue(std::move(changes));
   return state_->TakeNotes();
 }

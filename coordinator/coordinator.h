@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "coordinator/cluster_metrics.h"
 #include "coordinator/cluster_state.h"
@@ -29,11 +28,11 @@ struct Decided {
 // in the order of the decisions.
 class Coordinator {
  public:
-  // `rows` as scanned at the start. `sink`, `clock` and `metrics` (may be null) must outlive it.
-  static absl::StatusOr<std::unique_ptr<Coordinator>> Create(ClusterOptions options,
-                                                             const RowChanges& rows, RowSink* sink,
-                                                             const d2g::common::Clock* clock,
-                                                             ClusterMetrics* metrics = nullptr);
+  // `rows` as scanned at the start; those that cannot be used go to the sink to be set aside.
+  // `sink`, `clock` and `metrics` (may be null) must outlive it.
+  static std::unique_ptr<Coordinator> Create(ClusterOptions options, const RowChanges& rows,
+                                             RowSink* sink, const d2g::common::Clock* clock,
+                                             ClusterMetrics* metrics = nullptr);
 
   // Calls decision(state, now) under the lock and hands what it changed to the sink.
   template <typename Decision>

@@ -67,7 +67,7 @@ void ClusterState::AddStages(const JobRow& job, Job* view) const {
   simulate.set_reused(job.reused());
   const DatasetState* dataset = FindDataset(job.dataset());
   simulate.set_done(
-      Ended(job) || dataset == nullptr
+      HasEnded(job) || dataset == nullptr
           ? job.simulated()
           : std::min(simulate.total(), dataset->SealedCount(simulate.total()) + LeasedDone(job)));
 
@@ -90,7 +90,7 @@ void ClusterState::AddStages(const JobRow& job, Job* view) const {
       return;
     }
     stage->set_total(fallback);
-    const auto* lease = Ended(job) ? nullptr : LeaseOf(job.id(), kind);
+    const auto* lease = HasEnded(job) ? nullptr : LeaseOf(job.id(), kind);
     if (lease == nullptr) return;
     const LeaseTable::Progress& progress = *leases_.FindProgress(lease->lease_id());
     if (progress.total > 0) stage->set_total(progress.total);

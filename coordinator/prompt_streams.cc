@@ -86,6 +86,27 @@ void PromptUpload::Store() {
   });
 }
 
+absl::StatusOr<rows::v1::PromptListRow> RemakePromptListRow(const RowStore& store,
+                                                            absl::string_view digest) {
+  rows::v1::PromptListRow row;
+  std::string lines;
+  while (static_cast<int64_t>(lines.size()) <= common::kMaxPromptListBytes) {
+    const auto blob = store.GetBlob(BlobKey(digest, row.chunks()));
+    if (row.chunks() > 0 && absl::IsNotFound(blob.status())) break;
+    D2G_RETURN_IF_ERROR(blob.status());
+    lines += *blob;
+    row.set_chunks(row.chunks() + 1);
+  }
+  D2G_ASSIGN_OR_RETURN(const auto prompts, common::ParsePromptList(lines));
+  if (prompts.digest != digest) {
+    return absl::DataLossError(
+        absl::StrCat("prompt list ", digest, " is on disk as ", prompts.digest));
+  }
+  row.set_prompt_count(static_cast<int64_t>(prompts.lines.size()));
+  row.set_bytes(static_cast<int64_t>(lines.size()));
+  return row;
+}
+
 PromptDownload::PromptDownload(const ServiceContext& services, std::string digest)
     : services_(services), digest_(std::move(digest)) {
   chunks_ = services_.coordinator

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "coordinator/service_context.h"
 #include "d2g/coordinator/v1/job_service.pb.h"
@@ -31,6 +32,11 @@ class PromptUpload final : public grpc::ServerReadReactor<v1::UploadPromptListRe
   v1::UploadPromptListRequest request_;
   std::string text_;
 };
+
+// The row of a list whose blobs are all there. NOT_FOUND or DATA_LOSS when they are not, or are not
+// what the digest says. Blocks on the disk.
+absl::StatusOr<rows::v1::PromptListRow> RemakePromptListRow(const RowStore& store,
+                                                            absl::string_view digest);
 
 // Sends a list chunk by chunk. Deletes itself when the call is over.
 class PromptDownload final : public grpc::ServerWriteReactor<v1::GetPromptListResponse> {

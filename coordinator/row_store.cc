@@ -7,9 +7,11 @@
 #include <cstring>
 #include <filesystem>
 #include <limits>
+#include <optional>
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "coordinator/row_keys.h"
@@ -23,7 +25,9 @@
 namespace d2g::coordinator {
 namespace {
 
+// These names are on disk: do not change them.
 constexpr char kBlobsFamily[] = "blobs";
+constexpr char kAsidePrefix[] = "aside/";
 // Written into the meta row; this name and number are on disk.
 constexpr int32_t kFormat = 1;
 
@@ -67,6 +71,50 @@ absl::Status PrepareFolder(const std::string& folder) {
   return absl::OkStatus();
 }
 
+absl::Status NotOurs(const std::string& folder, absl::string_view what) {
+  return absl::FailedPreconditionError(absl::StrCat(
+      "data folder ", folder, " holds something else than a coordinator's rows: ", what,
+      "; it was left as it is. Give --data-dir a folder of its own"));
+}
+
+// The first row of the database, as it may be shown; nothing when it has none.
+std::optional<std::string> FirstRow(rocksdb::DB* db, rocksdb::ColumnFamilyHandle* rows) {
+  const std::unique_ptr<rocksdb::Iterator> it(db->NewIterator(rocksdb::ReadOptions(), rows));
+  it->SeekToFirst();
+  if (!it->Valid()) return std::nullopt;
+  return absl::StrCat("a database with the row \"",
+                      absl::CHexEscape(absl::string_view(it->key().data(), it->key().size())),
+                      "\"");
+}
+
+// Refuses somebody else's database before anything is written to it. `options` as it will be
+// opened with.
+absl::Status CheckOwner(const rocksdb::DBOptions& options, const std::string& folder) {
+  std::error_code error;
+  if (!std::filesystem::exists(std::filesystem::path(folder) / "CURRENT", error)) {
+    return absl::OkStatus();
+  }
+  std::vector<std::string> families;
+  rocksdb::Status status = rocksdb::DB::ListColumnFamilies(options, folder, &families);
+  if (!status.ok()) return OpenFailure(folder, status);
+  bool has_blobs = false;
+  for (const std::string& family : families) {
+    if (family == kBlobsFamily) {
+      has_blobs = true;
+    } else if (family != rocksdb::kDefaultColumnFamilyName) {
+      return NotOurs(folder, absl::StrCat("a database with the column family \"", family, "\""));
+    }
+  }
+  if (has_blobs) return absl::OkStatus();
+  // Ours when it is empty: a first start that was killed halfway.
+  rocksdb::DB* db = nullptr;
+  status = rocksdb::DB::OpenForReadOnly(rocksdb::Options(options, {}), folder, &db);
+  if (!status.ok()) return OpenFailure(folder, status);
+  const std::unique_ptr<rocksdb::DB> owned(db);
+  const std::optional<std::string> row = FirstRow(db, db->DefaultColumnFamily());
+  return row.has_value() ? NotOurs(folder, *row) : absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RowStore>> RowStore::Open(const std::string& folder,
@@ -92,6 +140,7 @@ absl::StatusOr<std::unique_ptr<RowStore>> RowStore::Open(const std::string& fold
   std::unique_ptr<RowStore> store(new RowStore());
   store->folder_ = folder;
   D2G_RETURN_IF_ERROR(store->CheckSpace());
+  D2G_RETURN_IF_ERROR(CheckOwner(options, folder));
   rocksdb::DB* db = nullptr;
   const rocksdb::Status opened = rocksdb::DB::Open(
       options, folder, {{rocksdb::kDefaultColumnFamilyName, rows}, {kBlobsFamily, blobs}},
@@ -104,7 +153,11 @@ absl::StatusOr<std::unique_ptr<RowStore>> RowStore::Open(const std::string& fold
   const rocksdb::Status got = db->Get(rocksdb::ReadOptions(), store->handles_[0], kMetaKey, &value);
   if (got.ok()) {
     if (!meta.ParseFromString(value)) {
-      return absl::DataLossError(absl::StrCat("data folder ", folder, ": meta row is damaged"));
+      return absl::DataLossError(absl::StrCat(
+          "data folder ", folder,
+          ": the meta row is damaged; without it the others cannot be read: restore the folder "
+          "from a copy, or start with an empty one (docs/operations.md, coordinator's volume "
+          "lost)"));
     }
     if (meta.format() != kFormat) {
       return absl::FailedPreconditionError(absl::StrCat(
@@ -117,6 +170,8 @@ absl::StatusOr<std::unique_ptr<RowStore>> RowStore::Open(const std::string& fold
     }
   } else if (!got.IsNotFound()) {
     return FromRocks(got, absl::StrCat("data folder ", folder, ": meta row"));
+  } else if (const auto row = FirstRow(db, store->handles_[0]); row.has_value()) {
+    return NotOurs(folder, *row);
   }
   meta.set_format(kFormat);
   meta.set_shard_count(shard_count);
@@ -164,7 +219,11 @@ absl::Status RowStore::Commit(const std::vector<RowChanges>& groups) {
   rocksdb::WriteBatch batch;
   for (const RowChanges& changes : groups) {
     for (const RowChange& change : changes) {
-      if (change.value.has_value()) {
+      if (change.set_aside) {
+        batch.Put(handles_[1], absl::StrCat(kAsidePrefix, NumberId(incarnation_), "/", change.key),
+                  *change.value);
+        batch.Delete(handles_[0], change.key);
+      } else if (change.value.has_value()) {
         batch.Put(handles_[0], change.key, *change.value);
       } else {
         batch.Delete(handles_[0], change.key);
@@ -174,6 +233,17 @@ absl::Status RowStore::Commit(const std::vector<RowChanges>& groups) {
   rocksdb::WriteOptions options;
   options.sync = true;
   return FromRocks(db_->Write(options, &batch), "writing rows");
+}
+
+absl::StatusOr<int64_t> RowStore::CountSetAside() const {
+  const std::unique_ptr<rocksdb::Iterator> it(
+      db_->NewIterator(rocksdb::ReadOptions(), handles_[1]));
+  int64_t count = 0;
+  for (it->Seek(kAsidePrefix); it->Valid() && it->key().starts_with(kAsidePrefix); it->Next()) {
+    ++count;
+  }
+  D2G_RETURN_IF_ERROR(FromRocks(it->status(), "counting rows that were set aside"));
+  return count;
 }
 
 absl::Status RowStore::PutBlob(absl::string_view key, absl::string_view value) {

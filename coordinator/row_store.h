@@ -19,7 +19,8 @@ class DB;
 
 namespace d2g::coordinator {
 
-// A RocksDB folder with two column families: "default" for rows, "blobs" for prompt lists.
+// A RocksDB folder with two column families: "default" for rows, "blobs" for prompt lists and for
+// rows that a start set aside.
 // Acknowledged means synced: a caller that got OK can count on the rows after a crash. After a
 // failed write the folder's state is unknown, so every later write fails too: the process has to
 // start anew. Thread-safe; calls block.
@@ -29,8 +30,10 @@ class RowStore {
   static constexpr int64_t kMinFreeBytes = 8 << 20;
 
   // Opens or makes the folder, raises and syncs the incarnation. Fails naming the folder and why:
-  // another process has it (FAILED_PRECONDITION), it cannot be written, it was made for another
-  // number of shards (FAILED_PRECONDITION), its format is unknown.
+  // another process has it, it cannot be written, it holds something else than a coordinator's rows
+  // (which is left as it is), it was made for another number of shards, its format is unknown (all
+  // FAILED_PRECONDITION), or its meta row is damaged (DATA_LOSS): without that nothing is known
+  // about the others.
   static absl::StatusOr<std::unique_ptr<RowStore>> Open(const std::string& folder,
                                                         int32_t shard_count);
   ~RowStore();
@@ -41,8 +44,11 @@ class RowStore {
   // Calls visit(key, value) for every row.
   absl::Status Scan(
       absl::FunctionRef<absl::Status(absl::string_view key, const std::string& value)> visit) const;
-  // Writes all changes of all groups in one synced batch: all or nothing.
+  // Writes all changes of all groups in one synced batch: all or nothing. A row that is set aside
+  // becomes the blob "aside/{incarnation}/{key}".
   absl::Status Commit(const std::vector<RowChanges>& groups);
+  // Rows that this start and earlier ones set aside.
+  absl::StatusOr<int64_t> CountSetAside() const;
 
   // Blobs: synced like rows. NOT_FOUND when absent.
   absl::Status PutBlob(absl::string_view key, absl::string_view value);

@@ -14,6 +14,7 @@
 #include "coordinator/job_service.h"
 #include "coordinator/job_watch.h"
 #include "coordinator/limits.h"
+#include "coordinator/prompt_streams.h"
 #include "coordinator/row_store.h"
 #include "coordinator/service_context.h"
 #include "coordinator/shard_service.h"
@@ -95,9 +96,9 @@ class Server final : public CoordinatorServer {
     cluster.gang = options.gang;
     cluster.incarnation = store_->incarnation();
     cluster.new_job_id = RandomJobIds();
-    D2G_ASSIGN_OR_RETURN(
-        coordinator_,
-        Coordinator::Create(std::move(cluster), rows, committer_.get(), clock, &cluster_metrics_));
+    coordinator_ =
+        Coordinator::Create(std::move(cluster), rows, committer_.get(), clock, &cluster_metrics_);
+    D2G_RETURN_IF_ERROR(FinishRepairs(options.data_dir));
     pool_ = std::make_unique<d2g::common::ThreadPool>("coord-files", kPoolThreads, kPoolQueue);
     services_ = {coordinator_.get(), committer_.get(), store_.get(),
                  pool_.get(),        &watches_,        store_->incarnation()};
@@ -141,6 +142,36 @@ class Server final : public CoordinatorServer {
   }
 
  private:
+  // After a start that could not use every row: what takes the disk to repair, and the operator's
+  // figures.
+  absl::Status FinishRepairs(const std::string& data_dir) {
+    const auto missing = coordinator_->Decide(
+        [](ClusterState& state, Moment) { return state.MissingPromptLists(); });
+    int64_t last = missing.sequence;
+    for (const std::string& digest : missing.result) {
+      const auto row = RemakePromptListRow(*store_, digest);
+      if (!row.ok()) {
+        d2g::common::LogError("a prompt list that jobs need is gone; upload it again",
+                              {{"digest", digest}, {"error", row.status()}});
+        continue;
+      }
+      last = coordinator_
+                 ->Decide([&](ClusterState& state, Moment) {
+                   state.AddPromptList(digest, *row);
+                   return true;
+                 })
+                 .sequence;
+    }
+    D2G_RETURN_IF_ERROR(committer_->WaitDurable(last));
+    D2G_ASSIGN_OR_RETURN(const int64_t set_aside, store_->CountSetAside());
+    cluster_metrics_.rows_set_aside().Set(static_cast<double>(set_aside));
+    if (set_aside > 0) {
+      d2g::common::LogWarn("rows that could not be used are kept aside",
+                           {{"rows", set_aside}, {"data_dir", data_dir}});
+    }
+    return absl::OkStatus();
+  }
+
   void RunTicker() {
     while (!stop_ticker_.WaitForNotificationWithTimeout(kTick)) {
       coordinator_->Tick();

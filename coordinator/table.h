@@ -6,7 +6,6 @@
 #include <string>
 #include <utility>
 
-#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "coordinator/row_changes.h"
@@ -43,13 +42,10 @@ class Table {
     dirty_.emplace(id);
     rows_.erase(it);
   }
-  // Takes a row from disk.
-  absl::Status Load(absl::string_view id, const std::string& value) {
-    if (!rows_[std::string(id)].ParseFromString(value)) {
-      return absl::DataLossError(absl::StrCat("row ", prefix_, id, " cannot be parsed"));
-    }
-    return absl::OkStatus();
-  }
+  // Takes a row from disk; it does not count as changed.
+  void Load(absl::string_view id, Row row) { rows_[std::string(id)] = std::move(row); }
+  // Forgets a row that Load took; neither does this.
+  void Unload(const std::string& id) { rows_.erase(id); }
   // Moves what changed since the last call to the end of `changes`.
   void TakeChanges(RowChanges* changes) {
     for (const std::string& id : dirty_) {

@@ -12,6 +12,9 @@
 
 namespace d2g::coordinator {
 
+// Whether the job succeeded, failed or was cancelled: it no longer needs its dataset.
+bool HasEnded(const rows::v1::JobRow& job);
+
 // Thread-compatible. Ids: job and dataset ids; ChildId(dataset, shard) for seals; ChildId(job, n)
 // for failures, checkpoints and snapshots; NumberId for leases and shards; a digest for prompts.
 struct Tables {
@@ -27,8 +30,8 @@ struct Tables {
   Table<rows::v1::GangRow> gangs{kGangPrefix};
   Table<rows::v1::PromptListRow> prompt_lists{kPromptListPrefix};
 
-  // Takes a row from disk; DATA_LOSS when its kind is unknown or it cannot be parsed. The meta row
-  // is the row store's own and is skipped.
+  // Takes a row from disk. DATA_LOSS says why it is not taken: its kind is unknown, it cannot be
+  // parsed, or what it says cannot be. The meta row is the row store's own and is skipped.
   absl::Status Load(absl::string_view key, const std::string& value);
   // What changed since the last call.
   RowChanges TakeChanges();

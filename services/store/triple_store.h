@@ -145,6 +145,8 @@ class TripleStore {
   TripleStore(std::unique_ptr<Engine> engine, const TripleStoreOptions& options);
 
   absl::Status Load();
+  // FAILED_PRECONDITION when the database holds rows that are not a store's.
+  absl::Status CheckEmpty() const;
   absl::Status LoadIdentity();
   absl::Status LoadDataset(DatasetId id, const d2g::store::v1::DatasetRow& row);
   absl::Status RemoveFromDisk(DatasetId id);

@@ -3,6 +3,7 @@
 #include <random>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -97,10 +98,23 @@ absl::StatusOr<std::unique_ptr<TripleStore>> TripleStore::Create(
   return store;
 }
 
+absl::Status TripleStore::CheckEmpty() const {
+  std::string first;
+  D2G_RETURN_IF_ERROR(engine_->ScanRows("", "", [&first](absl::string_view key, absl::string_view) {
+    first = absl::CHexEscape(key);
+    return false;
+  }));
+  if (first.empty()) return absl::OkStatus();
+  D2G_ASSIGN_OR_RETURN(const Engine::Space space, engine_->GetSpace());
+  return absl::FailedPreconditionError(absl::StrCat(
+      space.path, " is a database, but not a d2g store: it has the row \"", first, "\""));
+}
+
 absl::Status TripleStore::LoadIdentity() {
   const std::string key = EncodeRowKey({RowKind::kStore});
   const auto bytes = engine_->ReadRow(key);
   if (absl::IsNotFound(bytes.status())) {
+    D2G_RETURN_IF_ERROR(CheckEmpty());
     d2g::store::v1::StoreRow row;
     row.set_format(kStoreFormat);
     row.set_uuid(RandomUuid());

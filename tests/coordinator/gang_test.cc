@@ -145,11 +145,14 @@ TEST_F(GangTest, BeforeTheFirstEpochLostTriplesCountForTheThresholdAgain) {
 }
 
 TEST_F(GangTest, ACheckpointOfAStoredFolderThatIsNotNormalIsTaken) {
-  h_.Decide([&](ClusterState& state, Moment) {
-    auto& row = state.tables().jobs.Mutable(job_.substr(job_.find('/') + 1));
-    row.mutable_spec()->set_output_dir("/tmp/out/");
-    return true;
-  });
+  std::string& bytes = h_.rows().rows()["job/" + job_.substr(job_.find('/') + 1)];
+  rows::v1::JobRow row;
+  ASSERT_TRUE(row.ParseFromString(bytes));
+  row.mutable_spec()->set_output_dir("/tmp/out/");
+  bytes = row.SerializeAsString();
+  h_.Restart();
+  h_.BeatShard(0);
+  h_.BeatShard(1);
   StartOne();
   ASSERT_THAT(h_.Commit(job_, 1, 50), IsOk());
   ASSERT_THAT(h_.Commit(job_, 1, 50), IsOk()) << "idempotent";

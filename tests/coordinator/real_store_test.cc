@@ -21,8 +21,10 @@ namespace {
 using ::d2g::testing::HttpGet;
 using ::d2g::testing::IsOk;
 using ::d2g::testing::Process;
+using ::d2g::testing::RunProcess;
 using ::d2g::testing::TempDir;
 using ::d2g::testing::WaitFor;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 absl::Time Soon() { return absl::Now() + absl::Seconds(60); }
@@ -143,6 +145,34 @@ class RealStoreTest : public ::testing::Test {
   std::string dataset_;
   int64_t appended_ = 0;
 };
+
+// A data folder that another program keeps is named and left as it is.
+TEST_F(RealStoreTest, NeitherTakesTheOthersDataFolder) {
+  const std::string coordinators = dir_.File("coordinator");
+  ASSERT_TRUE(WaitFor([&] { return BothShardsLive(); }));
+  ASSERT_TRUE(Simulate());  // which makes the dataset on shard 0, and none on shard 1
+  coordinator_->Kill();
+  shards_[0]->Kill();
+  shards_[1]->Kill();
+  const std::pair<int, const char*> shards[] = {{0, "column family \"dataset-1\""},
+                                                {1, "the row \"S\""}};
+  for (const auto& [shard, holds] : shards) {
+    const auto refused =
+        RunProcess({"d2g-coordinator", "--data-dir", Folder(shard), "--shards", "2"});
+    EXPECT_EQ(refused.code, 3) << refused.output;
+    EXPECT_THAT(refused.output,
+                AllOf(HasSubstr(Folder(shard)),
+                      HasSubstr("something else than a coordinator's rows"), HasSubstr(holds)));
+  }
+  const auto refused = RunProcess({"d2g-store", "--data-dir", coordinators, "--shard", "0",
+                                   "--coordinator", coordinator_->address()});
+  EXPECT_EQ(refused.code, 3) << refused.output;
+  EXPECT_THAT(refused.output, AllOf(HasSubstr(coordinators), HasSubstr("not a d2g store")));
+  coordinator_->Start();
+  shards_[0]->Start();
+  shards_[1]->Start();
+  EXPECT_TRUE(WaitFor([&] { return BothShardsLive(); })) << "all open their own as before";
+}
 
 TEST_F(RealStoreTest, AShardThatLostItsVolumeIsFilledAgainAndNothingElseIs) {
   ASSERT_TRUE(WaitFor([&] { return BothShardsLive(); }));

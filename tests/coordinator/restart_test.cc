@@ -73,9 +73,7 @@ class RestartTest : public ::testing::Test {
     options.lease_duration = absl::Seconds(10);
     options.incarnation = ++incarnation_;
     options.new_job_id = [this] { return absl::StrCat("job", ++jobs_made_); };
-    auto loaded = Coordinator::Create(options, rows, rows_.sink(), &clock_);
-    ASSERT_THAT(loaded, IsOk());
-    coordinator_ = *std::move(loaded);
+    coordinator_ = Coordinator::Create(options, rows, rows_.sink(), &clock_);
   }
   template <typename Decision>
   auto Decide(Decision&& decision) {

@@ -4,6 +4,7 @@
 #include "coordinator/limits.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "services/common/utf8.h"
 #include "tests/coordinator/harness.h"
 #include "tests/testing/status_matchers.h"
 
@@ -298,6 +299,43 @@ TEST(TasksTest, PreemptionIsNotCountedAndBadInputEndsTheJob) {
   h.Fail(h.LeaseOne("a"), "a", FailTaskRequest::REASON_BAD_INPUT, "solver.kind: not supported");
   EXPECT_EQ(h.Get(job.name()).state(), Job::STATE_FAILED);
   EXPECT_THAT(h.Get(job.name()).error(), HasSubstr("node-a: solver.kind: not supported"));
+}
+
+// Each length puts the limit at another place within a character.
+TEST(TasksTest, MessagesThatAreCutInAnyScriptAreReadAgainByTheNextStart) {
+  for (size_t shift = 0; shift < 4; ++shift) {
+    Harness h;
+    ASSERT_OK_AND_ASSIGN(const Job waits, h.Create(SmallSpec("/tmp/waits")));
+    std::string message(shift, '.');
+    while (message.size() < 3000) message += "\xf0\x9f\x98\x80";
+    const v1::Task task = h.LeaseOne("a");
+    v1::HeartbeatTaskRequest beat;
+    beat.set_task(task.name());
+    beat.set_lease_id(task.lease_id());
+    beat.set_phase(message);
+    ASSERT_THAT(h.Decide([&](ClusterState& s, Moment now) { return s.HeartbeatTask(beat, now); }),
+                IsOk());
+    v1::ListTasksRequest request;
+    request.set_parent(waits.name());
+    const auto list = [&] {
+      return h.Decide([&](ClusterState& s, Moment) { return s.ListTasks(request); });
+    };
+    ASSERT_THAT(list(), IsOk());
+    EXPECT_TRUE(d2g::common::IsUtf8(list()->tasks(0).phase()));
+    h.Fail(task, "a", FailTaskRequest::REASON_ERROR, message);
+    h.Restart();
+    EXPECT_TRUE(h.rows().aside().empty());
+    ASSERT_THAT(list(), IsOk());
+    ASSERT_EQ(list()->tasks_size(), 1);
+    EXPECT_THAT(list()->tasks(0).last_error(), HasSubstr("\xf0\x9f\x98\x80... (shortened)"));
+    // The same for what ends a job.
+    h.BeatShard(0);
+    h.Fail(h.LeaseOne("a"), "a", FailTaskRequest::REASON_BAD_INPUT, message);
+    h.Restart();
+    EXPECT_TRUE(h.rows().aside().empty());
+    EXPECT_EQ(h.Get(waits.name()).state(), Job::STATE_FAILED);
+    EXPECT_THAT(h.Get(waits.name()).error(), HasSubstr("(shortened)"));
+  }
 }
 
 TEST(TasksTest, ListTasksShowsHoldersAndReasons) {
