@@ -4,6 +4,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 
 namespace d2g::common {
@@ -33,6 +34,13 @@ class Interceptor final : public grpc::experimental::Interceptor {
   ~Interceptor() override { calls_->End(); }
 
   void Intercept(InterceptorBatchMethods* methods) override {
+    if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::POST_RECV_MESSAGE) &&
+        methods->GetRecvMessage() == nullptr) {
+      unreadable_ = true;
+    }
+    if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_STATUS)) {
+      ExplainUnreadable(methods);
+    }
     if (metrics_ != nullptr &&
         methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_STATUS)) {
       const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start_;
@@ -50,10 +58,26 @@ class Interceptor final : public grpc::experimental::Interceptor {
   }
 
  private:
+  // gRPC 1.51 answers a request that it cannot parse with UNIMPLEMENTED and no word.
+  void ExplainUnreadable(InterceptorBatchMethods* methods) const {
+    const grpc::Status status = methods->GetSendStatus();
+    if (!unreadable_ || status.error_code() != grpc::StatusCode::UNIMPLEMENTED ||
+        !status.error_message().empty()) {
+      return;
+    }
+    methods->ModifySendStatus(grpc::Status(
+        grpc::StatusCode::INVALID_ARGUMENT,
+        absl::StrCat(
+            "the request of ", method_,
+            " cannot be read: it is no such message, or one of its strings is not UTF-8")));
+  }
+
   Metrics* const metrics_;
   CallsInFlight* const calls_;
   const std::string method_;
   const std::chrono::steady_clock::time_point start_;
+  // No message could be had from what came; for a stream also when it has ended.
+  bool unreadable_ = false;
 };
 
 class Factory final : public grpc::experimental::ServerInterceptorFactoryInterface {

@@ -1,14 +1,20 @@
 // RPC server, channel, metrics and admin port, all for real on loopback.
+#include <algorithm>
 #include <memory>
 #include <string>
 
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "d2g/store/v1/triple_service.grpc.pb.h"
 #include "gmock/gmock.h"
+#include "grpcpp/generic/generic_stub.h"
 #include "gtest/gtest.h"
 #include "services/common/address.h"
 #include "services/common/admin_server.h"
 #include "services/common/channel.h"
+#include "services/common/grpc_library.h"
 #include "services/common/grpc_status.h"
+#include "services/common/log.h"
 #include "services/common/metrics.h"
 #include "services/common/rpc_server.h"
 #include "tests/testing/http_get.h"
@@ -82,6 +88,62 @@ TEST_F(ServerTest, ErrorDetailsReachTheClient) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("key.dataset: is empty")));
   ASSERT_EQ(FieldViolations(status).size(), 1u);
   EXPECT_EQ(FieldViolations(status)[0].field, "key.dataset");
+}
+
+// Bytes that are no message of the method, and a string that is not UTF-8 (field 1 of each).
+constexpr absl::string_view kUnreadable[] = {"\xff\xff", "\x0a\x02\xc3\x28"};
+
+TEST_F(ServerTest, ARequestThatCannotBeReadIsToldSo) {
+  Start();
+  grpc::GenericStub stub(MakeChannel(server_->address()));
+  for (const absl::string_view bytes : kUnreadable) {
+    for (const char* method : {"DropDataset", "VerifyDataset"}) {  // one answer, and many
+      const grpc::Slice slice(bytes.data(), bytes.size());
+      grpc::ByteBuffer request(&slice, 1), response;
+      grpc::ClientContext context;
+      SetDeadline(&context, absl::Seconds(10));
+      grpc::Status status;
+      absl::Notification done;
+      stub.UnaryCall(&context, absl::StrCat("/d2g.store.v1.TripleService/", method), {}, &request,
+                     &response, [&](const grpc::Status& result) {
+                       status = result;
+                       done.Notify();
+                     });
+      done.WaitForNotification();
+      EXPECT_THAT(FromGrpcStatus(status),
+                  StatusIs(absl::StatusCode::kInvalidArgument,
+                           AllOf(HasSubstr(absl::StrCat("request of TripleService/", method)),
+                                 HasSubstr("not UTF-8"))));
+    }
+  }
+  EXPECT_THAT(metrics_.Expose(),
+              HasSubstr("code=\"INVALID_ARGUMENT\",method=\"TripleService/DropDataset\"} 2"));
+}
+
+TEST_F(ServerTest, WhatProtobufSaysIsLoggedAsEverythingElseAndNotWithoutEnd) {
+  Start();
+  ASSERT_THAT(InitLog({.format = "json"}), IsOk());
+  ::testing::internal::CaptureStderr();
+  store::v1::DropDatasetRequest request;
+  for (int i = 0; i < 100; ++i) {
+    EXPECT_FALSE(
+        request.ParseFromArray(kUnreadable[1].data(), static_cast<int>(kUnreadable[1].size())));
+  }
+  const std::string text = ::testing::internal::GetCapturedStderr();
+  ASSERT_THAT(InitLog({}), IsOk());
+  EXPECT_EQ(text.find("[libprotobuf"), std::string::npos) << text;
+  EXPECT_LE(std::count(text.begin(), text.end(), '\n'), 2) << text;
+}
+
+TEST(ThrottleTest, PassesOnceAnIntervalAndCountsTheOthers) {
+  Throttle throttle(absl::Seconds(10));
+  int64_t held_back = -1;
+  EXPECT_TRUE(throttle.Pass(absl::Seconds(1), &held_back));
+  EXPECT_EQ(held_back, 0);
+  EXPECT_FALSE(throttle.Pass(absl::Seconds(2), &held_back));
+  EXPECT_FALSE(throttle.Pass(absl::Seconds(10.5), &held_back));
+  EXPECT_TRUE(throttle.Pass(absl::Seconds(11), &held_back));
+  EXPECT_EQ(held_back, 2);
 }
 
 TEST_F(ServerTest, PortInUseNamesTheAddress) {
