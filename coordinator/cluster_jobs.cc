@@ -7,6 +7,7 @@
 #include "coordinator/dataset_id.h"
 #include "coordinator/limits.h"
 #include "coordinator/page_token.h"
+#include "coordinator/spec_difference.h"
 #include "coordinator/timestamps.h"
 #include "services/common/grpc_status.h"
 #include "services/common/status_macros.h"
@@ -34,15 +35,23 @@ bool ClusterState::AtWork(const JobRow& job) const {
   return job.state() == Job::STATE_RUNNING && job.desired_state() == Job::DESIRED_STATE_RUNNING;
 }
 
-absl::StatusOr<Job> ClusterState::FindRequest(absl::string_view request_id, Moment now) const {
+absl::StatusOr<Job> ClusterState::FindRequest(absl::string_view request_id, const JobSpec& spec,
+                                              Moment now) const {
   const auto it = request_id.empty() ? requests_.end() : requests_.find(request_id);
   if (it == requests_.end()) return absl::NotFoundError("no job was created with this request_id");
-  return View(*tables_.jobs.Find(it->second), now);
+  const JobRow& job = *tables_.jobs.Find(it->second);
+  if (const auto difference = SpecDifference(job.spec(), spec); difference.has_value()) {
+    return absl::AlreadyExistsError(
+        absl::StrCat("request_id: \"", request_id, "\" is that of ", JobName(it->second),
+                     ", which asked for something else: ", *difference));
+  }
+  return View(job, now);
 }
 
 absl::StatusOr<Job> ClusterState::CreateJob(const JobProposal& proposal, Moment now) {
   if (!proposal.validate_only) {
-    if (auto earlier = FindRequest(proposal.request_id, now); earlier.ok()) return earlier;
+    auto earlier = FindRequest(proposal.request_id, proposal.spec, now);
+    if (!absl::IsNotFound(earlier.status())) return earlier;
   }
   std::vector<d2g::common::FieldViolation> violations;
   const JobSpec& spec = proposal.spec;

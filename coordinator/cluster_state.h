@@ -108,8 +108,10 @@ class ClusterState {
                                             Moment now);
 
   // ---- Jobs (cluster_jobs.cc)
-  // The job of an earlier CreateJob with this request id; empty id: NOT_FOUND.
+  // The job of an earlier CreateJob with this request id; empty id: NOT_FOUND. ALREADY_EXISTS names
+  // what differs when that one asked for something else. REQUIRES: a normalized spec.
   absl::StatusOr<d2g::coordinator::v1::Job> FindRequest(absl::string_view request_id,
+                                                        const d2g::coordinator::v1::JobSpec& spec,
                                                         Moment now) const;
   absl::StatusOr<d2g::coordinator::v1::Job> CreateJob(const JobProposal& proposal, Moment now);
   absl::StatusOr<d2g::coordinator::v1::Job> GetJob(absl::string_view name, Moment now) const;

@@ -33,23 +33,21 @@ void JobServiceShell::CheckAndCreate(const v1::CreateJobRequest& request,
                                      kMaxRequestIdBytes)}})));
     return;
   }
-  // A repeat gets its job even when the files have changed or gone.
-  if (!request.validate_only()) {
-    const auto earlier = services_.coordinator->Decide([&](ClusterState& state, Moment now) {
-      return state.FindRequest(request.request_id(), now);
-    });
-    if (earlier.result.ok()) {
-      FinishWhenDurable(services_, reactor, response, [&](ClusterState& state, Moment now) {
-        return state.FindRequest(request.request_id(), now);
-      });
-      return;
-    }
-  }
   JobProposal proposal;
   proposal.spec = request.spec();
   proposal.request_id = request.request_id();
   proposal.validate_only = request.validate_only();
   auto violations = NormalizeSpec(&proposal.spec);
+  // A repeat gets its job even when the files have changed or gone.
+  if (!request.validate_only()) {
+    const auto find = [&](ClusterState& state, Moment now) {
+      return state.FindRequest(request.request_id(), proposal.spec, now);
+    };
+    if (!absl::IsNotFound(services_.coordinator->Decide(find).result.status())) {
+      FinishWhenDurable(services_, reactor, response, find);
+      return;
+    }
+  }
   if (violations.empty()) {
     JobInputs inputs = CheckJobInputs(proposal.spec);
     proposal.teacher = std::move(inputs.teacher);

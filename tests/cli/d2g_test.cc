@@ -234,6 +234,11 @@ TEST_F(D2gTest, TheSameRequestIdGivesTheSameJob) {
   const std::string first = D2g(submit).output;
   EXPECT_THAT(first, StartsWith("jobs/"));
   EXPECT_EQ(D2g(submit).output, first);
+  const ExitResult changed = D2g(
+      {"submit", Input("job.yaml"), "--request-id", "r1", "--set", "train.learning_rate=0.0625"});
+  EXPECT_EQ(changed.code, kBadInput);
+  EXPECT_THAT(changed.output, AllOf(HasSubstr("spec.train.learning_rate is "),
+                                    HasSubstr(" there and 0.0625 here")));
   // Another job may not write where this one does.
   const ExitResult second = D2g({"submit", Input("job.yaml")});
   EXPECT_EQ(second.code, kBadInput);

@@ -30,6 +30,48 @@ TEST(JobsTest, TheSameRequestIdIsTheSameJobAlsoAfterARestart) {
   EXPECT_NE(other.name(), first.name());
 }
 
+TEST(JobsTest, ARequestIdWithAnotherSpecIsRefused) {
+  Harness h;
+  auto spec = SmallSpec();
+  spec.mutable_prompts()->set_path("/home/me/prompts.txt");
+  ASSERT_OK_AND_ASSIGN(const Job first, h.Create(spec, "request-1"));
+  const auto again = [&](const std::function<void(v1::JobSpec*)>& change) {
+    v1::JobSpec other = SmallSpec();
+    change(&other);
+    return h.Create(other, "request-1");
+  };
+  constexpr auto kAlreadyExists = absl::StatusCode::kAlreadyExists;
+  EXPECT_THAT(
+      again([](v1::JobSpec* s) { s->mutable_train()->set_steps(61); }),
+      StatusIs(kAlreadyExists, HasSubstr("is that of jobs/job1, which asked for something else: "
+                                         "spec.train.steps is 100 there and 61 here")));
+  // The first of several, in the order of the fields.
+  EXPECT_THAT(again([](v1::JobSpec* s) {
+                s->set_output_dir("/tmp/other");
+                s->mutable_train()->set_t0(0);
+                s->set_display_name("caf\xc3\xa9");
+              }),
+              StatusIs(kAlreadyExists,
+                       HasSubstr("spec.display_name is \"\" there and \"caf\xc3\xa9\" here")));
+  EXPECT_THAT(again([](v1::JobSpec* s) { s->mutable_train()->set_t0(0); }),
+              StatusIs(kAlreadyExists, HasSubstr("spec.train.t0 is not set there and 0 here")));
+  EXPECT_THAT(again([](v1::JobSpec* s) { s->mutable_teacher()->set_digest(kPrompts); }),
+              StatusIs(kAlreadyExists, HasSubstr("spec.teacher.digest")));
+  // Alike: defaults written out, another spelling of a path, what the coordinator filled in, and
+  // where the client read the list.
+  const auto same = again([](v1::JobSpec* s) {
+    s->mutable_train()->set_clip_norm(1);
+    s->mutable_teacher()->set_path("/tmp/x/../teacher/");
+    s->mutable_teacher()->set_digest(kTeacher);
+    s->mutable_prompts()->set_path("/elsewhere");
+  });
+  ASSERT_THAT(same, IsOk());
+  EXPECT_EQ(same->name(), first.name());
+  h.Restart();
+  EXPECT_THAT(again([](v1::JobSpec* s) { s->mutable_train()->set_steps(61); }),
+              StatusIs(kAlreadyExists));
+}
+
 TEST(JobsTest, RefusesAnUnknownPromptListAndATakenOutputFolder) {
   Harness h;
   auto spec = SmallSpec();
