@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "cli/cluster_file.h"
+#include "cli/format.h"
 #include "services/common/address.h"
 #include "services/common/retry.h"
 #include "services/common/status_macros.h"
@@ -65,7 +66,8 @@ absl::StatusOr<std::unique_ptr<CoordinatorLink>> CoordinatorLink::Open(
 CoordinatorLink::CoordinatorLink(const std::string& address, std::string origin)
     : client_(address), origin_(std::move(origin)) {}
 
-absl::Status CoordinatorLink::Explain(const absl::Status& status) const {
+absl::Status CoordinatorLink::Explain(const absl::Status& told) const {
+  const absl::Status status = ShownStatus(told);
   if (absl::IsUnimplemented(status)) {
     return absl::UnavailableError(absl::StrCat(
         address(), " (from ", origin_, ") answers, but is no coordinator: ", status.message(),

@@ -65,7 +65,7 @@ class CoordinatorLink {
   CoordinatorLink(const std::string& address, std::string origin);
 
   // Says which address did not answer and what to do.
-  absl::Status Explain(const absl::Status& status) const;
+  absl::Status Explain(const absl::Status& told) const;
   template <typename T>
   absl::StatusOr<T> Explain(absl::StatusOr<T> result) const {
     if (result.ok()) return result;

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "absl/strings/cord.h"
 #include "absl/strings/str_format.h"
+#include "services/common/utf8.h"
 
 namespace d2g::cli {
 
@@ -35,6 +37,14 @@ std::string DurationText(absl::Duration duration) {
   if (whole < 3600) return absl::StrFormat("%d min %02d s", whole / 60, whole % 60);
   if (whole < 86400) return absl::StrFormat("%d h %02d min", whole / 3600, whole / 60 % 60);
   return absl::StrFormat("%d d %d h", whole / 86400, whole / 3600 % 24);
+}
+
+absl::Status ShownStatus(const absl::Status& status) {
+  absl::Status shown(status.code(), common::WithoutControls(status.message()));
+  status.ForEachPayload([&shown](absl::string_view url, const absl::Cord& payload) {
+    shown.SetPayload(url, payload);
+  });
+  return shown;
 }
 
 }  // namespace d2g::cli

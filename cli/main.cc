@@ -5,8 +5,11 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "cli/command.h"
 #include "cli/exit_code.h"
+#include "services/common/utf8.h"
 #include "services/common/version.h"
 
 namespace d2g::cli {
@@ -57,7 +60,12 @@ int Main(int argc, char** argv) {
 
 }  // namespace
 
-void PrintError(const std::string& message) { std::fprintf(stderr, "d2g: %s\n", message.c_str()); }
+void PrintError(const std::string& message) {
+  // Lines are ours, as when the end of a log is shown; what is in them need not be.
+  std::vector<std::string> lines = absl::StrSplit(message, '\n');
+  for (std::string& line : lines) line = common::WithoutControls(line);
+  std::fprintf(stderr, "d2g: %s\n", absl::StrJoin(lines, "\n").c_str());
+}
 
 }  // namespace d2g::cli
 

@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "cli/format.h"
 #include "google/protobuf/util/time_util.h"
+#include "services/common/utf8.h"
 
 namespace d2g::cli {
 namespace {
@@ -139,7 +140,7 @@ std::vector<std::string> ProgressLines(const Job& job, int columns) {
   for (const std::string& note : job.health()) lines.push_back(absl::StrCat("  ! ", note));
   if (!job.error().empty()) lines.push_back(absl::StrCat("  error: ", job.error()));
   for (std::string& line : lines) {
-    line = Cut(std::string(absl::StripTrailingAsciiWhitespace(line)), columns);
+    line = Cut(common::WithoutControls(absl::StripTrailingAsciiWhitespace(line)), columns);
   }
   return lines;
 }
@@ -172,6 +173,7 @@ std::vector<std::string> PlainProgress::Update(const Job& job, absl::Duration no
   if (IsFinal(job.state()) && !job.error().empty()) {
     lines.push_back(absl::StrCat("  error: ", job.error()));
   }
+  for (std::string& line : lines) line = common::WithoutControls(line);
   return lines;
 }
 

@@ -1,4 +1,5 @@
 // How a job's progress looks: bars on a terminal, plain lines elsewhere. Pure functions of the job.
+// What a terminal would obey in its strings is written out (services/common/utf8.h).
 #pragma once
 
 #include <map>

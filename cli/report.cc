@@ -13,6 +13,7 @@
 #include "cli/progress.h"
 #include "cli/table.h"
 #include "google/protobuf/util/time_util.h"
+#include "services/common/utf8.h"
 
 namespace d2g::cli {
 namespace {
@@ -152,11 +153,12 @@ std::string EvaluationTable(const EvaluationReport& report) {
     absl::StrAppend(&out, "\n", times);
   }
   if (!report.discriminator().empty()) {
-    absl::StrAppend(
-        &out, "\n  discriminator on held-out triples: ", Figures(report.discriminator()), "\n");
+    absl::StrAppend(&out, "\n  discriminator on held-out triples: ",
+                    common::WithoutControls(Figures(report.discriminator())), "\n");
   }
   if (!report.grid_path().empty()) {
-    absl::StrAppend(&out, "\n  pictures side by side: ", report.grid_path(), "\n");
+    absl::StrAppend(
+        &out, "\n  pictures side by side: ", common::WithoutControls(report.grid_path()), "\n");
   }
   return out;
 }
@@ -181,7 +183,8 @@ std::string JobDescription(const Job& job, const std::vector<Checkpoint>& checkp
                            const std::vector<TaskInfo>& tasks, absl::Time now) {
   std::string out = absl::StrJoin(ProgressLines(job, 1000), "\n") + "\n\n";
   const auto line = [&out](const std::string& name, const std::string& value) {
-    if (!value.empty()) absl::StrAppend(&out, absl::StrFormat("%-12s %s\n", name, value));
+    if (value.empty()) return;
+    absl::StrAppend(&out, absl::StrFormat("%-12s %s\n", name, common::WithoutControls(value)));
   };
   line("submitted", absl::StrCat(LocalTime(job.create_time()), " (",
                                  DurationText(now - ToTime(job.create_time())), " ago)"));

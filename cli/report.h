@@ -1,4 +1,5 @@
-// The tables of `d2g jobs` and `d2g describe`. Pure functions of protos.
+// The tables of `d2g jobs` and `d2g describe`. Pure functions of protos. What a terminal would obey
+// in their strings is written out (services/common/utf8.h): others wrote them.
 #pragma once
 
 #include <string>

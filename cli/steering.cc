@@ -7,6 +7,7 @@
 #include "cli/exit_code.h"
 #include "cli/progress.h"
 #include "services/common/status_macros.h"
+#include "services/common/utf8.h"
 
 namespace d2g::cli {
 namespace {
@@ -27,7 +28,8 @@ void AddOne(CLI::App& app, Action* action, const char* name, const char* help,
     *action = [flags, wanted]() -> absl::StatusOr<int> {
       D2G_ASSIGN_OR_RETURN(const auto link, CoordinatorLink::Open(flags->coordinator));
       D2G_ASSIGN_OR_RETURN(const Job job, link->SetDesiredState(JobName(flags->job), wanted));
-      std::printf("%s is %s\n", job.name().c_str(), StateName(job.state()).c_str());
+      std::printf("%s is %s\n", common::WithoutControls(job.name()).c_str(),
+                  StateName(job.state()).c_str());
       return kExitOk;
     };
   });

@@ -19,6 +19,7 @@
 #include "services/common/grpc_status.h"
 #include "services/common/prompts.h"
 #include "services/common/status_macros.h"
+#include "services/common/utf8.h"
 
 namespace d2g::cli {
 namespace {
@@ -70,7 +71,8 @@ absl::Status InFileTerms(const absl::Status& status, const std::string& file) {
   const auto violations = common::FieldViolations(status);
   if (violations.empty()) return status;
   const auto line = [](std::string* out, const common::FieldViolation& violation) {
-    absl::StrAppend(out, absl::StripPrefix(violation.field, "spec."), ": ", violation.description);
+    absl::StrAppend(out, absl::StripPrefix(violation.field, "spec."), ": ",
+                    common::WithoutControls(violation.description));
   };
   return absl::InvalidArgumentError(
       absl::StrCat(file, ": ", absl::StrJoin(violations, "; ", line)));
@@ -111,7 +113,7 @@ absl::StatusOr<int> Submit(const SubmitFlags& flags) {
     std::printf("%s is a valid job\n", flags.file.c_str());
     return kExitOk;
   }
-  std::printf("%s\n", job->name().c_str());
+  std::printf("%s\n", common::WithoutControls(job->name()).c_str());
   std::fflush(stdout);
   return flags.watch ? WatchUntilEnd(*link, job->name(), WatchOptions{}) : kExitOk;
 }
@@ -126,7 +128,7 @@ void AddSubmit(CLI::App& app, Action* action) {
   submit->add_option("--set", flags->set, "FIELD=VALUE over the file, as in train.steps=100")
       ->allow_extra_args(false);
   submit->add_option("--request-id", flags->request_id,
-                     "The same id gives the same job; default: a new one");
+                     "The same id with the same file gives the same job; default: a new one");
   submit->add_flag("--validate-only", flags->validate_only, "Only check; nothing is stored");
   submit->add_flag("--watch", flags->watch, "Then follow the job until it ends");
   submit->callback([flags, action] { *action = [flags] { return Submit(*flags); }; });

@@ -4,6 +4,8 @@
 #include <cassert>
 #include <utility>
 
+#include "services/common/utf8.h"
+
 namespace d2g::cli {
 namespace {
 
@@ -19,12 +21,13 @@ Table::Table(std::vector<std::string> headings, const std::vector<size_t>& left)
     : left_(headings.size(), false) {
   left_[0] = true;
   for (size_t column : left) left_[column] = true;
-  rows_.push_back(std::move(headings));
+  Add(std::move(headings));
 }
 
 void Table::Add(std::vector<std::string> cells) {
   assert(cells.size() <= left_.size());
   cells.resize(left_.size());
+  for (std::string& cell : cells) cell = common::WithoutControls(cell);
   rows_.push_back(std::move(cells));
 }
 

@@ -12,7 +12,8 @@ class Table {
   // Column headings. The first column and those in `left` are aligned left, the others right.
   explicit Table(std::vector<std::string> headings, const std::vector<size_t>& left = {});
 
-  // A row; missing cells print empty. More cells than headings is a bug.
+  // A row; missing cells print empty. More cells than headings is a bug. What a terminal would obey
+  // is written out (utf8.h), in headings too.
   void Add(std::vector<std::string> cells);
 
   bool empty() const { return rows_.size() == 1; }

@@ -11,6 +11,7 @@
 #include "cli/format.h"
 #include "cli/shard_audit.h"
 #include "services/common/status_macros.h"
+#include "services/common/utf8.h"
 #include "services/store/triple_client.h"
 
 namespace d2g::cli {
@@ -63,12 +64,16 @@ absl::StatusOr<int> Verify(const VerifyFlags& flags) {
   }
   std::vector<ShardReport> reports;
   for (const auto& address : dataset.shards()) {
-    D2G_ASSIGN_OR_RETURN(reports.emplace_back(), VerifyShard(address, name));
+    absl::StatusOr<ShardReport> report = VerifyShard(address, name);
+    if (!report.ok()) return ShownStatus(report.status());
+    reports.push_back(*std::move(report));
   }
   const AuditResult result = AuditShards(dataset.recipe(), reports, wanted);
-  for (const std::string& problem : result.problems) std::printf("%s\n", problem.c_str());
+  for (const std::string& problem : result.problems) {
+    std::printf("%s\n", common::WithoutControls(problem).c_str());
+  }
   std::printf("%s: %s triples sealed on %d shards, %s present, %s checksums recomputed%s\n",
-              name.c_str(), CountText(result.sealed).c_str(), expected,
+              common::WithoutControls(name).c_str(), CountText(result.sealed).c_str(), expected,
               CountText(result.present).c_str(), CountText(result.checked).c_str(),
               result.problems.empty()
                   ? (wanted > 0 ? "; every triple of the job is there exactly once" : "; all good")

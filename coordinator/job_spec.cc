@@ -58,12 +58,19 @@ class Checker {
       Fail(field, "is required");
     } else if (path.front() != '/') {
       Fail(field, absl::StrCat("\"", path, "\" is not an absolute path"));
-    } else if (path.size() > kMaxPathBytes || path.find('\0') != std::string::npos) {
-      Fail(field, absl::StrCat("has ", path.size(), " bytes; at most ", kMaxPathBytes,
-                               " and no NUL are allowed"));
-    } else {
+    } else if (path.size() > kMaxPathBytes) {
+      Fail(field,
+           absl::StrCat("has ", path.size(), " bytes; at most ", kMaxPathBytes, " are allowed"));
+    } else if (NoControls(field, path)) {
       *absolute = NormalPath(path);
     }
+  }
+  // Nothing that a terminal would obey (utf8.h): names are shown by many programs.
+  bool NoControls(absl::string_view field, const std::string& text) {
+    if (!d2g::common::HoldsControl(text)) return true;
+    Fail(field,
+         absl::StrCat("\"", d2g::common::WithoutControls(text), "\" holds a control character"));
+    return false;
   }
   void Digest(absl::string_view field, absl::string_view value) {
     absl::string_view hex = value;
@@ -259,11 +266,7 @@ std::vector<FieldViolation> NormalizeSpec(JobSpec* spec) {
     check.Fail("display_name", absl::StrCat("has ", Characters(spec->display_name()),
                                             " characters; at most ", kMaxDisplayNameCharacters));
   }
-  for (const char c : spec->display_name()) {
-    if (!absl::ascii_iscntrl(c)) continue;
-    check.Fail("display_name", "holds a control character");
-    break;
-  }
+  check.NoControls("display_name", spec->display_name());
   check.AbsolutePath("teacher.path", spec->mutable_teacher()->mutable_path());
   if (!spec->teacher().digest().empty()) check.Digest("teacher.digest", spec->teacher().digest());
   if (spec->prompts().digest().empty()) {

@@ -5,12 +5,18 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
 #include "cli/format.h"
 #include "cli/progress.h"
 #include "cli/report.h"
 #include "cli/shard_audit.h"
 #include "cli/table.h"
 #include "google/protobuf/text_format.h"
+#include "services/common/utf8.h"
 
 namespace d2g::cli {
 namespace {
@@ -161,6 +167,53 @@ TEST(Report, JobsTableHasARowAJob) {
   const std::string table = JobsTable({RunningJob(), done}, absl::FromUnixSeconds(7200));
   EXPECT_THAT(table, HasSubstr("jobs/a1  demo   running    simulate  512 / 2,048 triples  2 h"));
   EXPECT_THAT(table, HasSubstr("succeeded  -"));
+}
+
+// Each string of a peer's, filled with what a terminal obeys.
+TEST(Report, NothingThatOthersWroteReachesTheTerminalRaw) {
+  constexpr char kEvil[] =
+      "\x1b[31mRED\x1b]0;pwned\x07\nforged \xc2\x9b"
+      "2J\xe2\x80\xae"
+      "txet\xff";
+  const auto fill = [&](auto& self, google::protobuf::Message* message) -> void {
+    const auto* reflection = message->GetReflection();
+    for (int i = 0; i < message->GetDescriptor()->field_count(); ++i) {
+      const auto* field = message->GetDescriptor()->field(i);
+      if (field->is_map()) continue;
+      if (field->cpp_type() == google::protobuf::FieldDescriptor::CPPTYPE_STRING) {
+        if (field->is_repeated()) {
+          reflection->AddString(message, field, kEvil);
+        } else {
+          reflection->SetString(message, field, kEvil);
+        }
+      } else if (field->cpp_type() == google::protobuf::FieldDescriptor::CPPTYPE_MESSAGE &&
+                 !absl::StartsWith(field->message_type()->full_name(), "google.")) {
+        self(self, field->is_repeated() ? reflection->AddMessage(message, field)
+                                        : reflection->MutableMessage(message, field));
+      }
+    }
+  };
+  Job job;
+  fill(fill, &job);
+  (*job.mutable_training_metrics())[kEvil] = 1;
+  (*job.mutable_evaluation()->mutable_discriminator())[kEvil] = 1;
+  coordinator::v1::Checkpoint checkpoint;
+  fill(fill, &checkpoint);
+  coordinator::v1::TaskInfo task;
+  fill(fill, &task);
+  job.set_state(Job::STATE_FAILED);
+  PlainProgress plain;
+  const std::string shown = absl::StrCat(JobsTable({job}, absl::Now()),
+                                         JobDescription(job, {checkpoint}, {task}, absl::Now()),
+                                         absl::StrJoin(plain.Update(job, absl::Seconds(1)), "\n"),
+                                         "\n", absl::StrJoin(ProgressLines(job, 1000), "\n"), "\n",
+                                         ShownStatus(absl::InternalError(kEvil)).message(), "\n");
+  EXPECT_THAT(shown, HasSubstr("\\u001b[31mRED"));
+  EXPECT_TRUE(common::IsUtf8(shown));
+  for (const absl::string_view line : absl::StrSplit(shown, '\n')) {
+    EXPECT_FALSE(common::HoldsControl(line)) << line;
+    EXPECT_FALSE(absl::StartsWith(line, "forged")) << line;
+  }
 }
 
 common::v1::IndexRange Range(int64_t begin, int64_t end) {

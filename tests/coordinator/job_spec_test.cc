@@ -121,6 +121,25 @@ INSTANTIATE_TEST_SUITE_P(
          "spec.display_name", "64 characters; at most 63"},
         {"ControlCharacter", [](JobSpec* s) { s->set_display_name("a\nb"); }, "spec.display_name",
          "control"},
+        {"C1Character",
+         [](JobSpec* s) {
+           s->set_display_name(
+               "a\xc2\x9b"
+               "2J");
+         },
+         "spec.display_name", "\"a\\u009b2J\" holds a control character"},
+        {"BidiCharacter",
+         [](JobSpec* s) {
+           s->set_display_name(
+               "a\xe2\x80\xae"
+               "b");
+         },
+         "spec.display_name", "control"},
+        {"EscapeInOutputDir", [](JobSpec* s) { s->set_output_dir("/tmp/\x1b[31m"); },
+         "spec.output_dir", "\"/tmp/\\u001b[31m\" holds a control character"},
+        {"NulInTeacher",
+         [](JobSpec* s) { s->mutable_teacher()->set_path(std::string("/tmp/\0x", 7)); },
+         "spec.teacher.path", "control character"},
         {"NoTeacher", [](JobSpec* s) { s->mutable_teacher()->clear_path(); }, "spec.teacher.path",
          "required"},
         {"RelativeTeacher", [](JobSpec* s) { s->mutable_teacher()->set_path("t"); },
