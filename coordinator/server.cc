@@ -110,11 +110,14 @@ class Server final : public CoordinatorServer {
     d2g::common::RpcServerOptions rpc;
     rpc.insecure = options.insecure;
     rpc.metrics = &metrics_;
-    D2G_ASSIGN_OR_RETURN(
-        rpc_,
-        d2g::common::RpcServer::Start(
-            options.listen,
-            {jobs_.get(), datasets_.get(), tasks_.get(), training_.get(), shards_.get()}, rpc));
+    D2G_ASSIGN_OR_RETURN(rpc_, d2g::common::RpcServer::Start(
+                                   options.listen,
+                                   {d2g::common::Serve<v1::JobService>(jobs_.get()),
+                                    d2g::common::Serve<v1::DatasetService>(datasets_.get()),
+                                    d2g::common::Serve<v1::TaskService>(tasks_.get()),
+                                    d2g::common::Serve<v1::TrainingService>(training_.get()),
+                                    d2g::common::Serve<v1::ShardService>(shards_.get())},
+                                   rpc));
     ticker_ = std::thread([this] { RunTicker(); });
     D2G_ASSIGN_OR_RETURN(admin_, d2g::common::AdminServer::Start(
                                      options.admin_address, &metrics_,

@@ -1,11 +1,14 @@
 #include "services/common/rpc_observer.h"
 
 #include <chrono>
-#include <string>
+#include <utility>
 
+#include "absl/container/node_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "google/protobuf/descriptor.h"
+#include "services/common/status_macros.h"
 
 namespace d2g::common {
 namespace {
@@ -14,24 +17,35 @@ using grpc::experimental::InterceptionHookPoints;
 using grpc::experimental::InterceptorBatchMethods;
 using grpc::experimental::ServerRpcInfo;
 
-// "/d2g.store.v1.TripleService/ReadTriples" to "TripleService/ReadTriples".
-std::string ShortMethod(absl::string_view method) {
-  const size_t slash = method.rfind('/');
-  if (slash == absl::string_view::npos) return std::string(method);
-  const size_t dot = method.rfind('.', slash);
-  return std::string(method.substr(dot == absl::string_view::npos ? 1 : dot + 1));
-}
+constexpr char kHandled[] = "d2g_rpc_handled_total";
+constexpr char kHandledHelp[] = "Calls answered, by method and status code.";
+constexpr char kSeconds[] = "d2g_rpc_seconds";
+constexpr char kSecondsHelp[] = "Time from a unary call's arrival to its status.";
+// Whatever a caller asks for that is not served: callers must not make labels.
+constexpr char kOtherMethod[] = "other";
+
+// A method that is served.
+struct Method {
+  std::string label;
+  // Its streams that are open; null for a unary method.
+  prometheus::Gauge* open = nullptr;
+};
 
 class Interceptor final : public grpc::experimental::Interceptor {
  public:
-  Interceptor(Metrics* metrics, CallsInFlight* calls, const char* method)
+  // `method` is null for one that is not served. Metrics are counted unless `metrics` is null.
+  Interceptor(Metrics* metrics, CallsInFlight* calls, const Method* method)
       : metrics_(metrics),
         calls_(calls),
-        method_(ShortMethod(method)),
+        method_(method),
         start_(std::chrono::steady_clock::now()) {
     calls_->Begin();
+    if (method_ != nullptr && method_->open != nullptr) method_->open->Increment();
   }
-  ~Interceptor() override { calls_->End(); }
+  ~Interceptor() override {
+    if (method_ != nullptr && method_->open != nullptr) method_->open->Decrement();
+    calls_->End();
+  }
 
   void Intercept(InterceptorBatchMethods* methods) override {
     if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::POST_RECV_MESSAGE) &&
@@ -46,13 +60,14 @@ class Interceptor final : public grpc::experimental::Interceptor {
       const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start_;
       const auto code = static_cast<absl::StatusCode>(methods->GetSendStatus().error_code());
       metrics_
-          ->Counter("d2g_rpc_handled_total", "Calls answered, by method and status code.",
-                    {{"method", method_}, {"code", absl::StatusCodeToString(code)}})
+          ->Counter(kHandled, kHandledHelp,
+                    {{"method", method_ == nullptr ? kOtherMethod : method_->label},
+                     {"code", absl::StatusCodeToString(code)}})
           .Increment();
-      metrics_
-          ->Histogram("d2g_rpc_seconds", "Time from a call's arrival to its status.",
-                      {{"method", method_}})
-          .Observe(took.count());
+      if (method_ != nullptr && method_->open == nullptr) {
+        metrics_->Histogram(kSeconds, kSecondsHelp, {{"method", method_->label}})
+            .Observe(took.count());
+      }
     }
     methods->Proceed();
   }
@@ -74,7 +89,7 @@ class Interceptor final : public grpc::experimental::Interceptor {
 
   Metrics* const metrics_;
   CallsInFlight* const calls_;
-  const std::string method_;
+  const Method* const method_;
   const std::chrono::steady_clock::time_point start_;
   // No message could be had from what came; for a stream also when it has ended.
   bool unreadable_ = false;
@@ -82,14 +97,47 @@ class Interceptor final : public grpc::experimental::Interceptor {
 
 class Factory final : public grpc::experimental::ServerInterceptorFactoryInterface {
  public:
-  Factory(Metrics* metrics, CallsInFlight* calls) : metrics_(metrics), calls_(calls) {}
+  Factory(Metrics* metrics, CallsInFlight* calls) : metrics_(metrics), calls_(calls) {
+    if (metrics_ == nullptr) return;
+    // RpcServer serves health by gRPC's own service, which has no descriptor.
+    Add("grpc.health.v1", "Health", "Check", /*streams=*/false);
+    Add("grpc.health.v1", "Health", "Watch", /*streams=*/true);
+  }
+
+  absl::Status AddService(const std::string& name) {
+    const auto* const service =
+        google::protobuf::DescriptorPool::generated_pool()->FindServiceByName(name);
+    if (service == nullptr) {
+      return absl::InternalError(absl::StrCat("no generated code of the service ", name));
+    }
+    for (int i = 0; metrics_ != nullptr && i < service->method_count(); ++i) {
+      const auto* const method = service->method(i);
+      Add(service->file()->package(), service->name(), method->name(),
+          method->client_streaming() || method->server_streaming());
+    }
+    return absl::OkStatus();
+  }
+
   grpc::experimental::Interceptor* CreateServerInterceptor(ServerRpcInfo* info) override {
-    return new Interceptor(metrics_, calls_, info->method());
+    const auto method = methods_.find(absl::string_view(info->method()));
+    return new Interceptor(metrics_, calls_, method == methods_.end() ? nullptr : &method->second);
   }
 
  private:
+  void Add(const std::string& package, const std::string& service, const std::string& name,
+           bool streams) {
+    Method method{.label = absl::StrCat(service, "/", name)};
+    if (streams) {
+      method.open = &metrics_->Gauge("d2g_rpc_open_streams", "Streams open now, by method.",
+                                     {{"method", method.label}});
+    }
+    methods_.emplace(absl::StrCat("/", package, ".", service, "/", name), std::move(method));
+  }
+
   Metrics* const metrics_;
   CallsInFlight* const calls_;
+  // By path, as "/d2g.store.v1.TripleService/ReadTriples". Constant once the server runs.
+  absl::node_hash_map<std::string, Method> methods_;
 };
 
 }  // namespace
@@ -110,9 +158,11 @@ bool CallsInFlight::WaitForNone(absl::Duration timeout) {
   return mutex_.AwaitWithTimeout(absl::Condition(&none), timeout);
 }
 
-std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> MakeRpcObserver(
-    Metrics* metrics, CallsInFlight* calls) {
-  return std::make_unique<Factory>(metrics, calls);
+absl::StatusOr<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>>
+MakeRpcObserver(Metrics* metrics, CallsInFlight* calls, const std::vector<std::string>& services) {
+  auto factory = std::make_unique<Factory>(metrics, calls);
+  for (const std::string& service : services) D2G_RETURN_IF_ERROR(factory->AddService(service));
+  return factory;
 }
 
 }  // namespace d2g::common

@@ -28,7 +28,7 @@ std::shared_ptr<grpc::ServerCredentials> Credentials() { return grpc::InsecureSe
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
-    const std::string& address, const std::vector<grpc::Service*>& services,
+    const std::string& address, const std::vector<ServedService>& services,
     const RpcServerOptions& options) {
   D2G_RETURN_IF_ERROR(CheckListenAddress(address, options.insecure));
   D2G_ASSIGN_OR_RETURN(const HostPort parsed, ParseAddress(address));
@@ -50,10 +50,15 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder.SetMaxSendMessageSize(kMaxMessageBytes);
-  for (grpc::Service* service : services) builder.RegisterService(service);
+  std::vector<std::string> names;
+  for (const ServedService& served : services) {
+    builder.RegisterService(served.service);
+    names.push_back(served.name);
+  }
   std::unique_ptr<RpcServer> server(new RpcServer());
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> observers;
-  observers.push_back(MakeRpcObserver(options.metrics, &server->calls_));
+  D2G_ASSIGN_OR_RETURN(observers.emplace_back(),
+                       MakeRpcObserver(options.metrics, &server->calls_, names));
   builder.experimental().SetInterceptorCreators(std::move(observers));
   server->server_ = builder.BuildAndStart();
   if (server->server_ == nullptr || port == 0) {

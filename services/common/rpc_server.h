@@ -17,10 +17,22 @@ namespace d2g::common {
 // Largest message either way, also set by MakeChannel.
 inline constexpr int kMaxMessageBytes = 16 << 20;
 
+// A service to serve, and its full name, by which its methods are counted.
+struct ServedService {
+  grpc::Service* service;
+  std::string name;
+};
+
+// Serve<store::v1::TripleService>(&service): the name that belongs to the generated class.
+template <class Generated>
+ServedService Serve(typename Generated::Service* service) {
+  return {service, Generated::service_full_name()};
+}
+
 struct RpcServerOptions {
   // Allows listening beyond loopback without TLS.
   bool insecure = false;
-  // When set, counts calls and times them by method (d2g_rpc_*). Must outlive the server.
+  // When set, counts and times calls by method (rpc_observer.h). Must outlive the server.
   Metrics* metrics = nullptr;
 };
 
@@ -31,7 +43,7 @@ class RpcServer {
   // The services must outlive the server. Fails naming the address and why: in use, not permitted,
   // beyond loopback.
   static absl::StatusOr<std::unique_ptr<RpcServer>> Start(
-      const std::string& address, const std::vector<grpc::Service*>& services,
+      const std::string& address, const std::vector<ServedService>& services,
       const RpcServerOptions& options = {});
   // Shuts down without grace if Shutdown was not called.
   ~RpcServer();

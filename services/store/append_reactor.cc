@@ -28,11 +28,8 @@ int64_t BytesOfBatch(const AppendTriplesRequest::Batch& batch) {
 AppendReactor::AppendReactor(TripleStore* store, d2g::common::ThreadPool* pool,
                              StoreMetrics* metrics)
     : store_(store), pool_(pool), metrics_(metrics) {
-  metrics_->open_streams.Increment();
   Advance();
 }
-
-AppendReactor::~AppendReactor() { metrics_->open_streams.Decrement(); }
 
 void AppendReactor::OnReadDone(bool ok) {
   {

@@ -31,8 +31,6 @@ class AppendReactor final : public grpc::ServerBidiReactor<d2g::store::v1::Appen
  private:
   using Batch = d2g::store::v1::AppendTriplesRequest::Batch;
 
-  ~AppendReactor() override;
-
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override;
   void OnCancel() override;

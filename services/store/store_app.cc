@@ -25,8 +25,10 @@ absl::StatusOr<std::unique_ptr<StoreApp>> StoreApp::Start(const StoreAppOptions&
   d2g::common::RpcServerOptions rpc;
   rpc.insecure = options.server.insecure;
   rpc.metrics = &app->metrics_;
-  D2G_ASSIGN_OR_RETURN(app->server_, d2g::common::RpcServer::Start(options.server.listen,
-                                                                   {app->service_.get()}, rpc));
+  D2G_ASSIGN_OR_RETURN(app->server_,
+                       d2g::common::RpcServer::Start(
+                           options.server.listen,
+                           {d2g::common::Serve<v1::TripleService>(app->service_.get())}, rpc));
   D2G_ASSIGN_OR_RETURN(app->admin_, d2g::common::AdminServer::Start(
                                         options.server.admin_address, &app->metrics_,
                                         [store = app->store_.get()] { return store->Ready(); },

@@ -29,7 +29,6 @@ StoreMetrics::StoreMetrics(Metrics* metrics)
           metrics->Counter("d2g_store_invalidated_triples_total", "Triples made absent again.")),
       checksum_failures(metrics->Counter("d2g_store_checksum_failures_total",
                                          "Triples whose bytes did not match, arriving or stored.")),
-      open_streams(metrics->Gauge("d2g_store_open_append_streams", "Append streams open now.")),
       free_bytes(metrics->Gauge("d2g_store_free_bytes", "Free space of the volume.")),
       datasets(metrics->Gauge("d2g_store_datasets", "Datasets held.")),
       pool_queue(metrics->Gauge("d2g_store_pool_queue", "Calls waiting for a disk thread.")),

@@ -22,7 +22,6 @@ struct StoreMetrics {
   prometheus::Counter& sealed_triples;
   prometheus::Counter& invalidated_triples;
   prometheus::Counter& checksum_failures;
-  prometheus::Gauge& open_streams;
   prometheus::Gauge& free_bytes;
   prometheus::Gauge& datasets;
   prometheus::Gauge& pool_queue;

@@ -202,7 +202,10 @@ class FakeCoordinator {
 
   void Stop() { server_.reset(); }
   void Start() {
-    auto server = common::RpcServer::Start(address_, {&jobs_, &tasks_, &training_});
+    auto server = common::RpcServer::Start(
+        address_, {common::Serve<coordinator::v1::JobService>(&jobs_),
+                   common::Serve<coordinator::v1::TaskService>(&tasks_),
+                   common::Serve<coordinator::v1::TrainingService>(&training_)});
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
     address_ = server_->address();

@@ -2,9 +2,13 @@
 #include <algorithm>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
 #include "d2g/store/v1/triple_service.grpc.pb.h"
 #include "gmock/gmock.h"
 #include "grpcpp/generic/generic_stub.h"
@@ -17,8 +21,10 @@
 #include "services/common/log.h"
 #include "services/common/metrics.h"
 #include "services/common/rpc_server.h"
+#include "services/common/utf8.h"
 #include "tests/testing/http_get.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/wait.h"
 
 namespace d2g::common {
 namespace {
@@ -26,10 +32,29 @@ namespace {
 using ::d2g::testing::HttpGet;
 using ::d2g::testing::IsOk;
 using ::d2g::testing::StatusIs;
+using ::d2g::testing::WaitFor;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-// Answers GetStats with shard 7 and everything else with UNIMPLEMENTED.
+// Ends when the client has sent all it wants.
+class QuietAppend final : public grpc::ServerBidiReactor<store::v1::AppendTriplesRequest,
+                                                         store::v1::AppendTriplesResponse> {
+ public:
+  QuietAppend() { StartRead(&request_); }
+  void OnReadDone(bool ok) override {
+    if (ok) {
+      StartRead(&request_);
+    } else {
+      Finish(grpc::Status::OK);
+    }
+  }
+  void OnDone() override { delete this; }
+
+ private:
+  store::v1::AppendTriplesRequest request_;
+};
+
+// Answers GetStats with shard 7 and takes quiet appends; everything else is UNIMPLEMENTED.
 class FakeTripleService final : public store::v1::TripleService::CallbackService {
   grpc::ServerUnaryReactor* GetStats(grpc::CallbackServerContext* context,
                                      const store::v1::GetStatsRequest*,
@@ -38,6 +63,10 @@ class FakeTripleService final : public store::v1::TripleService::CallbackService
     auto* reactor = context->DefaultReactor();
     reactor->Finish(grpc::Status::OK);
     return reactor;
+  }
+  grpc::ServerBidiReactor<store::v1::AppendTriplesRequest, store::v1::AppendTriplesResponse>*
+  AppendTriples(grpc::CallbackServerContext*) override {
+    return new QuietAppend();
   }
   grpc::ServerUnaryReactor* DropDataset(grpc::CallbackServerContext* context,
                                         const store::v1::DropDatasetRequest*,
@@ -48,12 +77,40 @@ class FakeTripleService final : public store::v1::TripleService::CallbackService
   }
 };
 
+// A method by its path, with an empty request.
+absl::Status CallByPath(const std::shared_ptr<grpc::Channel>& channel, const std::string& path) {
+  grpc::TemplatedGenericStub<grpc::ByteBuffer, grpc::ByteBuffer> stub(channel);
+  grpc::ClientContext context;
+  SetDeadline(&context, absl::Seconds(10));
+  const grpc::Slice empty;
+  const grpc::ByteBuffer request(&empty, 1);
+  grpc::ByteBuffer response;
+  absl::Notification done;
+  absl::Status result;
+  stub.UnaryCall(&context, path, grpc::StubOptions(), &request, &response,
+                 [&](const grpc::Status& status) {
+                   result = FromGrpcStatus(status);
+                   done.Notify();
+                 });
+  done.WaitForNotification();
+  return result;
+}
+
+// Lines of a scrape that begin with `prefix`.
+int CountSeries(const std::string& scrape, const std::string& prefix) {
+  const std::vector<std::string> lines = absl::StrSplit(scrape, '\n');
+  return static_cast<int>(std::count_if(lines.begin(), lines.end(), [&](const std::string& line) {
+    return absl::StartsWith(line, prefix);
+  }));
+}
+
 class ServerTest : public ::testing::Test {
  protected:
   void Start() {
     RpcServerOptions options;
     options.metrics = &metrics_;
-    auto server = RpcServer::Start("127.0.0.1:0", {&service_}, options);
+    auto server =
+        RpcServer::Start("127.0.0.1:0", {Serve<store::v1::TripleService>(&service_)}, options);
     ASSERT_THAT(server, IsOk());
     server_ = *std::move(server);
     stub_ = store::v1::TripleService::NewStub(MakeChannel(server_->address()));
@@ -76,6 +133,49 @@ TEST_F(ServerTest, ServesCallsAndCountsThem) {
       metrics_.Expose(),
       AllOf(HasSubstr("d2g_rpc_handled_total{code=\"OK\",method=\"TripleService/GetStats\"} 1"),
             HasSubstr("d2g_rpc_seconds_bucket{method=\"TripleService/GetStats\"")));
+}
+
+TEST_F(ServerTest, MethodsThatACallerMakesUpMakeNoSeries) {
+  Start();
+  const auto channel = MakeChannel(server_->address());
+  EXPECT_THAT(CallByPath(channel, "/d2g.store.v1.TripleService/GetStats"), IsOk());
+  EXPECT_THAT(CallByPath(channel, "/grpc.health.v1.Health/Check"), IsOk());
+  const int before = CountSeries(metrics_.Expose(), "d2g_rpc");
+  const absl::StatusCode unimplemented = absl::StatusCode::kUnimplemented;
+  for (int i = 0; i < 300; ++i) {
+    for (const std::string& path :
+         {absl::StrCat("/d2g.store.v1.TripleService/Nope", i),
+          absl::StrCat("/evil", i, ".TripleService/GetStats"), absl::StrCat("/", i)}) {
+      ASSERT_THAT(CallByPath(channel, path), StatusIs(unimplemented)) << path;
+    }
+  }
+  EXPECT_THAT(CallByPath(channel, "/a.B/\xff\xfe"), StatusIs(unimplemented));
+  const std::string scrape = metrics_.Expose();
+  EXPECT_EQ(CountSeries(scrape, "d2g_rpc"), before + 1);
+  EXPECT_THAT(
+      scrape,
+      AllOf(HasSubstr("d2g_rpc_handled_total{code=\"UNIMPLEMENTED\",method=\"other\"} 901\n"),
+            HasSubstr("d2g_rpc_handled_total{code=\"OK\",method=\"TripleService/GetStats\"} 1\n"),
+            HasSubstr("d2g_rpc_handled_total{code=\"OK\",method=\"Health/Check\"} 1\n")));
+  EXPECT_TRUE(IsUtf8(scrape));
+}
+
+TEST_F(ServerTest, StreamsAreCountedWhileOpenAndNotTimed) {
+  Start();
+  const std::string open = "d2g_rpc_open_streams{method=\"TripleService/AppendTriples\"} ";
+  EXPECT_THAT(metrics_.Expose(), HasSubstr(open + "0\n"));
+  grpc::ClientContext context;
+  SetDeadline(&context, absl::Seconds(10));
+  const auto stream = stub_->AppendTriples(&context);
+  EXPECT_TRUE(WaitFor([&] { return absl::StrContains(metrics_.Expose(), open + "1\n"); }));
+  ASSERT_TRUE(stream->WritesDone());
+  ASSERT_THAT(FromGrpcStatus(stream->Finish()), IsOk());
+  EXPECT_TRUE(WaitFor([&] { return absl::StrContains(metrics_.Expose(), open + "0\n"); }));
+  const std::string scrape = metrics_.Expose();
+  EXPECT_THAT(
+      scrape,
+      HasSubstr("d2g_rpc_handled_total{code=\"OK\",method=\"TripleService/AppendTriples\"} 1\n"));
+  EXPECT_EQ(CountSeries(scrape, "d2g_rpc_seconds"), 0);
 }
 
 TEST_F(ServerTest, ErrorDetailsReachTheClient) {

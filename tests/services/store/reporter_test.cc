@@ -81,8 +81,11 @@ class ReporterTest : public ::testing::Test {
 
   void StartCoordinator(const std::string& listen) {
     absl::StatusOr<std::unique_ptr<d2g::common::RpcServer>> server;
-    ASSERT_TRUE(WaitFor(
-        [&] { return (server = d2g::common::RpcServer::Start(listen, {&service_})).ok(); }));
+    ASSERT_TRUE(WaitFor([&] {
+      return (server = d2g::common::RpcServer::Start(listen,
+                                                     {d2g::common::Serve<ShardService>(&service_)}))
+          .ok();
+    }));
     server_ = *std::move(server);
   }
   void StartReporter(const std::string& coordinator) {

@@ -324,7 +324,8 @@ TEST_F(ServiceTest, AbandonedStreamsEnd) {
     ASSERT_THAT(session->Write(Triples(0, 10), Soon()), IsOk());
   }
   EXPECT_TRUE(WaitFor([&] {
-    return HttpGet(app_->admin_port(), "/metrics").find("d2g_store_open_append_streams 0") !=
+    return HttpGet(app_->admin_port(), "/metrics")
+               .find("d2g_rpc_open_streams{method=\"TripleService/AppendTriples\"} 0") !=
            std::string::npos;
   }));
 }

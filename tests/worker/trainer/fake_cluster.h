@@ -165,14 +165,15 @@ class FakeCluster {
       : coordinator(prompts, sealed) {
     for (int shard = 0; shard < recipe.shard_count(); ++shard) {
       shards.push_back(std::make_unique<FakeShard>(recipe));
-      servers_.push_back(*common::RpcServer::Start("127.0.0.1:0", {shards.back().get()}));
+      servers_.push_back(*common::RpcServer::Start(
+          "127.0.0.1:0", {common::Serve<store::v1::TripleService>(shards.back().get())}));
       coordinator.AddShard(servers_.back()->address());
     }
     // Three bases, one object: each is a service of its own to gRPC.
     servers_.push_back(*common::RpcServer::Start(
-        "127.0.0.1:0", {static_cast<coordinator::v1::DatasetService::Service*>(&coordinator),
-                        static_cast<coordinator::v1::TrainingService::Service*>(&coordinator),
-                        static_cast<coordinator::v1::JobService::Service*>(&coordinator)}));
+        "127.0.0.1:0", {common::Serve<coordinator::v1::DatasetService>(&coordinator),
+                        common::Serve<coordinator::v1::TrainingService>(&coordinator),
+                        common::Serve<coordinator::v1::JobService>(&coordinator)}));
   }
 
   const std::string& coordinator_address() const { return servers_.back()->address(); }
