@@ -18,5 +18,5 @@ endfunction()
 
 d2g_system_library(rocksdb rocksdb rocksdb/db.h)
 d2g_system_library(prometheus prometheus-cpp-core prometheus/registry.h)
-d2g_system_library(httplib cpp-httplib httplib.h)
+d2g_system_library(microhttpd microhttpd microhttpd.h)
 d2g_system_library(xxhash xxhash xxhash.h)

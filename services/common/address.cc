@@ -56,7 +56,7 @@ absl::Status CheckListenAddress(const std::string& address, bool insecure) {
                    "loopback address, or --insecure on a network that you trust"));
 }
 
-absl::Status ExplainListenFailure(const std::string& address) {
+absl::StatusOr<int> Listen(const std::string& address) {
   D2G_ASSIGN_OR_RETURN(const HostPort parsed, ParseAddress(address));
   const auto failed = [&](absl::string_view why) {
     return absl::FailedPreconditionError(absl::StrCat("cannot listen on ", address, ": ", why));
@@ -69,14 +69,22 @@ absl::Status ExplainListenFailure(const std::string& address) {
       getaddrinfo(parsed.host.c_str(), std::to_string(parsed.port).c_str(), &hints, &found);
   if (error != 0) return failed(gai_strerror(error));
   const std::unique_ptr<addrinfo, void (*)(addrinfo*)> owner(found, freeaddrinfo);
-  const int fd = socket(found->ai_family, found->ai_socktype | SOCK_CLOEXEC, found->ai_protocol);
+  const int fd = socket(found->ai_family, found->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK,
+                        found->ai_protocol);
   if (fd < 0) return failed(strerror(errno));
+  // Not SO_REUSEPORT: a port in use is an error, never a silent share.
   const int yes = 1;
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
-  const bool bound = bind(fd, found->ai_addr, found->ai_addrlen) == 0 && listen(fd, 1) == 0;
-  const std::string why = bound ? "" : strerror(errno);
+  if (bind(fd, found->ai_addr, found->ai_addrlen) == 0 && listen(fd, SOMAXCONN) == 0) return fd;
+  const std::string why = strerror(errno);
   close(fd);
-  return bound ? absl::OkStatus() : failed(why);
+  return failed(why);
+}
+
+absl::Status ExplainListenFailure(const std::string& address) {
+  D2G_ASSIGN_OR_RETURN(const int fd, Listen(address));
+  close(fd);
+  return absl::OkStatus();
 }
 
 }  // namespace d2g::common

@@ -27,8 +27,12 @@ bool IsLoopback(absl::string_view host);
 // address and the flag.
 absl::Status CheckListenAddress(const std::string& address, bool insecure);
 
-// Why `address` cannot be bound right now: "cannot listen on 127.0.0.1:80: Permission denied". OK
-// when a trial bind works. For error messages only: the answer may change at once.
+// A listening TCP socket, non-blocking and closed on exec, that the caller owns; port 0 takes a
+// free one. FAILED_PRECONDITION says why not: "cannot listen on 127.0.0.1:80: Permission denied".
+absl::StatusOr<int> Listen(const std::string& address);
+
+// Listen's error for `address`; OK when a trial works. For error messages only: the answer may
+// change at once.
 absl::Status ExplainListenFailure(const std::string& address);
 
 }  // namespace d2g::common

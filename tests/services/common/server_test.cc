@@ -1,7 +1,9 @@
 // RPC server, channel, metrics and admin port, all for real on loopback.
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -23,6 +25,7 @@
 #include "services/common/rpc_server.h"
 #include "services/common/utf8.h"
 #include "tests/testing/http_get.h"
+#include "tests/testing/slow_client.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/wait.h"
 
@@ -31,6 +34,7 @@ namespace {
 
 using ::d2g::testing::HttpGet;
 using ::d2g::testing::IsOk;
+using ::d2g::testing::SlowClient;
 using ::d2g::testing::StatusIs;
 using ::d2g::testing::WaitFor;
 using ::testing::AllOf;
@@ -292,6 +296,51 @@ TEST(AdminServerTest, ServesMetricsAndHealth) {
   readiness = absl::OkStatus();
   EXPECT_THAT(HttpGet(server->port(), "/readyz"), HasSubstr("200 OK"));
   EXPECT_THAT(HttpGet(server->port(), "/nothing"), HasSubstr("404"));
+}
+
+// 64 clients that send a byte now and then, half a request, nothing, or read no answer, each of
+// them back at once when it is hung up on.
+TEST(AdminServerTest, SlowClientsSilenceNoProbe) {
+  Metrics metrics("tester");
+  for (int i = 0; i < 5'000; ++i) {
+    // A large answer.
+    metrics.Gauge("d2g_test_units", "A test.", {{"n", absl::StrCat(std::string(200, 'n'), i)}});
+  }
+  ASSERT_OK_AND_ASSIGN(const auto server, AdminServer::Start("127.0.0.1:0", &metrics, nullptr));
+  std::atomic<bool> done{false};
+  std::atomic<int> hung_up{0};
+  std::thread attack([&] {
+    std::vector<std::unique_ptr<SlowClient>> clients(64);
+    while (!done) {
+      for (size_t i = 0; i < clients.size(); ++i) {
+        if (clients[i] != nullptr && clients[i]->IsOpen()) {
+          if (i % 4 == 0) clients[i]->Send("x");
+          continue;
+        }
+        if (clients[i] != nullptr) ++hung_up;
+        clients[i] = std::make_unique<SlowClient>(server->port());
+        if (i % 4 == 0) clients[i]->Send("GET /healthz HTTP/1.1\r\nX: ");
+        if (i % 4 == 1) clients[i]->Send("GET /met");
+        if (i % 4 == 2) clients[i]->Send("GET /metrics HTTP/1.1\r\n\r\n");
+      }
+      WaitFor([&] { return done.load(); }, absl::Milliseconds(50));
+    }
+  });
+  // Until every client but those that may have got their whole answer was hung up on.
+  const absl::Time start = absl::Now();
+  int probes = 0;
+  while (hung_up < 48 && absl::Now() - start < absl::Seconds(30)) {
+    for (const char* path : {"/healthz", "/readyz", "/metrics"}) {
+      const absl::Time asked = absl::Now();
+      EXPECT_THAT(HttpGet(server->port(), path).substr(0, 15), HasSubstr("200 OK")) << path;
+      EXPECT_LT(absl::Now() - asked, absl::Seconds(1)) << path;
+      ++probes;
+    }
+  }
+  done = true;
+  attack.join();
+  EXPECT_GE(hung_up, 48);
+  EXPECT_GE(probes, 10);
 }
 
 TEST(MetricsTest, SameNameAndLabelsIsTheSameMetric) {
