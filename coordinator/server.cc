@@ -140,6 +140,7 @@ class Server final : public CoordinatorServer {
     stopped_ = true;
     watches_.Stop();
     if (rpc_ != nullptr) rpc_->Shutdown(grace);
+    if (admin_ != nullptr) admin_->SetStopping();
     stop_ticker_.Notify();
     if (ticker_.joinable()) ticker_.join();
   }

@@ -53,7 +53,8 @@ void AddServerFlags(CLI::App* app, ServerFlags* flags, bool serves_grpc) {
                 "host:port that others connect to (default: the address bound)");
   }
   app->add_option("--admin-address", flags->admin_address,
-                  "host:port for /metrics, /healthz and /readyz")
+                  "host:port for /metrics, /healthz (answers) and /readyz (can do its work; not "
+                  "once told to stop)")
       ->capture_default_str();
   app->add_option("--port-file", flags->port_file,
                   "write {\"grpc\": PORT, \"admin\": PORT} here once listening");

@@ -22,7 +22,9 @@ enum ExitCode : int {
   kExitUsage = 2,
   kExitBadInput = 3,
   kExitCannotReach = 4,
-  kExitStopped = 75,  // A rank that saved a checkpoint because a signal told it to stop.
+  // Told to stop with work open, which was saved or given back: to be started again, here or
+  // elsewhere. A process that is told to stop with nothing open ends with kExitOk.
+  kExitStopped = 75,
 };
 
 // 3 for bad input (INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION,

@@ -25,11 +25,6 @@ void BlockStopSignals() {
   signal(SIGPIPE, SIG_IGN);
 }
 
-void UnblockStopSignals() {
-  const sigset_t set = StopSignals();
-  pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
-}
-
 std::optional<int> WaitForStopSignal(absl::Duration timeout) {
   const sigset_t set = StopSignals();
   const absl::Time deadline = absl::Now() + timeout;

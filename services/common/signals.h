@@ -14,7 +14,4 @@ void BlockStopSignals();
 // The signal that asked the process to stop, or nothing when `timeout` passed.
 std::optional<int> WaitForStopSignal(absl::Duration timeout = absl::InfiniteDuration());
 
-// For children between fork and exec, or posix_spawn attributes: a blocked mask is inherited.
-void UnblockStopSignals();
-
 }  // namespace d2g::common

@@ -55,6 +55,7 @@ absl::StatusOr<std::unique_ptr<StoreApp>> StoreApp::Start(const StoreAppOptions&
 StoreApp::~StoreApp() { Stop(absl::ZeroDuration()); }
 
 void StoreApp::Stop(absl::Duration grace) {
+  if (admin_ != nullptr) admin_->SetStopping();
   reporter_.reset();
   if (server_ != nullptr) server_->Shutdown(grace);
   admin_.reset();

@@ -158,6 +158,24 @@ TEST_F(ServerTest, ATeacherWithAnotherDigestIsRefused) {
                                      HasSubstr("spec.teacher.digest: " + std::string(kTeacher))));
 }
 
+TEST_F(ServerTest, IsNotReadyWhileItStops) {
+  const auto stub = v1::JobService::NewStub(d2g::common::MakeChannel(server_->address()));
+  grpc::ClientContext context;
+  v1::PromptList list;
+  const auto writer = stub->UploadPromptList(&context, &list);
+  const std::string open = "d2g_rpc_open_streams{method=\"JobService/UploadPromptList\"} 1\n";
+  ASSERT_TRUE(
+      WaitFor([&] { return absl::StrContains(HttpGet(server_->admin_port(), "/metrics"), open); }));
+  EXPECT_THAT(HttpGet(server_->admin_port(), "/readyz"), HasSubstr("200 OK"));
+  // Waits for the upload.
+  std::thread stopper([&] { server_->Stop(absl::Seconds(20)); });
+  EXPECT_TRUE(WaitFor(
+      [&] { return absl::StrContains(HttpGet(server_->admin_port(), "/readyz"), "is stopping"); }));
+  context.TryCancel();
+  writer->Finish();
+  stopper.join();
+}
+
 TEST_F(ServerTest, PromptListsComeBackAsTheyWereAlsoAfterARestart) {
   std::string text;
   for (int i = 0; text.size() < 3'500'000; ++i) text += absl::StrCat("a photo of number ", i, "\n");

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "absl/time/clock.h"
+#include "services/common/program.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/test_cluster.h"
 #include "tests/testing/test_job.h"
@@ -70,7 +71,7 @@ TEST_F(DrainTest, AWorkerGivesItsTaskBackAndAnAgentLosesNoStep) {
   ASSERT_TRUE(WaitFor([&] { return Done(coordinator::v1::STAGE_SIMULATE) > 0; }, kPatience));
   ASSERT_TRUE(WaitFor([&] { return Tasks().size() == 2; }, kPatience)) << cluster_.Logs();
   const auto stopped = cluster_.Terminate(Role::kWorker, 0);
-  EXPECT_EQ(stopped.code, 0) << stopped.output;
+  EXPECT_EQ(stopped.code, common::kExitStopped) << stopped.output;
   EXPECT_THAT(stopped.output, ::testing::HasSubstr("giving a task back"));
   // Nobody is blamed: the task is free again, or with the other worker, without a failure.
   for (const auto& task : Tasks()) EXPECT_EQ(task.failures(), 0) << task.DebugString();
@@ -81,7 +82,7 @@ TEST_F(DrainTest, AWorkerGivesItsTaskBackAndAnAgentLosesNoStep) {
   ASSERT_EQ(Now().checkpoint_step(), 0);
   const int64_t before = Done(coordinator::v1::STAGE_TRAIN);
   const auto drained = cluster_.Terminate(Role::kTrainer, 0, absl::Minutes(1));
-  EXPECT_EQ(drained.code, 0) << drained.output;
+  EXPECT_EQ(drained.code, common::kExitStopped) << drained.output;
   const int64_t saved = Now().checkpoint_step();
   EXPECT_GE(saved, before);
   EXPECT_LT(saved, kSteps);

@@ -1,9 +1,16 @@
-// A shard that tells the cluster an address at which nobody reaches it.
+// Peers that nobody reaches: a shard that tells the cluster a wrong address, a coordinator that is
+// not there.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <csignal>
+
+#include "services/common/port_file.h"
+#include "services/common/program.h"
+#include "tests/testing/http_get.h"
 #include "tests/testing/process.h"
 #include "tests/testing/status_matchers.h"
+#include "tests/testing/temp_dir.h"
 #include "tests/testing/test_cluster.h"
 #include "tests/testing/test_job.h"
 #include "tests/testing/tiny_teacher.h"
@@ -66,6 +73,18 @@ TEST(UnreachableTest, DescribeNamesTheAddressAndTheJobGoesOnWithAnother) {
   })) << describe()
       << cluster.Logs();
   EXPECT_THAT(describe(), Not(HasSubstr("waits for the store")));
+}
+
+TEST(UnreachableTest, AWorkerIsReadyWithoutACoordinatorAndEndsWith0) {
+  const testing::TempDir dir;
+  const std::string port_file = dir.File("ports");
+  testing::Process worker(
+      {"d2g-worker", "--coordinator", kNobody, "--device", "cpu", "--port-file", port_file});
+  ASSERT_TRUE(WaitFor([&] { return common::ReadPortFile(port_file).ok(); })) << worker.Output();
+  EXPECT_THAT(testing::HttpGet(common::ReadPortFile(port_file)->admin, "/readyz"),
+              HasSubstr("200 OK"));
+  worker.Signal(SIGTERM);
+  EXPECT_EQ(worker.Wait().code, common::kExitOk) << worker.Output();
 }
 
 }  // namespace

@@ -37,17 +37,12 @@ void GangAgent::Drain() {
   changed_ = true;
 }
 
-bool GangAgent::joined() const {
-  absl::MutexLock lock(&mutex_);
-  return joined_;
-}
-
 void GangAgent::Wake() {
   absl::MutexLock lock(&mutex_);
   changed_ = true;
 }
 
-void GangAgent::Run() {
+bool GangAgent::Run() {
   {
     absl::MutexLock lock(&mutex_);
     report_ = Report(/*draining=*/false);
@@ -55,6 +50,7 @@ void GangAgent::Run() {
   std::thread talker([this] { Talk(); });
   bool done = false;
   bool announced_drain = false;
+  bool ran_at_drain = false;
   while (!done) {
     const std::optional<HeartbeatResponse> answer = WaitForWork();
     bool draining;
@@ -63,7 +59,10 @@ void GangAgent::Run() {
       draining = draining_;
     }
     if (answer && !draining) Obey(*answer);
-    if (draining && group_ != nullptr) group_->RequestLeave();
+    if (draining && group_ != nullptr) {
+      ran_at_drain |= group_->state() == RankGroup::State::kRunning;
+      group_->RequestLeave();
+    }
     bool report_now = LookAtRanks();
     if (draining && !announced_drain) {
       common::LogInfo("draining: ranks checkpoint and leave");
@@ -77,7 +76,10 @@ void GangAgent::Run() {
     if (answer) answer_pending_ = false;
   }
   talker.join();
+  // A rank that finished did so with all others, behind the last checkpoint.
+  const bool left_work = ran_at_drain && group_->counts().finished == 0;
   group_.reset();
+  return left_work;
 }
 
 std::optional<GangHeartbeatResponse> GangAgent::WaitForWork() {
@@ -193,7 +195,6 @@ bool GangAgent::Join() {
       common::LogInfo("joined the gang", {{"agent", options_.agent}, {"slots", options_.slots}});
       absl::MutexLock lock(&mutex_);
       heartbeat_interval_ = std::max(FromProto(joined->heartbeat_interval()), kShortestInterval);
-      joined_ = true;
       report_now_ = true;
       return true;
     }

@@ -60,12 +60,11 @@ class GangAgent {
   GangAgent(const GangAgent&) = delete;
   GangAgent& operator=(const GangAgent&) = delete;
 
-  // Runs until drained. Call once.
-  void Run() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Runs until drained. Call once. True when ranks ran here that were told to leave before their
+  // training was done: then it goes on later or elsewhere.
+  bool Run() ABSL_LOCKS_EXCLUDED(mutex_);
   // Makes Run drain: returns at once.
   void Drain() ABSL_LOCKS_EXCLUDED(mutex_);
-  // Whether the coordinator has answered since start.
-  bool joined() const ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   using HeartbeatRequest = coordinator::v1::GangHeartbeatRequest;
@@ -104,7 +103,6 @@ class GangAgent {
   mutable absl::Mutex mutex_;
   bool changed_ ABSL_GUARDED_BY(mutex_) = false;
   bool draining_ ABSL_GUARDED_BY(mutex_) = false;
-  bool joined_ ABSL_GUARDED_BY(mutex_) = false;
   // No report after report_.
   bool done_ ABSL_GUARDED_BY(mutex_) = false;
   HeartbeatRequest report_ ABSL_GUARDED_BY(mutex_);

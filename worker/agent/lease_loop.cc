@@ -67,7 +67,7 @@ void LeaseLoop::Start() {
   thread_ = std::thread([this] { Work(); });
 }
 
-bool LeaseLoop::Stop(absl::Duration grace) {
+LoopEnd LeaseLoop::Stop(absl::Duration grace) {
   const absl::Time deadline = absl::Now() + grace;
   FailTaskRequest failure;
   {
@@ -79,9 +79,9 @@ bool LeaseLoop::Stop(absl::Duration grace) {
     }
     if (running_context_ != nullptr) running_context_->Cancel(CancelReason::kStopping);
     if (mutex_.AwaitWithDeadline(absl::Condition(&ended_), deadline - kReservedGrace * grace)) {
-      return true;
+      return left_work_ ? LoopEnd::kLeftWork : LoopEnd::kDone;
     }
-    if (running_task_ == nullptr || grace == absl::ZeroDuration()) return false;
+    if (running_task_ == nullptr || grace == absl::ZeroDuration()) return LoopEnd::kStuck;
     failure = Failure(*running_task_, FailTaskRequest::REASON_PREEMPTED,
                       absl::CancelledError("the worker was told to stop"));
   }
@@ -89,12 +89,12 @@ bool LeaseLoop::Stop(absl::Duration grace) {
   if (const auto answer = client_->FailTask(failure, deadline); !answer.ok()) {
     common::LogWarn("cannot give the task back", {{"error", answer.status()}});
   }
-  return false;
+  return LoopEnd::kStuck;
 }
 
-bool LeaseLoop::connected() const {
+void LeaseLoop::SetLeftWork() {
   absl::MutexLock lock(&mutex_);
-  return connected_;
+  left_work_ = true;
 }
 
 absl::Status LeaseLoop::device() const {
@@ -146,10 +146,6 @@ absl::StatusOr<LeaseTaskResponse> LeaseLoop::Lease() {
   for (const auto& runner : runners_) request.add_kinds(runner->kind());
   auto leased = lease_client_.LeaseTask(request, CallDeadline());
   metrics_.CountLease(!leased.ok() ? "error" : leased->has_task() ? "task" : "none");
-  if (leased.ok()) {
-    absl::MutexLock lock(&mutex_);
-    connected_ = true;
-  }
   return leased;
 }
 
@@ -206,6 +202,7 @@ bool LeaseLoop::RunTask(const Task& task) {
     case CancelReason::kStopping:
       metrics_.CountTask(kind, "preempted", took);
       common::LogInfo("giving a task back", {{"task", task.name()}});
+      SetLeftWork();
       ReportFailed(Failure(task, FailTaskRequest::REASON_PREEMPTED, status));
       return true;
     case CancelReason::kNone:
@@ -246,7 +243,7 @@ void LeaseLoop::CallUntilAnswered(const char* what, Call call) {
     const absl::Duration wait = backoff.Next();
     // A stop does not wait for a long back-off to pass, only for what is left of the grace.
     if (!SleepFor(wait)) {
-      if (absl::Now() >= CallDeadline()) return;
+      if (absl::Now() >= CallDeadline()) return SetLeftWork();
       absl::SleepFor(std::min(wait, kRetryWhenStopping));
     }
   }

@@ -34,6 +34,17 @@ class TaskRunner {
                            coordinator::v1::CompleteTaskRequest* result) = 0;
 };
 
+// How a loop that was told to stop ended.
+enum class LoopEnd {
+  // Nothing was open, or it was finished and reported.
+  kDone,
+  // A task was given back unfinished, or its report was not taken.
+  kLeftWork,
+  // As kLeftWork, but the work thread did not notice in time: the process should end at once
+  // (_Exit).
+  kStuck,
+};
+
 struct LeaseLoopOptions {
   coordinator::v1::WorkerInfo worker;
   // Deadline of one call.
@@ -58,12 +69,9 @@ class LeaseLoop {
 
   // Starts the work thread. Call once.
   void Start();
-  // Stops leasing, cancels the running task and gives it back as PREEMPTED. True when the loop has
-  // ended within `grace`; false when the runner did not notice in time: the task was then given
-  // back over its head and the process should end at once (_Exit).
-  bool Stop(absl::Duration grace) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Whether the coordinator has answered since start.
-  bool connected() const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Stops leasing, cancels the running task and gives it back as PREEMPTED, over the head of a
+  // runner that does not notice within `grace`.
+  LoopEnd Stop(absl::Duration grace) ABSL_LOCKS_EXCLUDED(mutex_);
   // Not OK once the loop has ended by itself, with why. The process should end too.
   absl::Status device() const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -73,7 +81,7 @@ class LeaseLoop {
   absl::StatusOr<coordinator::v1::LeaseTaskResponse> Lease() ABSL_LOCKS_EXCLUDED(mutex_);
   // False when the task failed for a reason that this worker's next task may meet too.
   bool RunTask(const coordinator::v1::Task& task) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Reports until the coordinator has taken or refused it, or the loop has to end.
+  // Report until the coordinator has taken or refused it, or the loop has to end.
   void ReportCompleted(const coordinator::v1::CompleteTaskRequest& request)
       ABSL_LOCKS_EXCLUDED(mutex_);
   void ReportFailed(const coordinator::v1::FailTaskRequest& request) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -82,6 +90,7 @@ class LeaseLoop {
                                            const absl::Status& why) const;
   template <typename Call>
   void CallUntilAnswered(const char* what, Call call) ABSL_LOCKS_EXCLUDED(mutex_);
+  void SetLeftWork() ABSL_LOCKS_EXCLUDED(mutex_);
   // Waits; false when the loop should end.
   bool SleepFor(absl::Duration duration) ABSL_LOCKS_EXCLUDED(mutex_);
   // Deadline of the next call: shorter once stopping.
@@ -99,7 +108,8 @@ class LeaseLoop {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Time stop_deadline_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
-  bool connected_ ABSL_GUARDED_BY(mutex_) = false;
+  // A task was given back because of the stop, or its report was not taken.
+  bool left_work_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status device_ ABSL_GUARDED_BY(mutex_);
   // What runs now, for Stop; both null or neither.
   TaskContext* running_context_ ABSL_GUARDED_BY(mutex_) = nullptr;

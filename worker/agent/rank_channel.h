@@ -1,10 +1,11 @@
 // What a gang agent and its rank processes tell each other.
 //
 // Agent to rank: command line `--assignment FILE --rank R --status-fd N`, where FILE holds a
-// RankLaunch as JSON, and SIGTERM, which means "checkpoint at the next step, then exit 75".
+// RankLaunch as JSON, and SIGTERM, which means "checkpoint at the next step, then exit with
+// common::kExitStopped".
 // Rank to agent: JSON lines on the inherited descriptor N, one RankReport each, and the exit code:
-// 0 training is done and its last checkpoint is committed, 75 left after a checkpoint as told,
-// anything else broken.
+// 0 training is done and its last checkpoint is committed, common::kExitStopped left after a
+// checkpoint as told, anything else broken.
 //
 // Example of lines:
 //   {"rendezvous":"127.0.0.1:41234"}                                   rank 0 only, first
@@ -23,8 +24,6 @@
 
 namespace d2g::agent {
 
-// Exit code of a rank that left after a checkpoint because it was told to.
-inline constexpr int kExitStopped = 75;
 // Longest status line that an agent takes; a longer one is dropped.
 inline constexpr size_t kMaxStatusLineBytes = size_t{64} * 1024;
 

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "services/common/log.h"
+#include "services/common/program.h"
 #include "services/common/status_macros.h"
 #include "services/common/utf8.h"
 
@@ -218,7 +219,7 @@ void RankGroup::LookAtExit(Rank& rank) {
   const auto exit = rank.process->exit_status();
   if (!exit) return;
   rank.ended = true;
-  if (!exit->signalled && (exit->value == 0 || exit->value == kExitStopped)) {
+  if (!exit->signalled && (exit->value == 0 || exit->value == common::kExitStopped)) {
     rank.left = true;
     ++(exit->value == 0 ? counts_.finished : counts_.stopped);
     common::LogInfo("a rank left", {{"rank", rank.rank}, {"exit", exit->ToString()}});

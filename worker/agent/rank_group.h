@@ -44,7 +44,7 @@ class RankGroup {
   enum class State {
     // Ranks run, or wait for the rendezvous address.
     kRunning,
-    // Every rank left by itself: exit code 0 or kExitStopped.
+    // Every rank left by itself: exit code 0 or common::kExitStopped.
     kLeft,
     // A rank died, hung or would not leave; the others were killed. error() says how.
     kBroken,

@@ -74,7 +74,8 @@ class ScratchDir {
   const std::string path_;
 };
 
-absl::Status Serve(const Flags& flags) {
+// Returns the exit code.
+absl::StatusOr<int> Serve(const Flags& flags) {
   D2G_ASSIGN_OR_RETURN(const std::string work_dir, ScratchDir::Make());
   const ScratchDir scratch(work_dir);
   common::Metrics metrics(kProgram);
@@ -103,24 +104,20 @@ absl::Status Serve(const Flags& flags) {
   };
   GangAgent agent(std::move(options), &client, &metrics);
   D2G_ASSIGN_OR_RETURN(const auto admin,
-                       common::AdminServer::Start(
-                           flags.server.admin_address, &metrics,
-                           [&agent] {
-                             return agent.joined()
-                                        ? absl::OkStatus()
-                                        : absl::UnavailableError("has not joined the gang yet");
-                           },
-                           flags.server.insecure));
+                       common::AdminServer::Start(flags.server.admin_address, &metrics,
+                                                  /*readiness=*/nullptr, flags.server.insecure));
   D2G_RETURN_IF_ERROR(common::WritePortFile(flags.server.port_file, {.admin = admin->port()}));
   common::LogInfo(
       "trainer agent is up",
       {{"coordinator", flags.coordinator}, {"slots", flags.slots}, {"admin_port", admin->port()}});
-  std::thread running([&agent] { agent.Run(); });
+  bool left_work = false;
+  std::thread running([&agent, &left_work] { left_work = agent.Run(); });
   common::WaitForStopSignal();
+  admin->SetStopping();
   agent.Drain();
   running.join();
-  common::LogInfo("trainer agent has drained");
-  return absl::OkStatus();
+  common::LogInfo("trainer agent has drained", {{"left_work", left_work}});
+  return left_work ? common::kExitStopped : common::kExitOk;
 }
 
 int Main(int argc, char** argv) {
@@ -152,14 +149,15 @@ int Main(int argc, char** argv) {
                           "a rank that does not move for this long is killed");
   common::AddDurationFlag(&app, "--leave-timeout", &flags.leave_timeout,
                           "ranks told to checkpoint and leave have this long");
-  if (const auto exit_code = common::ParseCommandLine(&app, argc, argv)) return *exit_code;
+  if (const auto code = common::ParseCommandLine(&app, argc, argv)) return *code;
   if (flags.rank_binary.empty()) flags.rank_binary = SiblingRank();
   flags.device = ResolveDevice(flags.device);
   flags.server.log.component = kProgram;
   if (absl::Status log = common::InitLog(flags.server.log); !log.ok()) {
     return common::ReportFailure(kProgram, log);
   }
-  return common::ReportFailure(kProgram, Serve(flags));
+  const absl::StatusOr<int> exit_code = Serve(flags);
+  return exit_code.ok() ? *exit_code : common::ReportFailure(kProgram, exit_code.status());
 }
 
 }  // namespace

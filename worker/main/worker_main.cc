@@ -66,7 +66,8 @@ std::vector<std::unique_ptr<agent::TaskRunner>> MakeRunners(
   return runners;
 }
 
-absl::Status Serve(const Flags& flags) {
+// Returns the exit code.
+absl::StatusOr<int> Serve(const Flags& flags) {
   model::SetUpTorchProcess(flags.threads);
   at::set_num_interop_threads(1);
   if (flags.no_cuda_graphs) model::SetCudaGraphs(false);
@@ -83,12 +84,7 @@ absl::Status Serve(const Flags& flags) {
                         MakeRunners(flags, device, options.worker, &client, &metrics), &metrics);
   D2G_ASSIGN_OR_RETURN(const auto admin,
                        common::AdminServer::Start(
-                           flags.server.admin_address, &metrics,
-                           [&loop] {
-                             return loop.connected() ? absl::OkStatus()
-                                                     : absl::UnavailableError(
-                                                           "the coordinator has not answered yet");
-                           },
+                           flags.server.admin_address, &metrics, [&loop] { return loop.device(); },
                            flags.server.insecure));
   D2G_RETURN_IF_ERROR(common::WritePortFile(flags.server.port_file, {.admin = admin->port()}));
   common::LogInfo("worker is up", {{"coordinator", flags.coordinator},
@@ -103,12 +99,17 @@ absl::Status Serve(const Flags& flags) {
       std::_Exit(common::ExitCodeOf(lost));
     }
   }
+  admin->SetStopping();
   common::LogInfo("stopping: giving back what is not done");
-  if (!loop.Stop(flags.grace)) {
-    // The work thread does not notice; its task was given back for it.
-    std::_Exit(common::kExitOk);
+  switch (loop.Stop(flags.grace)) {
+    case agent::LoopEnd::kDone:
+      return common::kExitOk;
+    case agent::LoopEnd::kLeftWork:
+      return common::kExitStopped;
+    case agent::LoopEnd::kStuck:
+      break;
   }
-  return absl::OkStatus();
+  std::_Exit(common::kExitStopped);
 }
 
 int Main(int argc, char** argv) {
@@ -131,12 +132,13 @@ int Main(int argc, char** argv) {
                "on a GPU, launch every kernel of a small batch anew instead of replaying them");
   common::AddDurationFlag(&app, "--grace", &flags.grace,
                           "after SIGTERM, time to flush triples and give the task back");
-  if (const auto exit_code = common::ParseCommandLine(&app, argc, argv)) return *exit_code;
+  if (const auto code = common::ParseCommandLine(&app, argc, argv)) return *code;
   flags.server.log.component = kProgram;
   if (absl::Status log = common::InitLog(flags.server.log); !log.ok()) {
     return common::ReportFailure(kProgram, log);
   }
-  return common::ReportFailure(kProgram, Serve(flags));
+  const absl::StatusOr<int> exit_code = Serve(flags);
+  return exit_code.ok() ? *exit_code : common::ReportFailure(kProgram, exit_code.status());
 }
 
 }  // namespace

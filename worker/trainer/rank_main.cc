@@ -73,7 +73,7 @@ int Main(int argc, char** argv) {
   ended.store(true);
   signals.join();
   if (!end.ok()) return common::ReportFailure("d2g-rank", end.status());
-  return *end == TrainingEnd::kStopped ? agent::kExitStopped : common::kExitOk;
+  return *end == TrainingEnd::kStopped ? common::kExitStopped : common::kExitOk;
 }
 
 }  // namespace

@@ -82,7 +82,8 @@ class FakeTripleService final : public store::v1::TripleService::CallbackService
 };
 
 // A method by its path, with an empty request.
-absl::Status CallByPath(const std::shared_ptr<grpc::Channel>& channel, const std::string& path) {
+absl::Status CallByPath(const std::shared_ptr<grpc::Channel>& channel, const std::string& path,
+                        std::string* answer = nullptr) {
   grpc::TemplatedGenericStub<grpc::ByteBuffer, grpc::ByteBuffer> stub(channel);
   grpc::ClientContext context;
   SetDeadline(&context, absl::Seconds(10));
@@ -97,7 +98,18 @@ absl::Status CallByPath(const std::shared_ptr<grpc::Channel>& channel, const std
                    done.Notify();
                  });
   done.WaitForNotification();
+  grpc::Slice slice;
+  if (answer != nullptr && result.ok() && response.DumpToSingleSlice(&slice).ok()) {
+    answer->assign(slice.begin(), slice.end());
+  }
   return result;
+}
+
+// What the health service answers about the server as a whole: NOT_SERVING is "\x08\x02".
+std::string Health(const std::shared_ptr<grpc::Channel>& channel) {
+  std::string answer;
+  const absl::Status status = CallByPath(channel, "/grpc.health.v1.Health/Check", &answer);
+  return status.ok() ? answer : std::string(status.message());
 }
 
 // Lines of a scrape that begin with `prefix`.
@@ -180,6 +192,24 @@ TEST_F(ServerTest, StreamsAreCountedWhileOpenAndNotTimed) {
       scrape,
       HasSubstr("d2g_rpc_handled_total{code=\"OK\",method=\"TripleService/AppendTriples\"} 1\n"));
   EXPECT_EQ(CountSeries(scrape, "d2g_rpc_seconds"), 0);
+}
+
+TEST_F(ServerTest, IsNotServingWhileCallsEnd) {
+  Start();
+  const auto channel = MakeChannel(server_->address());
+  EXPECT_EQ(Health(channel), "\x08\x01");
+  grpc::ClientContext context;
+  SetDeadline(&context, absl::Seconds(20));
+  const auto stream = stub_->AppendTriples(&context);
+  EXPECT_TRUE(WaitFor([&] {
+    return absl::StrContains(metrics_.Expose(),
+                             "d2g_rpc_open_streams{method=\"TripleService/AppendTriples\"} 1\n");
+  }));
+  std::thread stop([&] { server_->Shutdown(absl::Seconds(20)); });
+  EXPECT_TRUE(WaitFor([&] { return Health(channel) == "\x08\x02"; }));
+  stream->WritesDone();
+  EXPECT_THAT(FromGrpcStatus(stream->Finish()), IsOk());
+  stop.join();
 }
 
 TEST_F(ServerTest, ErrorDetailsReachTheClient) {
@@ -296,6 +326,15 @@ TEST(AdminServerTest, ServesMetricsAndHealth) {
   readiness = absl::OkStatus();
   EXPECT_THAT(HttpGet(server->port(), "/readyz"), HasSubstr("200 OK"));
   EXPECT_THAT(HttpGet(server->port(), "/nothing"), HasSubstr("404"));
+}
+
+TEST(AdminServerTest, IsNotReadyOnceStopping) {
+  Metrics metrics("tester");
+  ASSERT_OK_AND_ASSIGN(const auto server, AdminServer::Start("127.0.0.1:0", &metrics, nullptr));
+  EXPECT_THAT(HttpGet(server->port(), "/readyz"), HasSubstr("200 OK"));
+  server->SetStopping();
+  EXPECT_THAT(HttpGet(server->port(), "/readyz"), AllOf(HasSubstr("503"), HasSubstr("stopping")));
+  EXPECT_THAT(HttpGet(server->port(), "/healthz"), HasSubstr("200 OK"));
 }
 
 // 64 clients that send a byte now and then, half a request, nothing, or read no answer, each of

@@ -330,6 +330,19 @@ TEST_F(ServiceTest, AbandonedStreamsEnd) {
   }));
 }
 
+TEST_F(ServiceTest, IsNotReadyWhileItStops) {
+  ASSERT_OK_AND_ASSIGN(auto session,
+                       client_->Append({.dataset = kName, .range = Range(0, 100)}, Soon()));
+  EXPECT_THAT(HttpGet(app_->admin_port(), "/readyz"), HasSubstr("200 OK"));
+  // Waits for the open stream.
+  const int admin_port = app_->admin_port();
+  std::thread stopper([&] { app_->Stop(absl::Seconds(20)); });
+  EXPECT_TRUE(WaitFor(
+      [&] { return HttpGet(admin_port, "/readyz").find("is stopping") != std::string::npos; }));
+  session.reset();
+  stopper.join();
+}
+
 TEST_F(ServiceTest, SessionAndReadsOutliveARestartOfTheShard) {
   ASSERT_OK_AND_ASSIGN(const auto session,
                        client_->Append({.dataset = kName, .range = Range(0, 200)}, Soon()));

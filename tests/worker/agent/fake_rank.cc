@@ -21,6 +21,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "services/common/file_io.h"
+#include "services/common/program.h"
 #include "worker/agent/rank_channel.h"
 
 namespace {
@@ -87,7 +88,7 @@ int main(int argc, char** argv) {
   for (int64_t step = 1; step <= behaviour.steps; ++step) {
     if (g_stop) {
       (void)status.Write({.phase = d2g::agent::kPhaseCheckpoint});
-      return d2g::agent::kExitStopped;
+      return d2g::common::kExitStopped;
     }
     if (step == behaviour.die) {
       std::fprintf(stderr, "rank %d cannot go on: out of luck\n", rank);

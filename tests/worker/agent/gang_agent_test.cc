@@ -44,7 +44,7 @@ class GangAgentTest : public ::testing::Test {
 
   void StartAgent() {
     agent_ = std::make_unique<GangAgent>(options_, &link_, &metrics_);
-    thread_ = std::thread([this] { agent_->Run(); });
+    thread_ = std::thread([this] { left_work_ = agent_->Run(); });
   }
   void Finish() {
     if (!thread_.joinable()) return;
@@ -86,6 +86,8 @@ class GangAgentTest : public ::testing::Test {
   common::Metrics metrics_;
   GangAgentOptions options_;
   std::unique_ptr<GangAgent> agent_;
+  // What Run said.
+  bool left_work_ = false;
   std::thread thread_;
 };
 
@@ -303,10 +305,35 @@ TEST_F(GangAgentTest, DrainingChecksPointsAndLeaves) {
   StartAgent();
   ASSERT_TRUE(WaitForSteps(1, 3));
   Finish();
+  EXPECT_TRUE(left_work_);
   EXPECT_EQ(last().state(), Request::AGENT_STATE_DRAINING);
   EXPECT_EQ(last().ranks_size(), 0);
   EXPECT_EQ(last().generation(), 1);
   EXPECT_THAT(metrics_.Expose(), HasSubstr("d2g_gang_rank_exits_total{result=\"stopped\"} 2"));
+}
+
+TEST_F(GangAgentTest, NoWorkIsLeftWhereNoneRan) {
+  coordinator_.training().SetAnswer(Answer(Response::ACTION_IDLE));
+  StartAgent();
+  ASSERT_TRUE(WaitForState(Request::AGENT_STATE_IDLE));
+  Finish();
+  EXPECT_FALSE(left_work_);
+}
+
+TEST_F(GangAgentTest, NoWorkIsLeftWhereTrainingWasDone) {
+  coordinator_.training().SetAnswer(RunAnswer("steps=5"));
+  StartAgent();
+  ASSERT_TRUE(WaitForState(Request::AGENT_STATE_LEFT));
+  Finish();
+  EXPECT_FALSE(left_work_);
+}
+
+TEST_F(GangAgentTest, WorkIsLeftByRanksThatStillLoad) {
+  coordinator_.training().SetAnswer(RunAnswer("load"));
+  StartAgent();
+  ASSERT_TRUE(WaitForState(Request::AGENT_STATE_RUNNING));
+  Finish();
+  EXPECT_TRUE(left_work_);
 }
 
 TEST_F(GangAgentTest, DrainsWithoutACoordinator) {

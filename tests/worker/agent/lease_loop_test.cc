@@ -97,7 +97,7 @@ TEST_F(LeaseLoopTest, RunsTasksAndReportsProgress) {
   EXPECT_EQ(completed[1].lease_id(), 102);
   EXPECT_EQ(completed[1].worker().id(), "worker-1");
   EXPECT_EQ(completed[1].simulate().dataset_sealed_count(), 2);
-  EXPECT_TRUE(loop_->Stop(absl::Seconds(10)));
+  EXPECT_EQ(loop_->Stop(absl::Seconds(10)), LoopEnd::kDone);
   EXPECT_THAT(
       metrics_.Expose(),
       AllOf(HasSubstr("d2g_worker_tasks_total{kind=\"simulate\",result=\"completed\"} 2"),
@@ -188,7 +188,7 @@ TEST_F(LeaseLoopTest, ALostDeviceEndsTheLoop) {
   ASSERT_TRUE(WaitFor([&] { return !loop_->device().ok(); }));
   EXPECT_THAT(loop_->device().message(), HasSubstr("illegal memory access"));
   // It does not wait for a task, a coordinator or a grace.
-  EXPECT_TRUE(loop_->Stop(absl::Seconds(20)));
+  EXPECT_EQ(loop_->Stop(absl::Seconds(20)), LoopEnd::kDone);
   ASSERT_THAT(coordinator_.tasks().failed(), SizeIs(1));
   EXPECT_EQ(coordinator_.tasks().failed()[0].reason(), FailTaskRequest::REASON_ERROR);
 }
@@ -248,7 +248,7 @@ TEST_F(LeaseLoopTest, StopGivesTheTaskBack) {
     return context->CheckCancelled();
   });
   ASSERT_TRUE(WaitFor([&] { return running.load(); }));
-  EXPECT_TRUE(loop_->Stop(absl::Seconds(10)));
+  EXPECT_EQ(loop_->Stop(absl::Seconds(10)), LoopEnd::kLeftWork);
   EXPECT_TRUE(flushed);
   ASSERT_THAT(coordinator_.tasks().failed(), SizeIs(1));
   EXPECT_EQ(coordinator_.tasks().failed()[0].reason(), FailTaskRequest::REASON_PREEMPTED);
@@ -263,26 +263,46 @@ TEST_F(LeaseLoopTest, StopGivesBackOverTheHeadOfADeafRunner) {
     return absl::OkStatus();
   });
   ASSERT_TRUE(WaitFor([&] { return running.load(); }));
-  EXPECT_FALSE(loop_->Stop(absl::Seconds(1)));
+  EXPECT_EQ(loop_->Stop(absl::Seconds(1)), LoopEnd::kStuck);
   ASSERT_THAT(coordinator_.tasks().failed(), SizeIs(1));
   EXPECT_EQ(coordinator_.tasks().failed()[0].reason(), FailTaskRequest::REASON_PREEMPTED);
   let_go = true;
   loop_.reset();
 }
 
+TEST_F(LeaseLoopTest, AReportThatNobodyTakesIsLeftWork) {
+  coordinator_.tasks().AddTask(MakeTask(1));
+  std::atomic<bool> running = false, go_on = false;
+  StartLoop([&](const Task&, TaskContext*, CompleteTaskRequest* result) {
+    running = true;
+    while (!go_on) absl::SleepFor(absl::Milliseconds(1));
+    result->mutable_simulate();
+    return absl::OkStatus();
+  });
+  ASSERT_TRUE(WaitFor([&] { return running.load(); }));
+  coordinator_.Stop();
+  go_on = true;
+  ASSERT_TRUE(WaitFor([&] {
+    return metrics_.Expose().find(
+               "d2g_worker_tasks_total{kind=\"simulate\",result=\"completed\"} 1") !=
+           std::string::npos;
+  }));
+  // The loop reports until its grace ends, and the process has to end then.
+  EXPECT_NE(loop_->Stop(absl::Seconds(1)), LoopEnd::kDone);
+  loop_.reset();
+}
+
 TEST_F(LeaseLoopTest, StopWithoutATaskIsQuick) {
   StartLoop([](const Task&, TaskContext*, CompleteTaskRequest*) { return absl::OkStatus(); });
-  ASSERT_TRUE(WaitFor([&] { return loop_->connected(); }));
-  EXPECT_GT(coordinator_.tasks().lease_calls(), 0);
-  EXPECT_TRUE(loop_->Stop(absl::Seconds(10)));
+  ASSERT_TRUE(WaitFor([&] { return coordinator_.tasks().lease_calls() > 0; }));
+  EXPECT_EQ(loop_->Stop(absl::Seconds(10)), LoopEnd::kDone);
 }
 
 TEST_F(LeaseLoopTest, StopIsQuickThoughTheCoordinatorIsAway) {
   coordinator_.Stop();
   StartLoop([](const Task&, TaskContext*, CompleteTaskRequest*) { return absl::OkStatus(); });
   const absl::Time start = absl::Now();
-  EXPECT_FALSE(loop_->connected());
-  EXPECT_TRUE(loop_->Stop(absl::Seconds(30)));
+  EXPECT_EQ(loop_->Stop(absl::Seconds(30)), LoopEnd::kDone);
   EXPECT_LT(absl::Now() - start, absl::Seconds(1.5));
 }
 

@@ -291,7 +291,7 @@ TEST_F(RankProcessTest, StopLeavesAfterACheckpointAndResumesToTheSameBits) {
     ASSERT_TRUE(WaitFor([&] { return ranks[0]->step() >= 1; }, kLong));
     // One rank is enough: they agree.
     ranks[1]->Signal(SIGTERM);
-    ExpectExit(ranks, agent::kExitStopped);
+    ExpectExit(ranks, common::kExitStopped);
     EXPECT_EQ(cluster_->coordinator.checkpoints().back().step(), ranks[0]->step());
   }
   for (const auto& shard : cluster_->shards) shard->SetDelay(absl::ZeroDuration());
@@ -404,7 +404,7 @@ TEST_F(RankProcessTest, WaitsForTheSnapshotOfAnEpochAndIsHeardMeanwhile) {
     ASSERT_TRUE(wait_for_snapshot(ranks)) << ranks[0]->Output();
     // The other one, which waits too, leaves with it.
     ranks[1]->Signal(SIGTERM);
-    ExpectExit(ranks, agent::kExitStopped);
+    ExpectExit(ranks, common::kExitStopped);
     EXPECT_EQ(cluster_->coordinator.checkpoints().back().step(), 7);
   }
   const auto ranks = StartGang(2, 2);
