@@ -10,6 +10,7 @@ using common::kExitBadInput;
 using common::kExitCannotReach;
 using common::kExitFailure;
 using common::kExitOk;
+using common::kExitStopped;
 using common::kExitUsage;
 
 // The job that was watched failed or was cancelled.

@@ -1,6 +1,8 @@
 #include "cli/supervisor.h"
 
 #include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +12,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "cli/exit_code.h"
 #include "cli/format.h"
 #include "services/common/status_macros.h"
 
@@ -84,6 +87,8 @@ std::string Supervisor::PortFilePath(const Member& member) const {
 }
 
 absl::Status Supervisor::Start() {
+  // What a member leaves behind at its death comes to us and not to a PID 1 that may never reap.
+  prctl(PR_SET_CHILD_SUBREAPER, 1);
   // One that a crash left names processes that are gone.
   unlink(ClusterFilePath(options_.data_dir).c_str());
   std::error_code error;
@@ -122,7 +127,8 @@ absl::Status Supervisor::StartStage(int stage) {
       const std::string message =
           absl::StrCat(member->spec.name, " ended while starting (", end->ToString(),
                        "); the end of ", LogPath(*member), ":\n", tail);
-      return end->code == 3 ? absl::InvalidArgumentError(message) : absl::AbortedError(message);
+      return end->code == kExitBadInput ? absl::InvalidArgumentError(message)
+                                        : absl::AbortedError(message);
     }
     waiting.erase(std::remove_if(waiting.begin(), waiting.end(),
                                  [](const Member* member) { return member->listening; }),
@@ -183,15 +189,32 @@ void Supervisor::ReapAndPlan() {
     const std::optional<ProcessEnd> end = Poll(member->pid);
     if (!end.has_value()) continue;
     const absl::Duration now = clock_->SteadyNow();
-    const absl::Duration delay = NextDelay(*member, now - member->started);
+    // Somebody told it to stop, and it saved its work: no failure to be patient with.
+    const bool drained = end->code == kExitStopped;
+    const absl::Duration delay = NextDelay(*member, drained ? kStableAfter : now - member->started);
     member->pid = 0;
     member->start_at = now + delay;
     changed = true;
-    options_.report(absl::StrCat(member->spec.name, " ended (", end->ToString(),
-                                 "); starting it again in ", DurationText(delay),
+    options_.report(absl::StrCat(member->spec.name, drained ? " was drained (" : " ended (",
+                                 end->ToString(), "); starting it again in ", DurationText(delay),
                                  " (log: ", LogPath(*member), ")"));
   }
+  ReapOrphans();
   if (changed) SaveClusterFile();
+}
+
+void Supervisor::ReapOrphans() {
+  const auto is_member = [this](pid_t pid) {
+    return std::any_of(members_.begin(), members_.end(),
+                       [pid](const auto& member) { return member->pid == pid; });
+  };
+  siginfo_t ended = {};
+  while (waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid != 0) {
+    // One that ended just now is for the next look at the members.
+    if (is_member(ended.si_pid)) return;
+    waitpid(ended.si_pid, nullptr, WNOHANG);
+    ended = {};
+  }
 }
 
 absl::Duration Supervisor::StartDue() {

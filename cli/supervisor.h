@@ -4,10 +4,14 @@
 // starts, because later ones are told the addresses of earlier ones. During this first start a
 // member that ends makes the start fail with the tail of its log. From then on a member that ends
 // is started again after a jittered, growing delay, on the ports it had, so that its peers find it
-// where it was. Stopping goes through the stages backwards: SIGTERM, then SIGKILL after a grace.
+// where it was. One that somebody told to stop and that drained (kExitStopped) is started again as
+// quickly as the first time. Stopping goes through the stages backwards: SIGTERM, then SIGKILL
+// after a grace.
 //
 // Not thread-safe: everything happens on the thread that calls Start, Run and Stop, which must have
-// blocked SIGCHLD and the stop signals (BlockSupervisorSignals). Children die with that thread.
+// blocked SIGCHLD and the stop signals (BlockSupervisorSignals). Children die with that thread. The
+// process must have no other children: whatever else ends, such as the orphans of a killed member,
+// which the kernel gives to a supervisor that started, is reaped and forgotten.
 #pragma once
 
 #include <sys/types.h>
@@ -108,6 +112,8 @@ class Supervisor final : private AddressBook {
   static absl::Duration NextDelay(Member& member, absl::Duration ran);
   // Reaps members that ended and plans their restarts.
   void ReapAndPlan();
+  // Reaps ended children that are no members.
+  void ReapOrphans();
   // Starts what is due; returns how long until the next one is.
   absl::Duration StartDue();
   void StopStage(int stage);

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <iterator>
 #include <sstream>
 #include <thread>
 
@@ -142,6 +143,47 @@ TEST_F(SupervisorTest, RestartsAKilledMemberOnItsPort) {
   const std::string on = absl::StrCat("a on ", before.processes[0].pid, "\n");
   EXPECT_EQ(Events(), on + on);
   EXPECT_THAT(reports_, ElementsAre(HasSubstr("a ended (signal 9 (Killed)); starting it again")));
+}
+
+TEST_F(SupervisorTest, ADrainedMemberIsStartedAgainWithoutGrowingDelay) {
+  // Drains by itself each time, as if somebody told it to.
+  const std::string drains =
+      "echo '{\"grpc\": 5, \"admin\": 1}' > \"$2.tmp\" && mv \"$2.tmp\" \"$2\"; sleep 0.05; exit "
+      "75";
+  Supervisor supervisor(Options(), {Script("a", 0, drains)}, common::RealClock::Get());
+  ASSERT_TRUE(supervisor.Start().ok());
+  const absl::Time begin = absl::Now();
+  RunWhile(supervisor, [&] {
+    EXPECT_TRUE(WaitFor([&] {
+      const auto now = ReadClusterFile(dir_);
+      return now.ok() && now->processes[0].restarts >= 8;
+    }));
+  });
+  // Eight delays that grow by 1.7 from 0.25 s would take 25 s, or half of that with jitter.
+  EXPECT_LT(absl::Now() - begin, absl::Seconds(10));
+  EXPECT_THAT(reports_.front(), HasSubstr("a was drained (exit code 75); starting it again"));
+}
+
+TEST_F(SupervisorTest, ReapsWhatAMemberLeavesBehind) {
+  // Two children that outlive the shell that started them, one beside and one before the server.
+  const std::string leaves = R"sh((sleep 0.2 & echo $! >> "$1.orphans")
+(sh -c 'echo $$ >> "$0.orphans"' "$1" &)
+)sh" + std::string(kServer);
+  Supervisor supervisor(Options(), {Script("a", 0, leaves)}, common::RealClock::Get());
+  ASSERT_TRUE(supervisor.Start().ok());
+  RunWhile(supervisor, [&] {
+    std::vector<pid_t> orphans;
+    ASSERT_TRUE(WaitFor([&] {
+      std::ifstream in(dir_ + "/events.orphans");
+      orphans.assign(std::istream_iterator<pid_t>(in), {});
+      return orphans.size() == 2;
+    }));
+    // A zombie still takes signals.
+    for (const pid_t orphan : orphans) {
+      EXPECT_TRUE(WaitFor([&] { return IsGone(orphan); })) << orphan;
+    }
+  });
+  EXPECT_EQ(supervisor.Describe().processes[0].restarts, 0);
 }
 
 TEST_F(SupervisorTest, AFailedStartStopsTheRestAndShowsTheLog) {

@@ -4,8 +4,10 @@
 #include <signal.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <string>
 #include <utility>
 #include <vector>
@@ -138,6 +140,61 @@ TEST_F(UpTest, ADataFolderThatCannotBeWrittenIsBadInput) {
     EXPECT_THAT(result.output, HasSubstr(dir_.File(culprit)));
     EXPECT_FALSE(std::filesystem::exists(cli::ClusterFilePath(dir_.File(folder))));
   }
+}
+
+// The process whose parent is `parent`, which has one child, from /proc; 0 when there is none.
+pid_t ChildOf(pid_t parent) {
+  std::ifstream children(absl::StrCat("/proc/", parent, "/task/", parent, "/children"));
+  pid_t child = 0;
+  children >> child;
+  return child;
+}
+
+// How many children of a process have ended and were not reaped.
+int CountZombies(pid_t parent) {
+  int zombies = 0;
+  std::ifstream children(absl::StrCat("/proc/", parent, "/task/", parent, "/children"));
+  for (pid_t child = 0; children >> child;) {
+    std::ifstream in(absl::StrCat("/proc/", child, "/stat"));
+    const std::string stat(std::istreambuf_iterator<char>(in), {});
+    const size_t name_end = stat.rfind(')');
+    zombies += name_end != std::string::npos && stat.compare(name_end, 3, ") Z") == 0 ? 1 : 0;
+  }
+  return zombies;
+}
+
+TEST_F(UpTest, AsPid1ItReapsOrphans) {
+  const std::vector<std::string> own_pids = {"/usr/bin/unshare", "--pid", "--fork", "--mount-proc",
+                                             "--kill-child"};
+  auto probe = own_pids;
+  probe.push_back("true");
+  if (const auto tried = RunProcess(probe); tried.code != 0) {
+    GTEST_SKIP() << "a PID namespace needs root: " << tried.output;
+  }
+  // A trainer that leaves a child behind, as one that is killed leaves its ranks.
+  const std::string bin = dir_.File("bin");
+  std::filesystem::create_directory(bin);
+  const std::string real = std::filesystem::absolute(getenv("D2G_BIN_DIR"));
+  for (const char* program : {"d2g-coordinator", "d2g-store"}) {
+    std::filesystem::create_symlink(real + "/" + program, bin + "/" + program);
+  }
+  const std::string mark = dir_.File("orphan-ended");
+  std::ofstream(bin + "/d2g-trainer")
+      << "#!/bin/sh\n(sh -c 'echo > " << mark << "' &)\nexec " << real << "/d2g-trainer \"$@\"\n";
+  std::filesystem::permissions(bin + "/d2g-trainer", std::filesystem::perms::owner_all);
+  auto command = own_pids;
+  command.push_back(real + "/d2g");
+  const auto up_command = UpCommand(/*shards=*/1);
+  command.insert(command.end(), up_command.begin() + 1, up_command.end());
+  command.insert(command.end(), {"--bin-dir", bin});
+  Process up(command);
+  ASSERT_TRUE(WaitFor([&] { return IsUp(up); }, absl::Seconds(60))) << up.Output();
+  ASSERT_TRUE(WaitFor([&] { return std::filesystem::exists(mark); }));
+  const pid_t supervisor = ChildOf(up.pid());
+  ASSERT_GT(supervisor, 0);
+  EXPECT_TRUE(WaitFor([&] { return CountZombies(supervisor) == 0; }, absl::Seconds(10)));
+  kill(supervisor, SIGTERM);
+  EXPECT_EQ(up.Wait().code, 0);
 }
 
 TEST_F(UpTest, AReadOnlyDiskIsNamed) {
