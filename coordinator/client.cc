@@ -186,7 +186,11 @@ absl::StatusOr<v1::PromptList> CoordinatorClient::UploadPromptList(absl::string_
       if (!writer->Write(request)) break;
     }
     writer->WritesDone();
-    return writer->Finish();
+    grpc::Status status = writer->Finish();
+    // Others are uploading: their turn first.
+    return status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED
+               ? grpc::Status(grpc::StatusCode::UNAVAILABLE, status.error_message())
+               : status;
   }));
   return list;
 }

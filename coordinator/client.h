@@ -59,7 +59,7 @@ class CoordinatorClient {
   // (CANCELLED) or the stream breaks: reconnects until nothing was heard for `patience`.
   absl::Status WatchJob(const std::string& name, absl::Duration patience,
                         const std::function<bool(const v1::Job&)>& changed);
-  // `text` as common::ParsePromptList takes it.
+  // `text` as common::ParsePromptList takes it. Waits while too many others are being uploaded.
   absl::StatusOr<v1::PromptList> UploadPromptList(absl::string_view text, absl::Time deadline);
   // The list's text, each line ended by \n; DATA_LOSS when it does not have the digest asked for.
   absl::StatusOr<std::string> FetchPromptList(const std::string& digest, absl::Time deadline);

@@ -114,7 +114,7 @@ ServerUnaryReactor* JobServiceShell::ListTasks(CallbackServerContext* context,
 grpc::ServerReadReactor<v1::UploadPromptListRequest>* JobServiceShell::UploadPromptList(
     CallbackServerContext* context, v1::PromptList* response) {
   SendIncarnation(services_, context);
-  return new PromptUpload(services_, context, response);
+  return services_.uploads->Accept(context, response);
 }
 
 grpc::ServerWriteReactor<v1::GetPromptListResponse>* JobServiceShell::GetPromptList(

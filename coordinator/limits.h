@@ -2,6 +2,7 @@
 // error.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "absl/time/time.h"
@@ -45,7 +46,9 @@ inline constexpr int kMaxRequestIdBytes = 128;
 inline constexpr int kMaxIdBytes = 128;  // worker and agent ids, node names, devices, builds
 inline constexpr int kDefaultPageSize = 50;
 inline constexpr int kMaxPageSize = 1000;
-inline constexpr int64_t kPromptChunkBytes = 1 << 20;
+inline constexpr size_t kPromptChunkBytes = size_t{1} << 20;
+// Prompt lists that are uploaded at once: each is in memory until it is stored.
+inline constexpr size_t kMaxPromptUploads = 4;
 inline constexpr int32_t kMaxShards = 1024;
 inline constexpr int32_t kMaxAgentSlots = 64;
 inline constexpr int kMaxReportedMetrics = 64;
@@ -58,6 +61,8 @@ inline constexpr int kMaxBrokenGenerations = 10;  // without a new checkpoint
 inline constexpr absl::Duration kTaskFailureSpan = absl::Minutes(5);
 
 // Times.
+// An upload that takes longer is cancelled: it keeps others out.
+inline constexpr absl::Duration kMaxUploadTime = absl::Minutes(10);
 inline constexpr absl::Duration kTick = absl::Milliseconds(200);
 inline constexpr absl::Duration kPollAfter = absl::Milliseconds(500);
 inline constexpr absl::Duration kShardHeartbeat = absl::Seconds(2);

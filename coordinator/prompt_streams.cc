@@ -1,6 +1,10 @@
 #include "coordinator/prompt_streams.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "coordinator/limits.h"
 #include "coordinator/row_keys.h"
 #include "services/common/grpc_status.h"
@@ -18,27 +22,77 @@ grpc::Status Busy() {
                       "too many file operations are waiting; try again");
 }
 
+// An upload that is not taken.
+class RefusedUpload final : public grpc::ServerReadReactor<v1::UploadPromptListRequest> {
+ public:
+  RefusedUpload() {
+    Finish(grpc::Status(
+        grpc::StatusCode::RESOURCE_EXHAUSTED,
+        absl::StrCat(kMaxPromptUploads, " prompt lists are being uploaded, the limit; try again")));
+  }
+  void OnDone() override { delete this; }
+};
+
 }  // namespace
 
-PromptUpload::PromptUpload(const ServiceContext& services, grpc::CallbackServerContext* context,
-                           v1::PromptList* response)
-    : services_(services), context_(context), response_(response) {
+PromptUpload::PromptUpload(const ServiceContext& services, PromptUploads* uploads,
+                           grpc::CallbackServerContext* context, v1::PromptList* response)
+    : services_(services), uploads_(uploads), context_(context), response_(response) {
   StartRead(&request_);
 }
+
+PromptUpload::~PromptUpload() { uploads_->Remove(this); }
 
 void PromptUpload::OnReadDone(bool ok) {
   if (!ok) {
     if (!services_.pool->TrySchedule([this] { Store(); })) Finish(Busy());
     return;
   }
-  if (static_cast<int64_t>(text_.size() + request_.chunk().size()) > common::kMaxPromptListBytes) {
+  std::string& chunk = *request_.mutable_chunk();
+  bytes_ += static_cast<int64_t>(chunk.size());
+  if (bytes_ > common::kMaxPromptListBytes) {
     Finish(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
                         absl::StrCat("prompt list is larger than ", common::kMaxPromptListBytes,
                                      " bytes, the most that is taken")));
     return;
   }
-  text_ += request_.chunk();
+  // A string of its own costs more than a small chunk holds, and one for all would be copied as it
+  // grows.
+  if (received_.empty() || received_.back().size() + chunk.size() > kPromptChunkBytes) {
+    received_.emplace_back().reserve(std::max<size_t>(kPromptChunkBytes, chunk.size()));
+  }
+  received_.back() += chunk;
   StartRead(&request_);
+}
+
+absl::StatusOr<std::vector<std::string>> PromptUpload::Check(rows::v1::PromptListRow* row) {
+  std::vector<std::string> pieces;
+  int64_t bytes = 0;
+  const auto add = [&](absl::string_view text) {
+    bytes += static_cast<int64_t>(text.size());
+    while (!text.empty()) {
+      if (pieces.empty() || pieces.back().size() == kPromptChunkBytes) {
+        pieces.emplace_back().reserve(kPromptChunkBytes);
+      }
+      const absl::string_view part = text.substr(0, kPromptChunkBytes - pieces.back().size());
+      absl::StrAppend(&pieces.back(), part);
+      text.remove_prefix(part.size());
+    }
+  };
+  const auto add_line = [&](absl::string_view line) {
+    add(line);
+    add("\n");
+  };
+  d2g::common::PromptListChecker checker;
+  for (; !received_.empty(); received_.pop_front()) {
+    D2G_RETURN_IF_ERROR(checker.Add(received_.front(), add_line));
+  }
+  D2G_ASSIGN_OR_RETURN(*response_->mutable_digest(), checker.Finish(add_line));
+  response_->set_prompt_count(checker.count());
+  row->set_prompt_count(checker.count());
+  row->set_bytes(bytes);
+  row->set_chunks(static_cast<int32_t>(pieces.size()));
+  return pieces;
 }
 
 void PromptUpload::Store() {
@@ -47,38 +101,28 @@ void PromptUpload::Store() {
     Finish(grpc::Status(grpc::StatusCode::CANCELLED, "the client went away"));
     return;
   }
-  const auto prompts = d2g::common::ParsePromptList(text_);
-  if (!prompts.ok()) {
-    Finish(d2g::common::ToGrpcStatus(prompts.status()));
+  rows::v1::PromptListRow row;
+  const auto pieces = Check(&row);
+  if (!pieces.ok()) {
+    Finish(d2g::common::ToGrpcStatus(pieces.status()));
     return;
   }
-  std::string lines;  // as the digest was taken: each line ended by \n
-  lines.reserve(text_.size() + 1);
-  for (const std::string& line : prompts->lines) absl::StrAppend(&lines, line, "\n");
-  rows::v1::PromptListRow row;
-  row.set_prompt_count(static_cast<int64_t>(prompts->lines.size()));
-  row.set_bytes(static_cast<int64_t>(lines.size()));
+  const std::string digest = response_->digest();
   const bool known = services_.coordinator
                          ->Decide([&](ClusterState& state, Moment) {
-                           return state.FindPromptList(prompts->digest) != nullptr;
+                           return state.FindPromptList(digest) != nullptr;
                          })
                          .result;
-  for (size_t at = 0; at < lines.size(); at += kPromptChunkBytes) {
-    if (!known) {
-      const absl::Status put =
-          services_.store->PutBlob(BlobKey(prompts->digest, row.chunks()),
-                                   absl::string_view(lines).substr(at, kPromptChunkBytes));
-      if (!put.ok()) {
-        Finish(d2g::common::ToGrpcStatus(put));
-        return;
-      }
+  for (size_t chunk = 0; !known && chunk < pieces->size(); ++chunk) {
+    const absl::Status put =
+        services_.store->PutBlob(BlobKey(digest, static_cast<int64_t>(chunk)), (*pieces)[chunk]);
+    if (!put.ok()) {
+      Finish(d2g::common::ToGrpcStatus(put));
+      return;
     }
-    row.set_chunks(row.chunks() + 1);
   }
-  response_->set_digest(prompts->digest);
-  response_->set_prompt_count(row.prompt_count());
   const auto decided = services_.coordinator->Decide([&](ClusterState& state, Moment) {
-    state.AddPromptList(prompts->digest, row);
+    state.AddPromptList(digest, row);
     return true;
   });
   services_.committer->WhenDurable(decided.sequence, [this](const absl::Status& durable) {
@@ -105,6 +149,28 @@ absl::StatusOr<rows::v1::PromptListRow> RemakePromptListRow(const RowStore& stor
   row.set_prompt_count(static_cast<int64_t>(prompts.lines.size()));
   row.set_bytes(static_cast<int64_t>(lines.size()));
   return row;
+}
+
+grpc::ServerReadReactor<v1::UploadPromptListRequest>* PromptUploads::Accept(
+    grpc::CallbackServerContext* context, v1::PromptList* response) {
+  absl::MutexLock lock(&mutex_);
+  if (running_.size() >= kMaxPromptUploads) return new RefusedUpload();
+  auto* const upload = new PromptUpload(*services_, this, context, response);
+  running_[upload] = {context, clock_->SteadyNow()};
+  return upload;
+}
+
+void PromptUploads::Remove(const PromptUpload* upload) {
+  absl::MutexLock lock(&mutex_);
+  running_.erase(upload);
+}
+
+void PromptUploads::CancelOverdue() {
+  const absl::Duration now = clock_->SteadyNow();
+  absl::MutexLock lock(&mutex_);
+  for (const auto& [upload, running] : running_) {
+    if (now - running.started > kMaxUploadTime) running.context->TryCancel();
+  }
 }
 
 PromptDownload::PromptDownload(const ServiceContext& services, std::string digest)

@@ -100,8 +100,9 @@ class Server final : public CoordinatorServer {
         Coordinator::Create(std::move(cluster), rows, committer_.get(), clock, &cluster_metrics_);
     D2G_RETURN_IF_ERROR(FinishRepairs(options.data_dir));
     pool_ = std::make_unique<d2g::common::ThreadPool>("coord-files", kPoolThreads, kPoolQueue);
-    services_ = {coordinator_.get(), committer_.get(), store_.get(),
-                 pool_.get(),        &watches_,        store_->incarnation()};
+    uploads_ = std::make_unique<PromptUploads>(&services_, clock);
+    services_ = {coordinator_.get(), committer_.get(), store_.get(),         pool_.get(),
+                 &watches_,          uploads_.get(),   store_->incarnation()};
     jobs_ = std::make_unique<JobServiceShell>(services_);
     datasets_ = std::make_unique<DatasetServiceShell>(services_);
     tasks_ = std::make_unique<TaskServiceShell>(services_);
@@ -138,9 +139,9 @@ class Server final : public CoordinatorServer {
   void Stop(absl::Duration grace) override {
     if (stopped_) return;
     stopped_ = true;
+    if (admin_ != nullptr) admin_->SetStopping();
     watches_.Stop();
     if (rpc_ != nullptr) rpc_->Shutdown(grace);
-    if (admin_ != nullptr) admin_->SetStopping();
     stop_ticker_.Notify();
     if (ticker_.joinable()) ticker_.join();
   }
@@ -180,6 +181,7 @@ class Server final : public CoordinatorServer {
     while (!stop_ticker_.WaitForNotificationWithTimeout(kTick)) {
       coordinator_->Tick();
       watches_.Poke();
+      uploads_->CancelOverdue();
     }
   }
 
@@ -191,6 +193,7 @@ class Server final : public CoordinatorServer {
   std::unique_ptr<Coordinator> coordinator_;
   ServiceContext services_;
   WatchHub watches_;
+  std::unique_ptr<PromptUploads> uploads_;
   std::unique_ptr<d2g::common::ThreadPool> pool_;
   std::unique_ptr<JobServiceShell> jobs_;
   std::unique_ptr<DatasetServiceShell> datasets_;

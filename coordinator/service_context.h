@@ -19,6 +19,7 @@
 
 namespace d2g::coordinator {
 
+class PromptUploads;
 class WatchHub;
 
 // Nothing is owned; all must outlive the services.
@@ -28,6 +29,7 @@ struct ServiceContext {
   RowStore* store = nullptr;
   d2g::common::ThreadPool* pool = nullptr;  // for what reads or writes files
   WatchHub* watches = nullptr;
+  PromptUploads* uploads = nullptr;
   uint64_t incarnation = 0;
 };
 

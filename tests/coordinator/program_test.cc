@@ -182,6 +182,36 @@ TEST_F(ProgramTest, StopsCleanlyOnSigterm) {
   watcher.join();
 }
 
+TEST_F(ProgramTest, AnUploadTakesNotManyTimesItsSizeInMemory) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer keeps memory of its own";
+#endif
+  constexpr int64_t kLines = 6'000'000;
+  Start();
+  // The most that was ever resident.
+  const auto peak_kib = [this] {
+    std::ifstream status(absl::StrCat("/proc/", process_->pid(), "/status"));
+    for (std::string word; status >> word;) {
+      if (word == "VmHWM:") {
+        int64_t kib = 0;
+        status >> kib;
+        return kib;
+      }
+    }
+    return int64_t{0};
+  };
+  const int64_t before = peak_kib();
+  ASSERT_GT(before, 0);
+  std::string text;
+  for (int64_t i = 0; i < kLines; ++i) text += "ab\n";
+  CoordinatorClient client(listen_);
+  ASSERT_THAT(client.UploadPromptList(text, absl::Now() + absl::Seconds(60)), IsOk());
+  const int64_t grown = (peak_kib() - before) * 1024;
+  RecordProperty("grown_by_bytes", std::to_string(grown));
+  // The list itself, the database's memory for what it writes, and calls in flight.
+  EXPECT_LT(grown, 5 * static_cast<int64_t>(text.size()));
+}
+
 TEST_F(ProgramTest, BadStartsHaveOneClearErrorAndAnExitCode) {
   Start();
   const auto locked = RunProcess({"d2g-coordinator", "--data-dir", data_, "--shards", "2"});

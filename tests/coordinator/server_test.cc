@@ -10,9 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
-#include "absl/strings/strip.h"
 #include "coordinator/client.h"
-#include "coordinator/row_store.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/common/channel.h"
@@ -174,52 +172,6 @@ TEST_F(ServerTest, IsNotReadyWhileItStops) {
   context.TryCancel();
   writer->Finish();
   stopper.join();
-}
-
-TEST_F(ServerTest, PromptListsComeBackAsTheyWereAlsoAfterARestart) {
-  std::string text;
-  for (int i = 0; text.size() < 3'500'000; ++i) text += absl::StrCat("a photo of number ", i, "\n");
-  ASSERT_OK_AND_ASSIGN(const auto list, client_->UploadPromptList(text, Soon()));
-  ASSERT_OK_AND_ASSIGN(const auto again, client_->UploadPromptList(text, Soon()));
-  EXPECT_EQ(again.digest(), list.digest());
-  Restart();
-  ASSERT_OK_AND_ASSIGN(const std::string back, client_->FetchPromptList(list.digest(), Soon()));
-  EXPECT_TRUE(back == text);
-  EXPECT_EQ(list.prompt_count(), std::count(text.begin(), text.end(), '\n'));
-}
-
-TEST_F(ServerTest, BadPromptListsNameTheLine) {
-  EXPECT_THAT(client_->UploadPromptList("a\n\nb\n", Soon()),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("line 2")));
-  EXPECT_THAT(client_->UploadPromptList("a\n" + std::string(1001, 'x'), Soon()),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("1000")));
-  EXPECT_THAT(client_->FetchPromptList(kPrompts, Soon()),
-              StatusIs(absl::StatusCode::kNotFound, HasSubstr(kPrompts)));
-}
-
-TEST_F(ServerTest, AnUploadThatItsClientGaveUpIsNotStored) {
-  const auto stub = v1::JobService::NewStub(d2g::common::MakeChannel(server_->address()));
-  grpc::ClientContext context;
-  v1::PromptList list;
-  const auto writer = stub->UploadPromptList(&context, &list);
-  v1::UploadPromptListRequest request;
-  for (int line = 0; line < 2000; ++line) {
-    absl::StrAppend(request.mutable_chunk(), "a photo of number ", line, "\n");
-  }
-  // More than is under way at once: the server has taken some of it.
-  for (int chunk = 0; chunk < 200; ++chunk) ASSERT_TRUE(writer->Write(request));
-  context.TryCancel();
-  EXPECT_EQ(writer->Finish().error_code(), grpc::StatusCode::CANCELLED);
-  ASSERT_OK_AND_ASSIGN(const auto whole, client_->UploadPromptList("a photo\n", Soon()));
-  server_.reset();
-  ASSERT_OK_AND_ASSIGN(const auto store, RowStore::Open(options_.data_dir, options_.shards));
-  std::vector<std::string> lists;
-  ASSERT_THAT(store->Scan([&](absl::string_view key, const std::string&) {
-    if (absl::ConsumePrefix(&key, kPromptListPrefix)) lists.emplace_back(key);
-    return absl::OkStatus();
-  }),
-              IsOk());
-  EXPECT_THAT(lists, ::testing::ElementsAre(whole.digest()));
 }
 
 TEST_F(ServerTest, UnknownNamesAndMalformedOnesAreNamed) {

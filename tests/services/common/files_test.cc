@@ -106,6 +106,37 @@ TEST(PromptsTest, LinesAndDigest) {
   EXPECT_EQ(list.digest, "xxh3-128:" + Xxh3Hex128("a red shoe\nein grünes Hemd\nx\n"));
 }
 
+TEST(PromptsTest, AListInPiecesIsTheSameWhereverItIsCut) {
+  const std::string text = "a red shoe\r\nein grünes Hemd\n\xe2\x82\xac\r\nx\ry";
+  ASSERT_OK_AND_ASSIGN(const PromptLines whole, ParsePromptList(text));
+  EXPECT_THAT(whole.lines, ElementsAre("a red shoe", "ein grünes Hemd", "\xe2\x82\xac", "x\ry"));
+  for (size_t first = 0; first <= text.size(); ++first) {
+    for (size_t second = first; second <= text.size(); ++second) {
+      std::vector<std::string> lines;
+      const auto keep = [&lines](absl::string_view line) { lines.emplace_back(line); };
+      PromptListChecker checker;
+      const absl::string_view view = text;
+      ASSERT_THAT(checker.Add(view.substr(0, first), keep), IsOk());
+      ASSERT_THAT(checker.Add(view.substr(first, second - first), keep), IsOk());
+      ASSERT_THAT(checker.Add(view.substr(second), keep), IsOk());
+      ASSERT_OK_AND_ASSIGN(const std::string digest, checker.Finish(keep));
+      ASSERT_EQ(digest, whole.digest);
+      ASSERT_EQ(lines, whole.lines);
+      ASSERT_EQ(checker.count(), 4);
+    }
+  }
+}
+
+TEST(PromptsTest, ALineThatIsTooLongIsRefusedBeforeItsEnd) {
+  const auto ignore = [](absl::string_view) {};
+  PromptListChecker checker;
+  // A \r may still be dropped.
+  ASSERT_THAT(checker.Add("a\n" + std::string(kMaxPromptBytes, 'x') + "\r", ignore), IsOk());
+  ASSERT_THAT(checker.Add("\n" + std::string(kMaxPromptBytes, 'x'), ignore), IsOk());
+  EXPECT_THAT(checker.Add("yy", ignore),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("line 3 has 1002 bytes")));
+}
+
 TEST(PromptsTest, BadListsNameLineAndLimit) {
   const auto expect = [](const std::string& text, const std::string& part) {
     EXPECT_THAT(ParsePromptList(text),
