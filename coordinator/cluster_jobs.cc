@@ -317,6 +317,7 @@ void ClusterState::EndJob(const std::string& id, Job::State state, std::string e
   gangs_.Kill(id, now.steady);
   live_jobs_.erase(job.sequence());
   rates_.erase(id);
+  trials_.Erase(id);
 }
 
 void ClusterState::ReleaseLeasesOf(const std::string& job) {

@@ -16,6 +16,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -28,6 +29,7 @@
 #include "coordinator/dataset_state.h"
 #include "coordinator/gang_table.h"
 #include "coordinator/job_spec.h"
+#include "coordinator/job_trials.h"
 #include "coordinator/lease_table.h"
 #include "coordinator/rate_meter.h"
 #include "coordinator/row_audit.h"
@@ -254,10 +256,16 @@ class ClusterState {
   rows::v1::FailureRow& FailureOf(const rows::v1::LeaseRow& lease);
   const rows::v1::LeaseRow* LeaseOf(absl::string_view job, int kind) const;
   bool Runnable(const rows::v1::JobRow& job, int kind) const;
+  // Fills in a lease of the job for the worker; false when there is none now.
+  bool Pick(const rows::v1::JobRow& job, int kind, const Worker& worker, Moment now,
+            rows::v1::LeaseRow* lease) const;
   bool PickSimulate(const rows::v1::JobRow& job, const Worker& worker, Moment now,
                     rows::v1::LeaseRow* lease) const;
   bool PickFinal(const rows::v1::JobRow& job, int kind, const Worker& worker, Moment now,
                  rows::v1::LeaseRow* lease) const;
+  // The lease that the worker gets now, not yet granted: jobs in the order of their submission,
+  // those on trial last.
+  std::optional<rows::v1::LeaseRow> Choose(const Worker& worker, Moment now) const;
   d2g::coordinator::v1::Task MakeTask(const rows::v1::LeaseRow& lease) const;
   void Release(int64_t lease_id);
   void LapseLeases(Moment now);
@@ -290,6 +298,7 @@ class ClusterState {
   std::map<std::string, std::string, std::less<>> requests_;  // request id -> job
   std::map<std::string, Worker, std::less<>> workers_;
   std::map<std::string, Rates, std::less<>> rates_;
+  JobTrials trials_;
   // Back-off of tasks that failed, by id of their failure row; not persisted.
   std::map<std::string, absl::Duration, std::less<>> not_before_;
   // When tasks first had a counted failure, likewise; a restart begins anew.

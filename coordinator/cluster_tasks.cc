@@ -1,5 +1,6 @@
 // Tasks: what is leased, and what comes of it.
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -95,37 +96,47 @@ absl::StatusOr<LeaseTaskResponse> ClusterState::LeaseTask(const LeaseTaskRequest
     *response.mutable_task() = MakeTask(*unreported);
     return response;
   }
-  for (const auto& [sequence, id] : live_jobs_) {
-    const JobRow& job = *tables_.jobs.Find(id);
-    if (!AtWork(job)) continue;
-    for (const int kind : {TASK_KIND_EXPORT, TASK_KIND_EVALUATE, TASK_KIND_SIMULATE}) {
-      if (!worker.kinds.contains(kind)) continue;
-      LeaseRow lease;
-      const bool picked = kind == TASK_KIND_SIMULATE ? PickSimulate(job, worker, now, &lease)
-                                                     : PickFinal(job, kind, worker, now, &lease);
-      if (!picked) continue;
-      lease.set_job(id);
-      lease.set_kind(static_cast<TaskKind>(kind));
-      lease.set_dataset(job.dataset());
-      *lease.mutable_worker() = request.worker();
-      if (lease.task() < 0) {
-        JobRow& row = Touch(id, now);
-        lease.set_task(row.next_task());
-        row.set_next_task(row.next_task() + 1);
+  std::optional<LeaseRow> lease = Choose(worker, now);
+  if (!lease.has_value()) {
+    *response.mutable_poll_after() = ToProtoDuration(kPollAfter);
+    return response;
+  }
+  const std::string id = lease->job();
+  const int kind = lease->kind();
+  *lease->mutable_worker() = request.worker();
+  if (lease->task() < 0) {
+    JobRow& row = Touch(id, now);
+    lease->set_task(row.next_task());
+    row.set_next_task(row.next_task() + 1);
+  }
+  if (kind == TASK_KIND_SIMULATE) {
+    datasets_.at(lease->dataset()).Lease(lease->range().begin(), lease->range().end());
+  }
+  StartStage(id, StageOf(kind), now);
+  worker.unreported_lease = leases_.Grant(*std::move(lease), now.steady);
+  ++totals_.leased[kind];
+  *response.mutable_task() = MakeTask(*leases_.Find(worker.unreported_lease));
+  return response;
+}
+
+std::optional<LeaseRow> ClusterState::Choose(const Worker& worker, Moment now) const {
+  for (const bool behind : {false, true}) {
+    for (const auto& [sequence, id] : live_jobs_) {
+      const JobRow& job = *tables_.jobs.Find(id);
+      if (!AtWork(job)) continue;
+      for (const int kind : {TASK_KIND_EXPORT, TASK_KIND_EVALUATE, TASK_KIND_SIMULATE}) {
+        if (!worker.kinds.contains(kind)) continue;
+        if (trials_.StandsBehind(id, kind, now.steady) != behind) continue;
+        LeaseRow lease;
+        if (!Pick(job, kind, worker, now, &lease)) continue;
+        lease.set_job(id);
+        lease.set_kind(static_cast<TaskKind>(kind));
+        lease.set_dataset(job.dataset());
+        return lease;
       }
-      if (kind == TASK_KIND_SIMULATE) {
-        datasets_.at(job.dataset()).Lease(lease.range().begin(), lease.range().end());
-      }
-      StartStage(id, StageOf(kind), now);
-      const int64_t lease_id = leases_.Grant(std::move(lease), now.steady);
-      worker.unreported_lease = lease_id;
-      ++totals_.leased[kind];
-      *response.mutable_task() = MakeTask(*leases_.Find(lease_id));
-      return response;
     }
   }
-  *response.mutable_poll_after() = ToProtoDuration(kPollAfter);
-  return response;
+  return std::nullopt;
 }
 
 Task ClusterState::MakeTask(const LeaseRow& lease) const {
@@ -203,6 +214,7 @@ absl::StatusOr<HeartbeatTaskResponse> ClusterState::HeartbeatTask(
   if (const LeaseTable::Progress& before = *leases_.FindProgress(request.lease_id());
       lease->kind() == TASK_KIND_SIMULATE && before.total > 0 && request.done() > before.done) {
     shards_.NoteDurable(datasets_.at(lease->dataset()).ShardOf(lease->range().begin()));
+    trials_.NoteProgress(name.job, lease->kind(), lease->worker().node());
   }
   leases_.Renew(request, now.steady);
   Worker& worker = NoteWorker(lease->worker(), now);
@@ -276,6 +288,7 @@ absl::StatusOr<CompleteTaskResponse> ClusterState::CompleteTask(const CompleteTa
     }
     Advance(name.job, now);
   }
+  trials_.NoteProgress(name.job, kind, request.worker().node());
   if (held) ++totals_.completed[kind];
   return CompleteTaskResponse();
 }
@@ -317,6 +330,7 @@ absl::StatusOr<FailTaskResponse> ClusterState::FailTask(const FailTaskRequest& r
     }
     return FailTaskResponse();
   }
+  trials_.NoteFailure(name.job, lease.kind(), lease.worker().node(), now.steady);
   auto& entry = *failure.add_reasons();
   entry.set_node(lease.worker().node());
   entry.set_message(message);
@@ -341,6 +355,7 @@ void ClusterState::LapseLeases(Moment now) {
     failure.set_last_error(absl::StrCat("worker ", lease.worker().id(), " on node ",
                                         lease.worker().node(), " made no progress for ",
                                         absl::FormatDuration(leases_.duration())));
+    trials_.NoteLapse(lease.job(), lease.kind(), now.steady);
     ++totals_.lapsed[lease.kind()];
     Tell(LogLevel::kWarn, "lease lapsed", lease.job(),
          absl::StrCat(Describe(lease.kind(), lease.range()), ": ", failure.last_error()));

@@ -94,6 +94,15 @@ bool ClusterState::Runnable(const JobRow& job, int kind) const {
          datasets_.at(job.dataset()).SealedHoldout(job.spec().simulate().triples()) >= pictures;
 }
 
+bool ClusterState::Pick(const JobRow& job, int kind, const Worker& worker, Moment now,
+                        LeaseRow* lease) const {
+  // Leases are looked through only where it matters.
+  const bool leased = trials_.OnTrial(job.id(), kind) && LeaseOf(job.id(), kind) != nullptr;
+  if (trials_.Waits(job.id(), kind, worker.node, leased, now.steady)) return false;
+  return kind == TASK_KIND_SIMULATE ? PickSimulate(job, worker, now, lease)
+                                    : PickFinal(job, kind, worker, now, lease);
+}
+
 bool ClusterState::PickFinal(const JobRow& job, int kind, const Worker& worker, Moment now,
                              LeaseRow* lease) const {
   if (!Runnable(job, kind)) return false;
@@ -114,10 +123,22 @@ bool ClusterState::PickSimulate(const JobRow& job, const Worker& worker, Moment 
   if (NeedsGpu(job) && !worker.has_gpu) return false;
   std::vector<const FailureRow*> failures = FailuresOf(job.id());
   std::erase_if(failures, [](const FailureRow* f) { return f->kind() != TASK_KIND_SIMULATE; });
+  const DatasetState& dataset = datasets_.at(job.dataset());
+  const auto takes_appends = [&](int32_t shard) { return shards_.TakesAppends(shard, now.steady); };
+  // Where the job insists on what failed before: the end of the last such range that could go on.
+  int64_t end_of_failed = 0;
+  for (const FailureRow* failure : failures) {
+    if (takes_appends(dataset.ShardOf(failure->range().begin()))) {
+      end_of_failed = std::max(end_of_failed, failure->range().end());
+    }
+  }
+  const bool only_failed = end_of_failed > 0 && trials_.Insists(job.id(), TASK_KIND_SIMULATE);
+  const int64_t triples = job.spec().simulate().triples();
+  const int64_t limit = only_failed ? std::min(triples, end_of_failed) : triples;
   int64_t task = -1;
   const auto fit = [&](DatasetState::Range open) {
     // A range that failed before is leased as it was, under its old number.
-    DatasetState::Fit fitted{open.second, true};
+    DatasetState::Fit fitted{open.second, !only_failed};
     task = -1;
     for (const FailureRow* failure : failures) {
       const auto& range = failure->range();
@@ -131,10 +152,7 @@ bool ClusterState::PickSimulate(const JobRow& job, const Worker& worker, Moment 
     }
     return fitted;
   };
-  const DatasetState& dataset = datasets_.at(job.dataset());
-  const auto range = dataset.FindOpen(
-      job.spec().simulate().triples(), job.spec().simulate().task_size(),
-      [&](int32_t shard) { return shards_.TakesAppends(shard, now.steady); }, fit);
+  const auto range = dataset.FindOpen(limit, job.spec().simulate().task_size(), takes_appends, fit);
   if (!range.has_value()) return false;
   lease->set_task(task);
   lease->mutable_range()->set_begin(range->first);

@@ -76,3 +76,5 @@ inline constexpr absl::Duration kMaxTaskBackoff = absl::Seconds(30);
 inline constexpr absl::Duration kRateWindow = absl::Seconds(30);
 
 }  // namespace d2g::coordinator
+// How long a job whose tasks only fail stands behind the others once its back-off has passed.
+inline constexpr absl::Duration kMaxTrialDelay = absl::Minutes(1);

@@ -114,7 +114,7 @@ absl::Time LeaseLoop::CallDeadline() const {
 
 void LeaseLoop::Work() {
   common::Backoff backoff(kRetry);
-  common::Backoff failures(kRetry);
+  common::Backoff misled(kRetry);
   // Spreads the polls of a fleet that found no work at the same moment.
   common::Backoff poll_jitter({.initial = absl::Seconds(1), .max = absl::Seconds(1)});
   while (SleepFor(absl::ZeroDuration()) && device().ok()) {
@@ -127,9 +127,9 @@ void LeaseLoop::Work() {
     backoff.Reset();
     if (leased->has_task()) {
       if (RunTask(leased->task())) {
-        failures.Reset();
+        misled.Reset();
       } else {
-        SleepFor(failures.Next());
+        SleepFor(misled.Next());
       }
     } else {
       const double jitter = absl::ToDoubleSeconds(poll_jitter.Next());
@@ -210,13 +210,12 @@ bool LeaseLoop::RunTask(const Task& task) {
   }
   metrics_.CountTask(kind, "failed", took);
   common::LogError("a task failed", {{"task", task.name()}, {"error", status}});
-  const FailTaskRequest::Reason reason = ReasonFor(status);
-  ReportFailed(Failure(task, reason, status));
+  ReportFailed(Failure(task, ReasonFor(status), status));
   if (IsDeviceLost(status)) {
     absl::MutexLock lock(&mutex_);
     device_ = status;
   }
-  return reason != FailTaskRequest::REASON_ERROR;
+  return true;
 }
 
 FailTaskRequest LeaseLoop::Failure(const Task& task, FailTaskRequest::Reason reason,

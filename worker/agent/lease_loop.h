@@ -55,8 +55,9 @@ struct LeaseLoopOptions {
 // One work thread that leases, runs and reports, with a heartbeat thread beside each task. A
 // coordinator that cannot be reached is waited for with jittered back-off: before a lease, and with
 // a result in hand for as long as the loop lives, because a late result of durable work is still
-// taken. After a task that failed here the next one is leased with a growing delay, and after one
-// that lost the device none: the loop ends. Thread-safe.
+// taken. A task that failed is no reason to wait: the coordinator knows which jobs fail on which
+// nodes and leases accordingly. A task of a kind that this worker never offered is, and after one
+// that lost the device none is leased: the loop ends. Thread-safe.
 class LeaseLoop {
  public:
   // `client` and `metrics` are not owned and outlive the loop.
@@ -79,7 +80,7 @@ class LeaseLoop {
   void Work() ABSL_LOCKS_EXCLUDED(mutex_);
   // A task, or how long to wait before asking again.
   absl::StatusOr<coordinator::v1::LeaseTaskResponse> Lease() ABSL_LOCKS_EXCLUDED(mutex_);
-  // False when the task failed for a reason that this worker's next task may meet too.
+  // False when this worker was leased what it cannot run.
   bool RunTask(const coordinator::v1::Task& task) ABSL_LOCKS_EXCLUDED(mutex_);
   // Report until the coordinator has taken or refused it, or the loop has to end.
   void ReportCompleted(const coordinator::v1::CompleteTaskRequest& request)
