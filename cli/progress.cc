@@ -1,6 +1,7 @@
 #include "cli/progress.h"
 
 #include <algorithm>
+#include <set>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -151,11 +152,12 @@ std::vector<std::string> PlainProgress::Update(const Job& job, absl::Duration no
     state_ = job.state();
     lines.push_back(Head(job));
   }
-  const std::string health = absl::StrJoin(job.health(), "; ");
-  if (health != health_) {
-    health_ = health;
-    lines.push_back(health.empty() ? "  health: good again" : absl::StrCat("  health: ", health));
+  const std::set<std::string> health(job.health().begin(), job.health().end());
+  for (const std::string& note : job.health()) {
+    if (!health_.contains(note)) lines.push_back(absl::StrCat("  health: ", note));
   }
+  if (health.empty() && !health_.empty()) lines.push_back("  health: good again");
+  health_ = health;
   for (const StageProgress& stage : job.stages()) {
     Seen& seen = stages_[stage.stage()];
     const bool starts = stage.has_start_time() && !seen.started;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -31,8 +32,8 @@ class PlainProgress {
   // A running stage is reported at most this often.
   static constexpr absl::Duration kInterval = absl::Seconds(10);
 
-  // Lines for this state of the job, given what was printed before: every change of state and
-  // health, every stage's start and end, and the running stages once per kInterval.
+  // Lines for this state of the job, given what was printed before: every change of state, each new
+  // note of its health, every stage's start and end, and the running stages once per kInterval.
   std::vector<std::string> Update(const coordinator::v1::Job& job, absl::Duration now);
 
  private:
@@ -44,7 +45,7 @@ class PlainProgress {
   };
   std::map<int, Seen> stages_;
   int state_ = -1;
-  std::string health_;
+  std::set<std::string> health_;
 };
 
 }  // namespace d2g::cli

@@ -11,6 +11,7 @@ namespace d2g::coordinator {
 
 using d2g::common::LogLevel;
 using d2g::coordinator::v1::Job;
+using d2g::coordinator::v1::STAGE_TRAIN;
 using rows::v1::JobRow;
 
 namespace {
@@ -22,7 +23,7 @@ constexpr absl::Duration kStoodStill = absl::Seconds(3);
 }  // namespace
 
 ClusterState::Rates::Rates()
-    : simulate(kRateWindow), train(kRateWindow), evaluate(kRateWindow), xport(kRateWindow) {}
+    : by_stage(d2g::coordinator::v1::Stage_ARRAYSIZE, RateMeter(kRateWindow)) {}
 
 ClusterState::ClusterState(ClusterOptions options, AuditedRows rows, Moment now)
     : options_(std::move(options)),
@@ -117,26 +118,27 @@ void ClusterState::Tick(Moment now) {
   const std::map<int64_t, std::string> live = live_jobs_;  // Advance may end jobs
   for (const auto& [sequence, id] : live) {
     Advance(id, now);
-    const auto rates = rates_.find(id);
-    if (rates == rates_.end()) continue;
-    Job view;
-    AddStages(*tables_.jobs.Find(id), &view);
-    for (const auto& stage : view.stages()) {
-      switch (stage.stage()) {
-        case d2g::coordinator::v1::STAGE_SIMULATE:
-          rates->second.simulate.Sample(now.steady, stage.done());
-          break;
-        case d2g::coordinator::v1::STAGE_TRAIN:
-          rates->second.train.Sample(now.steady, stage.done());
-          break;
-        case d2g::coordinator::v1::STAGE_EVALUATE:
-          rates->second.evaluate.Sample(now.steady, stage.done());
-          break;
-        default:
-          rates->second.xport.Sample(now.steady, stage.done());
-          break;
-      }
-    }
+    SampleRates(*tables_.jobs.Find(id), now);
+  }
+}
+
+void ClusterState::SampleRates(const JobRow& job, Moment now) {
+  const auto found = rates_.find(job.id());
+  if (found == rates_.end()) return;
+  Rates& rates = found->second;
+  if (!AtWork(job)) {
+    rates = Rates();
+    return;
+  }
+  // A new generation starts up first.
+  const auto* gang = gangs_.Find(job.id());
+  const int64_t generation = gang == nullptr || !gang->active() ? 0 : gang->generation();
+  if (generation != rates.generation) rates.by_stage[STAGE_TRAIN].Reset();
+  rates.generation = generation;
+  Job view;
+  AddStages(job, &view);
+  for (const auto& stage : view.stages()) {
+    rates.by_stage[stage.stage()].Sample(now.steady, stage.done());
   }
 }
 

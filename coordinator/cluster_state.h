@@ -194,16 +194,16 @@ class ClusterState {
   };
   // Of a live job; not persisted.
   struct Rates {
-    RateMeter simulate;
-    RateMeter train;
-    RateMeter evaluate;
-    RateMeter xport;
+    std::vector<RateMeter> by_stage;
+    // The generation whose steps are measured; 0: none runs.
+    int64_t generation = 0;
     Rates();
   };
 
   ClusterState(ClusterOptions options, AuditedRows rows, Moment now);
   // Derives from the rows what is not one.
   void Restore(Moment now);
+  void SampleRates(const rows::v1::JobRow& job, Moment now);
 
   void Tell(d2g::common::LogLevel level, const char* message, std::string job, std::string detail) {
     notes_.push_back({level, message, std::move(job), std::move(detail)});

@@ -261,7 +261,6 @@ absl::StatusOr<CompleteTaskResponse> ClusterState::CompleteTask(const CompleteTa
         lease == nullptr ? "" : absl::StrCat(", which is ", TaskKind_Name(lease->kind()))));
   }
   const bool held = lease != nullptr;
-  const int64_t shown_total = held ? leases_.FindProgress(request.lease_id())->total : 0;
   if (kind == TASK_KIND_SIMULATE) {
     D2G_RETURN_IF_ERROR(CompleteSimulate(*job, request, now));
   } else if (!HasEnded(*job)) {
@@ -276,11 +275,12 @@ absl::StatusOr<CompleteTaskResponse> ClusterState::CompleteTask(const CompleteTa
     if (kind == TASK_KIND_EVALUATE && !job->has_evaluation()) {
       JobRow& row = Touch(name.job, now);
       *row.mutable_evaluation() = request.evaluate();
-      row.set_evaluated_pictures(shown_total);
     } else if (kind == TASK_KIND_EXPORT && !job->has_export_()) {
       JobRow& row = Touch(name.job, now);
       *row.mutable_export_() = request.export_();
-      row.set_exported_files(shown_total);
+      row.set_exported_files(request.total() > 0 || !held
+                                 ? request.total()
+                                 : leases_.FindProgress(request.lease_id())->total);
     }
     while (const LeaseRow* other = LeaseOf(name.job, kind)) Release(other->lease_id());
     for (const FailureRow* failure : FailuresOf(name.job)) {

@@ -82,24 +82,29 @@ void ClusterState::AddStages(const JobRow& job, Job* view) const {
   StageProgress& xport = AddStage(job, STAGE_EXPORT, "files", view);
   StageProgress* evaluate = nullptr;
   if (spec.evaluate().pictures() > 0) evaluate = &AddStage(job, STAGE_EVALUATE, "pictures", view);
-  const auto show_final = [&](int kind, bool done, int64_t shown, int64_t fallback,
-                              StageProgress* stage) {
-    if (done) {
-      stage->set_total(shown > 0 ? shown : fallback);
-      stage->set_done(stage->total());
-      return;
-    }
-    stage->set_total(fallback);
+  // What the holder of the task reports; null when nobody does.
+  const auto progress_of = [&](int kind) -> const LeaseTable::Progress* {
     const auto* lease = HasEnded(job) ? nullptr : LeaseOf(job.id(), kind);
-    if (lease == nullptr) return;
-    const LeaseTable::Progress& progress = *leases_.FindProgress(lease->lease_id());
-    if (progress.total > 0) stage->set_total(progress.total);
-    stage->set_done(std::clamp<int64_t>(progress.done, 0, stage->total()));
+    return lease == nullptr ? nullptr : leases_.FindProgress(lease->lease_id());
   };
-  show_final(TASK_KIND_EXPORT, job.has_export_(), job.exported_files(), 1, &xport);
-  if (evaluate != nullptr) {
-    show_final(TASK_KIND_EVALUATE, job.has_evaluation(), job.evaluated_pictures(),
-               spec.evaluate().pictures(), evaluate);
+  if (job.has_export_()) {
+    xport.set_total(std::max<int64_t>(1, job.exported_files()));
+    xport.set_done(xport.total());
+  } else if (const auto* progress = progress_of(TASK_KIND_EXPORT)) {
+    xport.set_total(progress->total);  // unknown before
+    xport.set_done(std::clamp<int64_t>(progress->done, 0, progress->total));
+  }
+  if (evaluate == nullptr) return;
+  // As the user counts, though a worker makes each picture with several models.
+  evaluate->set_total(spec.evaluate().pictures());
+  if (job.has_evaluation()) {
+    evaluate->set_done(evaluate->total());
+  } else if (const auto* progress = progress_of(TASK_KIND_EVALUATE);
+             progress != nullptr && progress->total > 0) {
+    const double share = static_cast<double>(progress->done) / static_cast<double>(progress->total);
+    evaluate->set_done(
+        std::clamp<int64_t>(static_cast<int64_t>(share * static_cast<double>(evaluate->total())), 0,
+                            evaluate->total()));
   }
 }
 
@@ -209,20 +214,7 @@ Job ClusterState::View(const JobRow& job, Moment now) const {
   AddStages(job, &view);
   if (const auto rates = rates_.find(job.id()); rates != rates_.end() && AtWork(job)) {
     for (StageProgress& stage : *view.mutable_stages()) {
-      switch (stage.stage()) {
-        case STAGE_SIMULATE:
-          AddRate(rates->second.simulate, &stage);
-          break;
-        case STAGE_TRAIN:
-          AddRate(rates->second.train, &stage);
-          break;
-        case STAGE_EVALUATE:
-          AddRate(rates->second.evaluate, &stage);
-          break;
-        default:
-          AddRate(rates->second.xport, &stage);
-          break;
-      }
+      AddRate(rates->second.by_stage[stage.stage()], &stage);
     }
   }
   if (const Checkpoint* last = LastCheckpoint(job.id())) view.set_checkpoint_step(last->step());

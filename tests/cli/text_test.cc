@@ -115,6 +115,11 @@ TEST(Progress, PlainLinesComeOnChangesAndAtIntervals) {
   EXPECT_THAT(plain.Update(job, absl::Seconds(30)), IsEmpty());  // nothing moved
   job.add_health("no workers");
   EXPECT_THAT(plain.Update(job, absl::Seconds(31)), ElementsAre("  health: no workers"));
+  // A long note is not said again with every other one that comes or goes.
+  job.add_health("no gang");
+  EXPECT_THAT(plain.Update(job, absl::Seconds(31)), ElementsAre("  health: no gang"));
+  job.mutable_health()->RemoveLast();
+  EXPECT_THAT(plain.Update(job, absl::Seconds(31)), IsEmpty());
   job.mutable_stages(0)->set_done(2048);
   job.mutable_stages(0)->mutable_end_time()->set_seconds(1100);
   job.clear_health();

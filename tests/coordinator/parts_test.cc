@@ -232,6 +232,26 @@ TEST(PageTokenTest, TokensBelongToTheirListing) {
   EXPECT_THAT(PageSize(-1), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("-1")));
 }
 
+TEST(RateMeterTest, BeginsWithTheFirstGrowth) {
+  RateMeter meter(absl::Seconds(30));
+  // A start of 25 s, then a step each 2 s.
+  for (int s = 0; s < 25; ++s) meter.Sample(absl::Seconds(s), 0);
+  for (int s = 25; s <= 33; s += 2) {
+    meter.Sample(absl::Seconds(s), 1 + (s - 25) / 2);
+    if (s == 25) {
+      EXPECT_EQ(meter.Rate(), 0) << "one step tells nothing";
+    } else {
+      EXPECT_NEAR(meter.Rate(), 0.5, 0.01) << s;
+    }
+  }
+  meter.Reset();
+  EXPECT_EQ(meter.Rate(), 0);
+  meter.Sample(absl::Seconds(60), 5);
+  meter.Sample(absl::Seconds(62), 6);
+  meter.Sample(absl::Seconds(64), 7);
+  EXPECT_NEAR(meter.Rate(), 0.5, 0.01);
+}
+
 TEST(RateMeterTest, MeasuresTheWindowOnly) {
   RateMeter meter(absl::Seconds(30));
   EXPECT_EQ(meter.Rate(), 0);

@@ -191,6 +191,9 @@ bool LeaseLoop::RunTask(const Task& task) {
     result.set_task(task.name());
     result.set_lease_id(task.lease_id());
     *result.mutable_worker() = options_.worker;
+    coordinator::v1::HeartbeatTaskRequest last;
+    context.FillHeartbeat(&last);
+    result.set_total(last.total());
     ReportCompleted(result);
     return true;
   }
