@@ -104,7 +104,9 @@ void ClusterState::HandleGangEvents(const GangEvents& events, Moment now) {
         Tell(LogLevel::kWarn, "generation broke", event.job,
              absl::StrCat("generation ", event.generation, ": ", event.error));
         const int failures = gangs_.Find(event.job)->failures();
-        if (failures >= kMaxBrokenGenerations) {
+        if (event.hopeless) {
+          EndJob(event.job, Job::STATE_FAILED, event.error, now);
+        } else if (failures >= kMaxBrokenGenerations) {
           EndJob(event.job, Job::STATE_FAILED,
                  absl::StrCat(failures,
                               " generations broke without a new checkpoint; the last one, "
@@ -114,6 +116,13 @@ void ClusterState::HandleGangEvents(const GangEvents& events, Moment now) {
         }
         break;
       }
+      case GangEvent::Kind::kExplained:
+        Tell(LogLevel::kWarn, "why the generation broke", event.job,
+             absl::StrCat("generation ", event.generation, ": ", event.error));
+        if (event.hopeless && live_jobs_.contains(tables_.jobs.Find(event.job)->sequence())) {
+          EndJob(event.job, Job::STATE_FAILED, event.error, now);
+        }
+        break;
       case GangEvent::Kind::kLeft:
         Tell(LogLevel::kInfo, "generation left", event.job,
              absl::StrCat("generation ", event.generation));

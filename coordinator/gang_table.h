@@ -4,18 +4,23 @@
 //   formed   enough free slots for min_ranks, and either max_ranks is reached, or the previous size
 //            is, or nobody joined for the settle time. Members are told RUN at their next
 //            heartbeat.
-//   broken   a member says BROKEN, goes silent, stops without a word, or leaves before the last
-//   step.
-//            The next generation starts from the last checkpoint, after a back-off.
+//   broken   a member says BROKEN, goes silent, stops without a word, leaves before the last step,
+//            or does not start its ranks in time. The next generation starts from the last
+//            checkpoint, after a back-off. What an agent says of it later replaces the reason where
+//            that was only the loss of a peer.
 //   leaving  told to checkpoint and leave: the job was paused, or a member drains. Over when all
 //            members have left; does not count as a failure.
 //   finished the last checkpoint is committed: members leave by themselves.
 // After a restart the members of an active generation count as heard of; they go on when they
 // report in, and break the generation when they stay silent for the agent timeout.
+//
+// An agent whose ranks did not start is left out of the next generations for a time that grows, as
+// long as the others suffice.
 #pragma once
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,11 +43,14 @@ struct TrainDemand {
 
 // Something that happened to a generation.
 struct GangEvent {
-  enum class Kind { kFormed, kBroken, kLeft };
+  // kExplained: one that is broken already, by the loss of a peer, has its real reason now.
+  enum class Kind { kFormed, kBroken, kExplained, kLeft };
   Kind kind;
   std::string job;
   int64_t generation = 0;
   std::string error;
+  // No other generation can do better: the job cannot go on.
+  bool hopeless = false;
 };
 using GangEvents = std::vector<GangEvent>;
 
@@ -51,6 +59,8 @@ struct GangOptions {
   absl::Duration settle = absl::Seconds(2);
   // An agent that was silent for this long is lost.
   absl::Duration agent_timeout = absl::Seconds(15);
+  // Ranks that have not begun to load this long after they could start break their generation.
+  absl::Duration start_timeout = absl::Minutes(2);
   // A finished generation is told to stop after this.
   absl::Duration finish_grace = absl::Seconds(60);
 };
@@ -62,6 +72,14 @@ class GangTable {
   using Request = d2g::coordinator::v1::GangHeartbeatRequest;
   using Action = d2g::coordinator::v1::GangHeartbeatResponse::Action;
   using Ranks = std::map<int32_t, d2g::coordinator::v1::RankStatus>;
+  using Failure = Request::Failure;
+
+  // A member whose ranks have not started.
+  struct Awaited {
+    std::string agent;
+    std::string node;
+    absl::Duration waiting;
+  };
 
   // What an agent should run.
   struct Answer {
@@ -109,6 +127,11 @@ class GangTable {
   size_t agent_count() const { return agents_.size(); }
   // Slots of agents that run nothing and could.
   int32_t FreeSlots() const;
+  // Slots of all agents that do not drain.
+  int32_t AllSlots() const;
+  // The first member of the job's generation that could have started its ranks and has not.
+  std::optional<Awaited> FirstAwaited(absl::string_view job, absl::Duration now) const;
+  const GangOptions& options() const { return options_; }
 
  private:
   struct Agent {
@@ -120,22 +143,44 @@ class GangTable {
     std::string assigned_job;  // empty: free
     bool started = false;      // reported RUNNING in the assigned generation
     bool left = false;         // left the assigned generation
+    int failed_starts = 0;     // generations in a row in which its ranks did not start
+    absl::Duration left_out_until;
   };
   // What is known of a job's active generation and not persisted.
   struct Live {
     std::string rendezvous;
     Ranks ranks;
+    // When the ranks of rank 0's agent could start, and those of the others.
+    absl::Duration formed;
+    absl::Duration rendezvous_known;
     bool finished = false;
     absl::Duration finish_deadline;
   };
 
-  void Break(absl::string_view job, std::string error, absl::Duration now, GangEvents* events);
+  // How a generation broke.
+  struct Cause {
+    std::string error;
+    Failure failure = Request::FAILURE_UNSPECIFIED;
+    int64_t step = 0;
+  };
+  void Break(absl::string_view job, const Cause& cause, absl::Duration now, GangEvents* events);
+  // Keeps the cause with the job; the event is complete but for its kind.
+  GangEvent NoteCause(absl::string_view job, const Cause& cause);
+  // Takes what a member says of a generation that is already broken.
+  void Explain(const Request& request, const Cause& cause, GangEvents* events);
+  void LeaveOut(Agent& agent, absl::Duration now);
+  // Whether all ranks of the member have begun to load.
+  bool RanksStarted(const Live& live, const rows::v1::GangRow::Member& member) const;
   // Ends a generation: frees its members.
   void End(absl::string_view job, absl::Duration now);
   // The agent no longer runs its part: a generation that is leaving or finished goes on to its end,
-  // any other is broken with `error`.
-  void MemberGone(const std::string& agent_id, std::string error, absl::Duration now,
+  // any other is broken.
+  void MemberGone(const std::string& agent_id, const Cause& cause, absl::Duration now,
                   GangEvents* events);
+  // Breaks the generations whose ranks do not start.
+  void BreakOverdueStarts(absl::Duration now, GangEvents* events);
+  // The agents that a generation may take now, in the order of joining.
+  std::vector<std::string> Candidates(const TrainDemand& demand, absl::Duration now) const;
   bool TryForm(const TrainDemand& demand, absl::Duration now, GangEvents* events);
 
   GangOptions options_;

@@ -151,17 +151,32 @@ void ClusterState::AddTrainHealth(const JobRow& job, Moment now, Job* view) cons
     view->add_health(absl::StrCat("training waits for what is on shards that are down: ",
                                   absl::StrJoin(awaited, ", ")));
   }
-  if (WantsGeneration(job, now) && gangs_.FreeSlots() < job.spec().train().min_ranks()) {
-    view->add_health(absl::StrCat("no gang: ", gangs_.FreeSlots(), " ranks are free, ",
-                                  job.spec().train().min_ranks(), " are needed"));
+  const int32_t needed = job.spec().train().min_ranks();
+  if (WantsGeneration(job, now)) {
+    if (gangs_.FreeSlots() < needed) {
+      view->add_health(absl::StrCat("no gang: ", gangs_.FreeSlots(), " ranks are free, ", needed,
+                                    " are needed"));
+    }
+  } else if (!gangs_.Active(job.id()) && gangs_.AllSlots() < needed) {
+    // Known long before it holds anything up.
+    view->add_health(absl::StrCat("training will need ", needed,
+                                  " ranks (train.min_ranks); all agents together have ",
+                                  gangs_.AllSlots()));
   }
   if (const rows::v1::GangRow* gang = gangs_.Find(job.id());
       gang != nullptr && gang->failures() > 0) {
-    view->add_health(absl::StrCat("training broke ", gang->failures(), " of at most ",
-                                  kMaxBrokenGenerations,
-                                  " times since the last checkpoint: ", gang->last_error()));
+    // The reason first: lines are cut at their end.
+    view->add_health(absl::StrCat(gang->last_error(), "; training broke ", gang->failures(),
+                                  " of at most ", kMaxBrokenGenerations,
+                                  " times since the last checkpoint"));
   }
-  if (gangs_.Active(job.id()) && gangs_.RanksOf(job.id()).empty()) {
+  if (const auto awaited = gangs_.FirstAwaited(job.id(), now.steady);
+      awaited.has_value() && awaited->waiting >= kSlowStart) {
+    view->add_health(absl::StrCat(
+        "waits for ranks of node ", awaited->node, " (agent ", awaited->agent, ") to start: for ",
+        absl::FormatDuration(absl::Trunc(awaited->waiting, kSlowStart)), " of at most ",
+        absl::FormatDuration(gangs_.options().start_timeout)));
+  } else if (gangs_.Active(job.id()) && gangs_.RanksOf(job.id()).empty()) {
     view->add_health("ranks are starting");
   }
 }

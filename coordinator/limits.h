@@ -71,10 +71,15 @@ inline constexpr absl::Duration kWorkerTimeout = absl::Seconds(30);
 inline constexpr absl::Duration kGangHeartbeat = absl::Seconds(1);
 inline constexpr absl::Duration kMaxTaskHeartbeat = absl::Seconds(10);
 inline constexpr absl::Duration kMaxGangBackoff = absl::Seconds(30);
+// How long an agent whose ranks did not start is left out: this, doubled each time it happens.
+inline constexpr absl::Duration kFirstLeftOut = absl::Minutes(1);
+inline constexpr absl::Duration kMaxLeftOut = absl::Minutes(30);
+// Ranks that take longer than this to start are worth a word.
+inline constexpr absl::Duration kSlowStart = absl::Seconds(10);
 inline constexpr absl::Duration kFirstTaskBackoff = absl::Seconds(1);
 inline constexpr absl::Duration kMaxTaskBackoff = absl::Seconds(30);
+// How long a job whose tasks only fail stands behind the others once its back-off has passed.
+inline constexpr absl::Duration kMaxTrialDelay = absl::Minutes(1);
 inline constexpr absl::Duration kRateWindow = absl::Seconds(30);
 
 }  // namespace d2g::coordinator
-// How long a job whose tasks only fail stands behind the others once its back-off has passed.
-inline constexpr absl::Duration kMaxTrialDelay = absl::Minutes(1);

@@ -29,6 +29,8 @@ int main(int argc, char** argv) {
                           "how long a gang waits for more ranks than its minimum");
   common::AddDurationFlag(&app, "--agent-timeout", &options.gang.agent_timeout,
                           "an agent that is silent for this long is lost");
+  common::AddDurationFlag(&app, "--gang-start-timeout", &options.gang.start_timeout,
+                          "an agent whose ranks have not started by then is left out for a while");
   if (const auto code = common::ParseCommandLine(&app, argc, argv)) return *code;
   flags.log.component = kProgram;
   if (const auto status = common::InitLog(flags.log); !status.ok()) {

@@ -3,8 +3,11 @@
 
 #include <cstdint>
 #include <exception>
+#include <filesystem>
+#include <initializer_list>
 #include <new>
 #include <string>
+#include <system_error>
 #include <type_traits>
 #include <utility>
 
@@ -12,8 +15,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/match.h"
 #include "worker/agent/device_lost.h"
 #include "worker/model/files/error.h"
+#include "worker/model/files/missing_file.h"
 
 namespace d2g {
 
@@ -40,13 +45,16 @@ inline bool IsFatalCudaError(int32_t code) {
   return code >= 714 && code <= 719;
 }
 
-// The status of the exception in flight; call from a catch block. model::IoError becomes
-// INTERNAL and any other model::Error (bad input) INVALID_ARGUMENT, each with its message, lack of
+// The status of the exception in flight; call from a catch block. model::MissingFile becomes
+// NOT_FOUND, any other model::IoError INTERNAL and any other model::Error (bad input)
+// INVALID_ARGUMENT, each with its message, lack of
 // memory RESOURCE_EXHAUSTED, and the rest INTERNAL with LibTorch's first line (without its stack),
 // marked (worker/agent/device_lost.h) when the GPU is lost to this process.
 inline absl::Status CurrentExceptionStatus() {
   try {
     throw;
+  } catch (const model::MissingFile& error) {
+    return absl::NotFoundError(error.what());
   } catch (const model::IoError& error) {
     return absl::InternalError(error.what());
   } catch (const model::Error& error) {
@@ -69,6 +77,24 @@ inline absl::Status CurrentExceptionStatus() {
   } catch (...) {
     return absl::InternalError("unknown exception");
   }
+}
+
+// What came of work that reads `folders`, which were checked when the job was submitted. A file
+// that one of them lacks (NOT_FOUND with the file's path first) while the folder itself is here was
+// missing then, too: no other machine has it and no wait brings it, so it is bad input,
+// INVALID_ARGUMENT. Where the folder is gone, this machine has lost a mount. Not for folders that
+// the job itself writes: a file of those may be on its way from another machine.
+inline absl::Status JudgeMissingInput(const absl::Status& status,
+                                      std::initializer_list<std::string> folders) {
+  if (!absl::IsNotFound(status)) return status;
+  std::error_code error;
+  for (const std::string& folder : folders) {
+    if (folder.empty() || !absl::StartsWith(status.message(), folder + "/")) continue;
+    if (std::filesystem::is_directory(folder, error)) {
+      return absl::InvalidArgumentError(status.message());
+    }
+  }
+  return status;
 }
 
 // Runs f() and turns what it throws into a status. f returns void, absl::Status, a StatusOr or a

@@ -2,7 +2,7 @@
 #include "coordinator/limits.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "tests/coordinator/harness.h"
+#include "tests/coordinator/gang_fixture.h"
 #include "tests/testing/status_matchers.h"
 
 namespace d2g::coordinator {
@@ -22,71 +22,6 @@ using v1::Job;
 
 constexpr auto kFailedPrecondition = absl::StatusCode::kFailedPrecondition;
 constexpr auto kInvalidArgument = absl::StatusCode::kInvalidArgument;
-constexpr auto kIdle = GangHeartbeatRequest::AGENT_STATE_IDLE;
-constexpr auto kRunning = GangHeartbeatRequest::AGENT_STATE_RUNNING;
-constexpr auto kLeft = GangHeartbeatRequest::AGENT_STATE_LEFT;
-constexpr auto kBroken = GangHeartbeatRequest::AGENT_STATE_BROKEN;
-constexpr auto kDraining = GangHeartbeatRequest::AGENT_STATE_DRAINING;
-
-// One job whose triples are all there, so that it wants to train.
-class GangTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    auto job = h_.Create(SmallSpec());
-    ASSERT_THAT(job, IsOk());
-    job_ = job->name();
-    h_.SimulateAll();
-  }
-  GangHeartbeatResponse Beat(const GangHeartbeatRequest& request) {
-    const auto response = h_.BeatGang(request);
-    EXPECT_THAT(response, IsOk());
-    return response.ok() ? *response : GangHeartbeatResponse();
-  }
-  GangHeartbeatResponse::Action Action(const GangHeartbeatRequest& request) {
-    return Beat(request).action();
-  }
-  // One agent with both ranks, running.
-  GangAssignment StartOne(const std::string& agent = "a") {
-    EXPECT_THAT(h_.Join(agent, 2), IsOk());
-    h_.coordinator().Tick();
-    const GangAssignment assignment = Beat(Harness::Report(agent, kIdle)).assignment();
-    EXPECT_EQ(assignment.world_size(), 2);
-    EXPECT_EQ(Action(Harness::Report(agent, kRunning, assignment, 1)),
-              GangHeartbeatResponse::ACTION_RUN);
-    return assignment;
-  }
-
-  absl::Status Snapshot(int64_t epoch) {
-    v1::GetOrCreateSnapshotRequest request;
-    request.set_job(job_);
-    request.set_epoch(epoch);
-    return h_.Decide([&](ClusterState& s, Moment) { return s.GetOrCreateSnapshot(request); })
-        .status();
-  }
-  // Passes time in which the agent has nothing to do.
-  void Idle(absl::Duration time) {
-    for (absl::Duration passed; passed < time; passed += absl::Seconds(1)) {
-      h_.Advance(absl::Seconds(1));
-      EXPECT_EQ(Action(Harness::Report("a", kIdle)), GangHeartbeatResponse::ACTION_IDLE);
-    }
-  }
-  // Shard 1 goes away under generation 1, which breaks, and comes back with an empty volume.
-  void LoseShard1() {
-    const GangAssignment first = StartOne();
-    h_.StopShard(1);
-    Beat(Harness::Report("a", kRunning, first, 1));
-    h_.Advance(kShardTimeout / 2);
-    Beat(Harness::Report("a", kRunning, first, 1));
-    h_.Advance(kShardTimeout / 2 + absl::Seconds(1));
-    Beat(Harness::Report("a", kBroken, first));
-    Idle(2 * kMaxGangBackoff);
-    EXPECT_THAT(h_.Get(job_).health(), Contains("1 of 2 shards down: 1"));
-    EXPECT_THAT(h_.BeatShard(1, {}, "another"), IsOk());
-  }
-
-  Harness h_;
-  std::string job_;
-};
 
 TEST_F(GangTest, LostTriplesOfAnEpochHoldUpTheNextGeneration) {
   ASSERT_THAT(Snapshot(0), IsOk());

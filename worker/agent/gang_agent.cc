@@ -170,6 +170,8 @@ GangHeartbeatRequest GangAgent::Report(bool draining) const {
       if (draining) report.clear_ranks();
       if (!draining) report.set_state(GangHeartbeatRequest::AGENT_STATE_BROKEN);
       report.set_error(group_->error());
+      report.set_failure(group_->failure());
+      report.set_failed_step(group_->failed_step());
       break;
   }
   return report;

@@ -5,7 +5,8 @@
 // common::kExitStopped".
 // Rank to agent: JSON lines on the inherited descriptor N, one RankReport each, and the exit code:
 // 0 training is done and its last checkpoint is committed, common::kExitStopped left after a
-// checkpoint as told, anything else broken.
+// checkpoint as told, anything else broken: common::kExitBadInput, and kExitNotFinite and
+// kExitPeerLost below. A rank that breaks writes why as its last line on stderr, after "d2g-rank: ".
 //
 // Example of lines:
 //   {"rendezvous":"127.0.0.1:41234"}                                   rank 0 only, first
@@ -21,14 +22,21 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "d2g/coordinator/v1/training_service.pb.h"
+#include "services/common/program.h"
 
 namespace d2g::agent {
 
+// Gradients were not finite in too many steps in a row.
+inline constexpr int kExitNotFinite = 76;
+// Another rank was lost or did not come: it is the one that knows why.
+inline constexpr int kExitPeerLost = 77;
+// Name of the rank's program, with which the line begins that says why it broke.
+inline constexpr char kRankProgram[] = "d2g-rank";
 // Longest status line that an agent takes; a longer one is dropped.
 inline constexpr size_t kMaxStatusLineBytes = size_t{64} * 1024;
 
-// Phases that a rank reports. kPhaseLoad, kPhaseDataWait and kPhaseCommitWait may last: they are
-// never a hang.
+// Phases that a rank reports; it is in kPhaseStart until its first report. kPhaseLoad,
+// kPhaseDataWait and kPhaseCommitWait may last: they are never a hang.
 inline constexpr char kPhaseStart[] = "start";
 inline constexpr char kPhaseLoad[] = "load";
 inline constexpr char kPhaseDataWait[] = "data_wait";

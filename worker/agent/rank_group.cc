@@ -6,6 +6,7 @@
 #include <fstream>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "services/common/log.h"
@@ -21,13 +22,26 @@ constexpr absl::Duration kKillWait = absl::Seconds(10);
 // Of a dead rank's output in the error that travels to the coordinator.
 constexpr size_t kErrorLines = 6;
 constexpr size_t kErrorLineBytes = 300;
+// Of the line in which the program itself says why it ends.
+constexpr size_t kOwnWordsBytes = 1500;
+
+using coordinator::v1::GangHeartbeatRequest;
 
 bool MayLast(const std::string& phase) {
   return phase == kPhaseLoad || phase == kPhaseDataWait || phase == kPhaseCommitWait;
 }
 
-std::string LastWords(const ChildProcess& process) {
-  std::vector<std::string> lines = process.LastOutputLines();
+// What the program itself said last, without its name; nullopt when it was cut off.
+std::optional<std::string> OwnWords(const std::vector<std::string>& lines) {
+  const std::string prefix = absl::StrCat(kRankProgram, ": ");
+  for (auto line = lines.rbegin(); line != lines.rend(); ++line) {
+    if (!absl::StartsWith(*line, prefix)) continue;
+    return common::ValidUtf8(absl::string_view(*line).substr(prefix.size()), kOwnWordsBytes);
+  }
+  return std::nullopt;
+}
+
+std::string LastWords(std::vector<std::string> lines) {
   if (lines.size() > kErrorLines) lines.erase(lines.begin(), lines.end() - kErrorLines);
   for (std::string& line : lines) line = common::ValidUtf8(line, kErrorLineBytes);
   return lines.empty() ? "no output" : absl::StrCat("last output: ", absl::StrJoin(lines, " | "));
@@ -82,7 +96,8 @@ void RankGroup::StartRanks() {
     if (rank->process != nullptr || rank->ended) continue;
     if (rank->rank != 0 && address.empty()) continue;
     if (absl::Status started = StartRank(*rank); !started.ok()) {
-      Break(absl::StrCat("rank ", rank->rank, " did not start: ", started.message()));
+      Break({absl::StrCat("rank ", rank->rank, " did not start: ", started.message()),
+             GangHeartbeatRequest::FAILURE_NOT_STARTED});
       return;
     }
   }
@@ -185,7 +200,7 @@ bool RankGroup::AllLoad() const {
 }
 
 void RankGroup::Kill(std::string_view reason) {
-  if (state_ == State::kRunning) Break(std::string(reason));
+  if (state_ == State::kRunning) Break({std::string(reason)});
 }
 
 RankGroup::State RankGroup::Poll() {
@@ -198,6 +213,11 @@ RankGroup::State RankGroup::Poll() {
     if (state_ != State::kRunning) return state_;
   }
   const int remaining = running();
+  const absl::Duration now = options_.clock->SteadyNow();
+  if (peer_lost_ && (remaining == 0 || now >= cause_deadline_)) {
+    Break(*std::move(peer_lost_));
+    return state_;
+  }
   const bool some_left =
       std::any_of(ranks_.begin(), ranks_.end(), [](const auto& rank) { return rank->left; });
   // Ranks that never started count as gone once the group is leaving.
@@ -206,11 +226,10 @@ RankGroup::State RankGroup::Poll() {
     state_ = State::kLeft;
     return state_;
   }
-  const absl::Duration now = options_.clock->SteadyNow();
   if (some_left) leave_deadline_ = std::min(leave_deadline_, now + options_.leave_timeout);
   if (now >= leave_deadline_) {
-    Break(absl::StrCat(remaining, " of ", ranks_.size(), " ranks did not leave within ",
-                       absl::FormatDuration(options_.leave_timeout)));
+    Break({absl::StrCat(remaining, " of ", ranks_.size(), " ranks did not leave within ",
+                        absl::FormatDuration(options_.leave_timeout))});
   }
   return state_;
 }
@@ -226,8 +245,38 @@ void RankGroup::LookAtExit(Rank& rank) {
     return;
   }
   ++counts_.died;
-  Break(absl::StrCat("rank ", rank.rank, " died with ", exit->ToString(), "; ",
-                     LastWords(*rank.process)));
+  Cause cause = CauseOf(rank, *exit);
+  if (cause.failure != GangHeartbeatRequest::FAILURE_PEER_LOST) {
+    Break(std::move(cause));
+  } else if (!peer_lost_) {
+    peer_lost_ = std::move(cause);
+    cause_deadline_ = options_.clock->SteadyNow() + options_.cause_wait;
+  }
+}
+
+RankGroup::Cause RankGroup::CauseOf(const Rank& rank, const ExitStatus& exit) const {
+  Cause cause;
+  const std::vector<std::string> lines = rank.process->LastOutputLines();
+  const std::string who = absl::StrCat("rank ", rank.rank);
+  if (const auto words = OwnWords(lines)) {
+    // Most say themselves which rank they are.
+    cause.error = absl::StrCat(absl::StartsWith(*words, who + " ") ? "" : who + ": ", *words, " (",
+                               exit.ToString(), ")");
+  } else {
+    cause.error = absl::StrCat(who, " died with ", exit.ToString(), "; ", LastWords(lines));
+  }
+  absl::MutexLock lock(&rank.mutex);
+  if (!exit.signalled && exit.value == common::kExitBadInput) {
+    cause.failure = GangHeartbeatRequest::FAILURE_BAD_INPUT;
+  } else if (rank.status.phase() == kPhaseStart) {
+    cause.failure = GangHeartbeatRequest::FAILURE_NOT_STARTED;
+  } else if (!exit.signalled && exit.value == kExitPeerLost) {
+    cause.failure = GangHeartbeatRequest::FAILURE_PEER_LOST;
+  } else if (!exit.signalled && exit.value == kExitNotFinite) {
+    cause.failure = GangHeartbeatRequest::FAILURE_NOT_FINITE;
+    cause.step = rank.status.step() + 1;
+  }
+  return cause;
 }
 
 void RankGroup::LookForHang(Rank& rank) {
@@ -242,17 +291,20 @@ void RankGroup::LookForHang(Rank& rank) {
   }
   if (MayLast(phase) || still < options_.hang_timeout) return;
   ++counts_.hung;
-  Break(absl::StrCat("rank ", rank.rank, " hung: phase ", phase, ", step ", step, ", no move for ",
-                     absl::FormatDuration(absl::Trunc(still, absl::Milliseconds(1))), " (limit ",
-                     absl::FormatDuration(options_.hang_timeout), ")"));
+  Break({absl::StrCat("rank ", rank.rank, " hung: phase ", phase, ", step ", step, ", no move for ",
+                      absl::FormatDuration(absl::Trunc(still, absl::Milliseconds(1))), " (limit ",
+                      absl::FormatDuration(options_.hang_timeout), ")"),
+         phase == kPhaseStart ? GangHeartbeatRequest::FAILURE_NOT_STARTED
+                              : GangHeartbeatRequest::FAILURE_UNSPECIFIED});
 }
 
-void RankGroup::Break(const std::string& error) {
+void RankGroup::Break(Cause cause) {
   common::LogWarn("a generation broke", {{"job", launch_.assignment.job()},
                                          {"generation", launch_.assignment.generation()},
-                                         {"error", error}});
+                                         {"error", cause.error}});
   state_ = State::kBroken;
-  error_ = common::ValidUtf8(error, common::kMaxFailureBytes);
+  cause.error = common::ValidUtf8(cause.error, common::kMaxFailureBytes);
+  cause_ = std::move(cause);
   KillAll();
 }
 

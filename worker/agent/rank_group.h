@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,6 +29,9 @@ struct RankGroupOptions {
   absl::Duration hang_timeout = absl::Minutes(5);
   // After SIGTERM, or once one rank has left by itself, the others have this long.
   absl::Duration leave_timeout = absl::Minutes(2);
+  // A rank that died of the loss of another one waits this long for that one's own death, which
+  // says more.
+  absl::Duration cause_wait = absl::Seconds(2);
   // Called on a rank's monitor thread when something changed that Poll should look at. Must not
   // block and must not call the group.
   std::function<void()> on_change;
@@ -37,8 +41,9 @@ struct RankGroupOptions {
 };
 
 // Starts rank 0 first (when it is here) and the others once its rendezvous address is known,
-// watches that they move, and turns the first death into the end of all. The ranks die with the
-// group. Owned and called by one thread; the ranks' reports arrive on their monitor threads.
+// watches that they move, and turns the first death that is not another's consequence into the end
+// of all. The ranks die with the group. Owned and called by one thread; the ranks' reports arrive
+// on their monitor threads.
 class RankGroup {
  public:
   enum class State {
@@ -46,9 +51,12 @@ class RankGroup {
     kRunning,
     // Every rank left by itself: exit code 0 or common::kExitStopped.
     kLeft,
-    // A rank died, hung or would not leave; the others were killed. error() says how.
+    // A rank died, hung or would not leave; the others were killed. error() says how, failure()
+    // of which kind it was.
     kBroken,
   };
+
+  using Failure = coordinator::v1::GangHeartbeatRequest::Failure;
 
   // How many ranks ended in which way; for metrics.
   struct Counts {
@@ -77,7 +85,11 @@ class RankGroup {
 
   State state() const { return state_; }
   const RankLaunch& launch() const { return launch_; }
-  const std::string& error() const { return error_; }
+  // Begins with the rank's own last words, where it said any.
+  const std::string& error() const { return cause_.error; }
+  Failure failure() const { return cause_.failure; }
+  // The step in which gradients were not finite, from 1; 0 for other failures.
+  int64_t failed_step() const { return cause_.step; }
   // Address of rank 0's TCPStore; empty until a rank 0 here has said it or SetRendezvous was told.
   std::string rendezvous() const;
   // Whether rank 0 runs here.
@@ -104,22 +116,32 @@ class RankGroup {
     std::unique_ptr<ChildProcess> process;
   };
 
+  struct Cause {
+    std::string error;
+    Failure failure = coordinator::v1::GangHeartbeatRequest::FAILURE_UNSPECIFIED;
+    int64_t step = 0;
+  };
+
   void StartRanks();
   absl::Status StartRank(Rank& rank);
   void OnStatusLine(Rank& rank, std::string_view line);
   // Takes note of an exit; breaks the group when it was a death.
   void LookAtExit(Rank& rank);
+  Cause CauseOf(const Rank& rank, const ExitStatus& exit) const;
   // Breaks the group when the rank has not moved for too long.
   void LookForHang(Rank& rank);
   // Whether every rank that runs has not begun to train.
   bool AllLoad() const;
-  void Break(const std::string& error);
+  void Break(Cause cause);
   void KillAll();
 
   RankLaunch launch_;
   const RankGroupOptions options_;
   State state_ = State::kRunning;
-  std::string error_;
+  Cause cause_;
+  // Of the first rank that died of another's loss, until that one's death or cause_deadline_.
+  std::optional<Cause> peer_lost_;
+  absl::Duration cause_deadline_;
   std::string given_rendezvous_;
   Counts counts_;
   bool leaving_ = false;

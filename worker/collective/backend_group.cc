@@ -9,6 +9,7 @@
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 
+#include "worker/collective/first_line.h"
 #include "worker/model/files/error.h"
 
 namespace d2g::collective {
@@ -17,7 +18,7 @@ namespace {
 using Work = c10::intrusive_ptr<c10d::Work>;
 
 [[noreturn]] void FailOperation(const char* operation, const ProcessGroupOptions& options,
-                                const char* cause) {
+                                const std::string& cause) {
   std::ostringstream message;
   message << operation << " on rank " << options.rank << " of " << options.size << " in generation "
           << options.generation << " (timeout " << options.timeout.count() << " ms): " << cause;
@@ -35,7 +36,7 @@ class BackendOperation : public PendingOperation {
     } catch (const PeerError&) {
       throw;
     } catch (const std::exception& error) {
-      FailOperation(operation_, options_, error.what());
+      FailOperation(operation_, options_, FirstLine(error));
     }
   }
 
@@ -94,7 +95,7 @@ class BackendGroup : public ProcessGroup {
     try {
       return std::make_unique<BackendOperation>(operation, options_, start());
     } catch (const std::exception& error) {
-      FailOperation(operation, options_, error.what());
+      FailOperation(operation, options_, FirstLine(error));
     }
   }
 
@@ -118,11 +119,11 @@ c10d::Store* GenerationStore(const Rendezvous& rendezvous, int64_t generation) {
 }
 
 void FailToMeet(const Rendezvous& rendezvous, const ProcessGroupOptions& options,
-                const char* cause) {
+                const std::exception& cause) {
   std::ostringstream message;
   message << "rank " << options.rank << " did not meet the other ranks of " << options.size
           << " through " << rendezvous.address() << " within " << options.meeting_timeout.count()
-          << " ms: " << cause;
+          << " ms: " << FirstLine(cause);
   throw PeerError(message.str());
 }
 

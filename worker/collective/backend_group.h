@@ -1,6 +1,7 @@
 // A process group over one c10d backend. Private to worker/collective.
 #pragma once
 
+#include <exception>
 #include <memory>
 
 #include "worker/collective/process_group.h"
@@ -23,7 +24,7 @@ c10d::Store* GenerationStore(const Rendezvous& rendezvous, int64_t generation);
 
 // Throws PeerError: not all ranks came together.
 [[noreturn]] void FailToMeet(const Rendezvous& rendezvous, const ProcessGroupOptions& options,
-                             const char* cause);
+                             const std::exception& cause);
 
 // Takes over one reference of `backend`, whose ranks are all connected.
 std::unique_ptr<ProcessGroup> WrapBackend(c10d::Backend* backend, at::Device device,

@@ -20,7 +20,7 @@ std::unique_ptr<ProcessGroup> MakeGlooGroup(const Rendezvous& rendezvous,
         c10::make_intrusive<c10d::ProcessGroupGloo>(store, options.rank, options.size, gloo);
     return WrapBackend(backend.release(), at::Device(at::kCPU), options);
   } catch (const std::exception& error) {
-    FailToMeet(rendezvous, options, error.what());
+    FailToMeet(rendezvous, options, error);
   }
 }
 

@@ -36,7 +36,7 @@ std::unique_ptr<ProcessGroup> MakeNcclGroup(const Rendezvous& rendezvous,
     backend->eagerConnectSingleDevice(device);
     return WrapBackend(backend.release(), device, options);
   } catch (const std::exception& error) {
-    FailToMeet(rendezvous, options, error.what());
+    FailToMeet(rendezvous, options, error);
   }
 }
 

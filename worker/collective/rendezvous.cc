@@ -14,6 +14,7 @@
 #include <c10/util/intrusive_ptr.h>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include "worker/collective/first_line.h"
 #include "worker/model/files/error.h"
 
 namespace d2g::collective {
@@ -86,7 +87,7 @@ c10d::Store* MakeStore(const HostPort& at, int listen_fd, std::chrono::milliseco
     return c10::make_intrusive<c10d::TCPStore>(at.host, options).release();
   } catch (const std::exception& error) {
     throw PeerError("rendezvous at " + at.host + ":" + std::to_string(at.port) + " within " +
-                    std::to_string(timeout.count()) + " ms: " + error.what());
+                    std::to_string(timeout.count()) + " ms: " + FirstLine(error));
   }
 }
 

@@ -230,7 +230,8 @@ absl::StatusOr<EvaluationReport> RunEvaluate(const EvaluateWork& work,
     return Measure(work, std::move(held_out), has_discriminator, device, folder, context);
   });
   D2G_RETURN_IF_ERROR(context->CheckCancelled());
-  D2G_RETURN_IF_ERROR(report.status());
+  D2G_RETURN_IF_ERROR(JudgeMissingInput(
+      report.status(), {work.spec().teacher().path(), work.spec().evaluate().evaluator_path()}));
   D2G_ASSIGN_OR_RETURN(const std::string text, ToJson(*report));
   D2G_RETURN_IF_ERROR(common::WriteFileAtomically(folder + "/report.json", text));
   return report;

@@ -212,10 +212,12 @@ absl::StatusOr<ExportRecord> RunExport(const ExportWork& work, agent::TaskContex
       common::CheckFiles(work.checkpoint_path(), {"state.json", "ema.safetensors"}, tick));
   StudentFolder folder{.teacher_path = teacher.path, .teacher_files = teacher.files, .student = {}};
   std::map<std::string, std::string> texts;
-  D2G_RETURN_IF_ERROR(CatchTorch([&] {
-    folder.student = recipe::StudentCheckpoint::Load(work.checkpoint_path());
-    texts = MakeConfigs(folder);
-  }));
+  D2G_RETURN_IF_ERROR(JudgeMissingInput(CatchTorch([&] {
+                                          folder.student = recipe::StudentCheckpoint::Load(
+                                              work.checkpoint_path());
+                                          texts = MakeConfigs(folder);
+                                        }),
+                                        {teacher.path}));
   if (folder.student.step != work.checkpoint_step()) {
     return absl::InvalidArgumentError(work.checkpoint_path() + " holds step " +
                                       std::to_string(folder.student.step) + ", expected " +
@@ -247,8 +249,8 @@ absl::StatusOr<ExportRecord> RunExport(const ExportWork& work, agent::TaskContex
     D2G_RETURN_IF_ERROR(common::WriteFileAtomically(part + "/" + file, text));
     D2G_RETURN_IF_ERROR(count_file());
   }
-  D2G_RETURN_IF_ERROR(
-      unless_cancelled(CatchTorch([&] { WriteUNet(folder, part + "/unet", progress); })));
+  D2G_RETURN_IF_ERROR(unless_cancelled(JudgeMissingInput(
+      CatchTorch([&] { WriteUNet(folder, part + "/unet", progress); }), {teacher.path})));
   D2G_RETURN_IF_ERROR(count_file());
 
   context->SetPhase("verify");

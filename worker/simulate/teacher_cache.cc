@@ -59,6 +59,7 @@ absl::StatusOr<std::shared_ptr<const Teacher>> TeacherCache::Load(const std::str
         Teacher{digest, std::move(latent_shape), std::move(model), std::move(unconditional)});
   });
   if (cancelled) return absl::CancelledError(absl::StrCat("stopped while loading ", path));
+  if (!loaded.ok()) return JudgeMissingInput(loaded.status(), {path});
   return loaded;
 }
 

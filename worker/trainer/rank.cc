@@ -27,6 +27,7 @@
 #include "worker/torch_status.h"
 #include "worker/trainer/checkpoint.h"
 #include "worker/trainer/cluster_data.h"
+#include "worker/trainer/rank_failure.h"
 #include "worker/trainer/training_options.h"
 
 namespace d2g::trainer {
@@ -40,6 +41,8 @@ using coordinator::v1::TrainWork;
 constexpr std::chrono::minutes kCollectiveTimeout{30};
 // Ranks of a generation are started together; the slowest must have loaded its teacher by then.
 constexpr std::chrono::minutes kMeetingTimeout{10};
+// Rank 0 listens before the others are started, so that only the network is between them.
+constexpr std::chrono::minutes kConnectTimeout{1};
 constexpr int64_t kTextCacheBytes = int64_t{256} << 20;
 // The coordinator may be away when a rank starts.
 constexpr absl::Duration kStartTimeout = absl::Minutes(10);
@@ -58,20 +61,34 @@ absl::Status Report(agent::RankStatusWriter* status, const char* phase, int64_t 
   return status->Write(report);
 }
 
-// Rank 0's part comes first of all, since the other ranks are started once the address is known.
-absl::Status HostRendezvous(const agent::RankLaunch& launch, agent::RankStatusWriter* status,
-                            Gang* gang) {
-  gang->rendezvous = collective::Rendezvous::Host(launch.advertise_host, kMeetingTimeout);
+// What a flag of this node's agent does not allow is not the job's fault.
+template <typename F>
+absl::Status OfThisNode(F&& f) {
+  const absl::Status status = CatchPeersAndTorch([&f] {
+    std::forward<F>(f)();
+    return absl::OkStatus();
+  });
+  return absl::IsInvalidArgument(status) ? absl::FailedPreconditionError(status.message()) : status;
+}
+
+// First of all: the other ranks are started once rank 0's address is known, and one that cannot
+// reach it says so before it loads anything.
+absl::Status OpenRendezvous(const agent::RankLaunch& launch, int rank,
+                            agent::RankStatusWriter* status, Gang* gang) {
+  D2G_RETURN_IF_ERROR(OfThisNode([&] {
+    gang->rendezvous =
+        rank == 0
+            ? collective::Rendezvous::Host(launch.advertise_host, kMeetingTimeout)
+            : collective::Rendezvous::Connect(launch.assignment.rendezvous(), kConnectTimeout);
+  }));
+  if (rank != 0) return absl::OkStatus();
   agent::RankReport report;
   report.rendezvous = gang->rendezvous->address();
   return status->Write(report);
 }
 
-void MeetOthers(const agent::RankLaunch& launch, int rank, Gang* gang) {
+absl::Status MeetOthers(const agent::RankLaunch& launch, int rank, Gang* gang) {
   const GangAssignment& assignment = launch.assignment;
-  if (gang->rendezvous == nullptr) {
-    gang->rendezvous = collective::Rendezvous::Connect(assignment.rendezvous(), kMeetingTimeout);
-  }
   collective::ProcessGroupOptions options;
   options.kind = launch.device == "cpu" ? collective::ProcessGroupKind::kGloo
                                         : collective::ProcessGroupKind::kNccl;
@@ -82,7 +99,20 @@ void MeetOthers(const agent::RankLaunch& launch, int rank, Gang* gang) {
   options.device_index = rank - assignment.first_rank();
   options.meeting_timeout = kMeetingTimeout;
   options.timeout = kCollectiveTimeout;
-  gang->group = collective::MakeProcessGroup(*gang->rendezvous, options);
+  return OfThisNode(
+      [&] { gang->group = collective::MakeProcessGroup(*gang->rendezvous, options); });
+}
+
+// Nothing was ever written to a job's output folder that cannot be made or written, so waiting
+// mends nothing. One that took checkpoints before is away for a while.
+absl::StatusOr<std::unique_ptr<AuditLog>> OpenAudit(const GangAssignment& assignment, int rank) {
+  auto audit = AuditLog::Open(assignment.work().spec().output_dir(), assignment.generation(), rank);
+  const absl::Status& status = audit.status();
+  const bool never = absl::IsPermissionDenied(status) || absl::IsNotFound(status);
+  if (never && !assignment.work().has_resume()) {
+    return absl::InvalidArgumentError(absl::StrCat("output_dir: ", status.message()));
+  }
+  return audit;
 }
 
 absl::StatusOr<common::PromptLines> FetchPrompts(coordinator::CoordinatorClient* coordinator,
@@ -193,11 +223,13 @@ class Rank {
   agent::RankStatusWriter* const status_;
   const std::atomic<bool>& stop_;
   Gang gang_;
+  std::unique_ptr<AuditLog> audit_;
 };
 
 absl::StatusOr<TrainingEnd> Rank::Run() {
-  if (rank_ == 0) D2G_RETURN_IF_ERROR(HostRendezvous(launch_, status_, &gang_));
+  D2G_RETURN_IF_ERROR(OpenRendezvous(launch_, rank_, status_, &gang_));
   D2G_RETURN_IF_ERROR(Report(status_, agent::kPhaseLoad, work_.resume().step()));
+  D2G_ASSIGN_OR_RETURN(audit_, OpenAudit(assignment_, rank_));
   model::SetUpTorchProcess(launch_.threads);
   if (work_.spec().train().deterministic()) {
     at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
@@ -221,8 +253,7 @@ absl::StatusOr<TrainingEnd> Rank::Train(const std::vector<std::string>& prompts,
                                         std::optional<LoadedCheckpoint> resume,
                                         coordinator::CoordinatorClient* coordinator) {
   const coordinator::v1::TrainSpec& spec = work_.spec().train();
-  const std::string& output_dir = work_.spec().output_dir();
-  const std::string checkpoints_dir = output_dir + "/checkpoints";
+  const std::string checkpoints_dir = work_.spec().output_dir() + "/checkpoints";
   const at::Device device =
       launch_.device == "cpu"
           ? at::Device(at::kCPU)
@@ -264,9 +295,7 @@ absl::StatusOr<TrainingEnd> Rank::Train(const std::vector<std::string>& prompts,
   options.state = StartState(assignment_, conversion, resume);
   resume.reset();
 
-  MeetOthers(launch_, rank_, &gang_);
-  D2G_ASSIGN_OR_RETURN(const std::unique_ptr<AuditLog> audit,
-                       AuditLog::Open(output_dir, assignment_.generation(), rank_));
+  D2G_RETURN_IF_ERROR(MeetOthers(launch_, rank_, &gang_));
   std::optional<CheckpointWriter> checkpoints;
   if (rank_ == 0) {
     RemoveOldCheckpoints(coordinator, assignment_, checkpoints_dir);
@@ -284,7 +313,7 @@ absl::StatusOr<TrainingEnd> Rank::Train(const std::vector<std::string>& prompts,
                                          .texts = &texts,
                                          .step = &step,
                                          .checkpoints = checkpoints ? &*checkpoints : nullptr,
-                                         .audit = audit.get(),
+                                         .audit = audit_.get(),
                                          .status = status_,
                                          .stop = &stop_});
   return loop.Run();
@@ -295,13 +324,11 @@ absl::StatusOr<TrainingEnd> Rank::Train(const std::vector<std::string>& prompts,
 absl::StatusOr<TrainingEnd> RunRank(const agent::RankLaunch& launch, int rank,
                                     agent::RankStatusWriter* status,
                                     const std::atomic<bool>& stop) {
-  return CatchTorch([&]() -> absl::StatusOr<TrainingEnd> {
-    try {
-      return Rank(launch, rank, status, stop).Run();
-    } catch (const collective::PeerError& error) {
-      return absl::UnavailableError(error.what());
-    }
-  });
+  const auto end = CatchPeersAndTorch([&] { return Rank(launch, rank, status, stop).Run(); });
+  if (end.ok()) return end;
+  const auto& spec = launch.assignment.work().spec();
+  return JudgeMissingInput(end.status(),
+                           {spec.teacher().path(), spec.train().regression().features_path()});
 }
 
 }  // namespace d2g::trainer

@@ -15,6 +15,7 @@
 #include "services/common/status_macros.h"
 #include "worker/agent/rank_channel.h"
 #include "worker/trainer/rank.h"
+#include "worker/trainer/rank_failure.h"
 
 namespace d2g::trainer {
 namespace {
@@ -42,7 +43,7 @@ absl::StatusOr<agent::RankLaunch> ReadLaunch(const Flags& flags) {
 int Main(int argc, char** argv) {
   common::BlockStopSignals();
   Flags flags;
-  CLI::App app("One rank of a d2g training gang. Started by d2g-trainer.", "d2g-rank");
+  CLI::App app("One rank of a d2g training gang. Started by d2g-trainer.", agent::kRankProgram);
   app.add_option("--assignment", flags.assignment, "File with the rank's launch, as JSON")
       ->required();
   app.add_option("--rank", flags.rank, "Which rank")->required();
@@ -50,12 +51,17 @@ int Main(int argc, char** argv) {
   if (const auto code = common::ParseCommandLine(&app, argc, argv)) return *code;
 
   const absl::StatusOr<agent::RankLaunch> launch = ReadLaunch(flags);
-  if (!launch.ok()) return common::ReportFailure("d2g-rank", launch.status());
+  if (!launch.ok()) {
+    // An agent of another version, say: nothing that the job asks for.
+    common::ReportFailure(agent::kRankProgram, launch.status());
+    return common::kExitFailure;
+  }
   common::LogOptions log;
   log.format = launch->log_format;
-  log.component = "d2g-rank";
+  log.component = agent::kRankProgram;
   if (const absl::Status status = common::InitLog(log); !status.ok()) {
-    return common::ReportFailure("d2g-rank", status);
+    common::ReportFailure(agent::kRankProgram, status);
+    return common::kExitFailure;
   }
 
   std::atomic<bool> stop{false};
@@ -72,7 +78,10 @@ int Main(int argc, char** argv) {
   const absl::StatusOr<TrainingEnd> end = RunRank(*launch, flags.rank, &status, stop);
   ended.store(true);
   signals.join();
-  if (!end.ok()) return common::ReportFailure("d2g-rank", end.status());
+  if (!end.ok()) {
+    common::ReportFailure(agent::kRankProgram, end.status());
+    return RankExitCode(end.status());
+  }
   return *end == TrainingEnd::kStopped ? common::kExitStopped : common::kExitOk;
 }
 

@@ -10,6 +10,7 @@
 #include "services/common/log.h"
 #include "services/common/status_macros.h"
 #include "worker/torch_status.h"
+#include "worker/trainer/rank_failure.h"
 
 namespace d2g::trainer {
 namespace {
@@ -58,13 +59,7 @@ TrainingLoop::TrainingLoop(TrainingLoopOptions options, TrainingParts parts)
 }
 
 absl::StatusOr<TrainingEnd> TrainingLoop::Run() {
-  absl::StatusOr<TrainingEnd> end = CatchTorch([this]() -> absl::StatusOr<TrainingEnd> {
-    try {
-      return RunSteps();
-    } catch (const collective::PeerError& error) {
-      return absl::UnavailableError(error.what());
-    }
-  });
+  absl::StatusOr<TrainingEnd> end = CatchPeersAndTorch([this] { return RunSteps(); });
   if (end.ok()) return end;
   return common::Annotate(
       end.status(), absl::StrCat("rank ", parts_.group->rank(), " in step ", state_.step + 1));
@@ -206,7 +201,7 @@ absl::Status TrainingLoop::SkipNotFinite(const RankBatch& batch,
   common::LogError(what, {{"step", state_.step + 1}, {"indices", absl::StrJoin(indices, ",")}});
   if (++not_finite_in_a_row_ == 1) LogNotFinite(batch, micro_batches);
   if (not_finite_in_a_row_ < kMaxNotFiniteInARow) return absl::OkStatus();
-  return absl::InternalError(
+  return NotFiniteError(
       absl::StrCat("gradients were not finite in ", kMaxNotFiniteInARow, " steps in a row"));
 }
 

@@ -2,12 +2,17 @@
 // says, words separated by commas:
 //   steps=N       is done after N steps (default: never)
 //   die=R@S       rank R exits with code 1 at step S, after a last word
+//   fail=R@S@C    rank R ends as d2g-rank does: log lines, then why, then exit code C at step S
+//   late=R@S@C    the same, half a second later than it would have
+//   asleep=R      rank R never reports anything
+//   unready=R     rank R exits with code 1 before it has reported anything
 //   abort=R@S     rank R is killed by SIGABRT at step S
-//   sigh=R@S      rank R exits with code 1 at step S, after last words of 1000 bytes each, none
-//   ASCII hang=R@S      rank R stops reporting at step S wait=R@S      rank R reports data_wait at
-//   step S, then nothing for a while, then goes on busy=R@S      rank R reports progress within
-//   step S for a while, then goes on load          loads for ever, deaf to SIGTERM stubborn ignores
-//   SIGTERM
+//   sigh=R@S      rank R exits with code 1 at step S, after long last words, none of them ASCII
+//   hang=R@S      rank R stops reporting at step S
+//   wait=R@S      rank R reports data_wait at step S, then nothing for a while, then goes on
+//   busy=R@S      rank R reports progress within step S for a while, then goes on
+//   load          loads for ever, deaf to SIGTERM
+//   stubborn      ignores SIGTERM
 #include <signal.h>
 #include <unistd.h>
 
@@ -32,8 +37,12 @@ struct Behaviour {
   int64_t steps = 1 << 30;
   bool stubborn = false;
   bool load = false;
+  bool asleep = false;
+  bool unready = false;
   // Steps at which this rank does it; -1 never.
-  int64_t die = -1, abort = -1, sigh = -1, hang = -1, wait = -1, busy = -1;
+  int64_t die = -1, fail = -1, abort = -1, sigh = -1, hang = -1, wait = -1, busy = -1;
+  int fail_code = 0;
+  bool fail_late = false;
 };
 
 Behaviour Parse(const std::string& words, int rank) {
@@ -48,6 +57,13 @@ Behaviour Parse(const std::string& words, int rank) {
     if (std::atoi(at.first.c_str()) != rank) continue;
     const int64_t step = std::atoll(at.second.c_str());
     if (parts.first == "die") result.die = step;
+    if (parts.first == "asleep") result.asleep = true;
+    if (parts.first == "unready") result.unready = true;
+    if (parts.first == "fail" || parts.first == "late") {
+      result.fail = step;
+      result.fail_late = parts.first == "late";
+      result.fail_code = std::atoi(at.second.substr(at.second.find('@') + 1).c_str());
+    }
     if (parts.first == "abort") result.abort = step;
     if (parts.first == "sigh") result.sigh = step;
     if (parts.first == "hang") result.hang = step;
@@ -75,6 +91,11 @@ int main(int argc, char** argv) {
   signal(
       SIGTERM, behaviour.stubborn ? SIG_IGN : +[](int) { g_stop = 1; });
   d2g::agent::RankStatusWriter status(fd);
+  if (behaviour.unready) {
+    std::fprintf(stderr, "error while loading shared libraries\n");
+    return 1;
+  }
+  while (behaviour.asleep) pause();
   if (rank == 0) {
     if (!status.Write({.rendezvous = "127.0.0.1:4242"}).ok()) return 1;
   } else if (launch->assignment.rendezvous() != "127.0.0.1:4242") {
@@ -104,6 +125,14 @@ int main(int argc, char** argv) {
       }
       std::fprintf(stderr, "caf\xe9\n");
       return 1;
+    }
+    if (step == behaviour.fail) {
+      if (behaviour.fail_late) absl::SleepFor(absl::Milliseconds(500));
+      for (int line = 0; line < 8; ++line) std::fprintf(stderr, "I planned an epoch %d\n", line);
+      std::fprintf(stderr, "%s: rank %d in step %d: ends with %d\n", d2g::agent::kRankProgram, rank,
+                   static_cast<int>(step), behaviour.fail_code);
+      std::fprintf(stderr, "I goodbye\n");
+      return behaviour.fail_code;
     }
     if (step == behaviour.abort) std::abort();
     if (step == behaviour.hang) {

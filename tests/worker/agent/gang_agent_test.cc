@@ -198,6 +198,54 @@ TEST_F(GangAgentTest, LongLastWordsInAnyScriptReachTheCoordinator) {
       [&] { return last().generation() == 2 && last().state() == Request::AGENT_STATE_LEFT; }));
 }
 
+TEST_F(GangAgentTest, ItsOwnLastWordsComeFirst) {
+  coordinator_.training().SetAnswer(RunAnswer("fail=1@10@1"));
+  StartAgent();
+  ASSERT_TRUE(WaitForState(Request::AGENT_STATE_BROKEN));
+  EXPECT_EQ(last().error(), "rank 1 in step 10: ends with 1 (exit code 1)");
+  EXPECT_EQ(last().failure(), Request::FAILURE_UNSPECIFIED);
+}
+
+TEST_F(GangAgentTest, BadInputAndDivergenceAreToldAsSuch) {
+  coordinator_.training().SetAnswer(RunAnswer("fail=1@10@3"));
+  StartAgent();
+  ASSERT_TRUE(WaitForState(Request::AGENT_STATE_BROKEN));
+  EXPECT_EQ(last().failure(), Request::FAILURE_BAD_INPUT);
+  coordinator_.training().SetAnswer(RunAnswer("fail=0@10@76", 2));
+  ASSERT_TRUE(WaitFor(
+      [&] { return last().generation() == 2 && last().state() == Request::AGENT_STATE_BROKEN; }));
+  EXPECT_EQ(last().failure(), Request::FAILURE_NOT_FINITE);
+  EXPECT_EQ(last().failed_step(), 10);
+}
+
+TEST_F(GangAgentTest, TheReasonIsThatOfTheRankThatWasLost) {
+  // Rank 1 notices the loss of rank 0 before rank 0 has ended.
+  coordinator_.training().SetAnswer(RunAnswer("fail=1@10@77,late=0@10@1"));
+  options_.ranks.cause_wait = absl::Minutes(1);
+  StartAgent();
+  ASSERT_TRUE(WaitForState(Request::AGENT_STATE_BROKEN));
+  EXPECT_EQ(last().error(), "rank 0 in step 10: ends with 1 (exit code 1)");
+  EXPECT_EQ(last().failure(), Request::FAILURE_UNSPECIFIED);
+}
+
+TEST_F(GangAgentTest, WithoutABetterReasonTheLossOfAPeerIsTold) {
+  coordinator_.training().SetAnswer(RunAnswer("fail=1@10@77"));
+  options_.ranks.cause_wait = absl::Milliseconds(300);
+  StartAgent();
+  ASSERT_TRUE(WaitForState(Request::AGENT_STATE_BROKEN));
+  EXPECT_EQ(last().error(), "rank 1 in step 10: ends with 77 (exit code 77)");
+  EXPECT_EQ(last().failure(), Request::FAILURE_PEER_LOST);
+}
+
+TEST_F(GangAgentTest, ARankThatEndsBeforeItLoadsAnythingDidNotStart) {
+  coordinator_.training().SetAnswer(RunAnswer("unready=1"));
+  StartAgent();
+  ASSERT_TRUE(WaitForState(Request::AGENT_STATE_BROKEN));
+  EXPECT_EQ(last().failure(), Request::FAILURE_NOT_STARTED);
+  EXPECT_THAT(last().error(),
+              AllOf(HasSubstr("rank 1 died with exit code 1"), HasSubstr("shared libraries")));
+}
+
 TEST_F(GangAgentTest, NamesTheSignalOfADeadRank) {
   coordinator_.training().SetAnswer(RunAnswer("abort=0@4"));
   StartAgent();
@@ -353,6 +401,7 @@ TEST_F(GangAgentTest, ARankThatCannotStartBreaksTheGeneration) {
   StartAgent();
   ASSERT_TRUE(WaitForState(Request::AGENT_STATE_BROKEN));
   EXPECT_THAT(last().error(), AllOf(HasSubstr("rank 0 did not start"), HasSubstr("/no/such/rank")));
+  EXPECT_EQ(last().failure(), Request::FAILURE_NOT_STARTED);
 }
 
 TEST(RankFigureNameTest, IsAPrometheusName) {

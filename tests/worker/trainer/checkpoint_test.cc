@@ -157,20 +157,46 @@ TEST(TorchStatus, AFileThatCannotBeWrittenIsNoBadInput) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("steps is -1")));
 }
 
-TEST(TorchStatus, AFileThatCannotBeOpenedIsNoBadInput) {
+TEST(TorchStatus, AFileThatAnInputFolderLacksIsBadInput) {
   const TempDir dir;
-  const auto expect_internal = [](const absl::Status& status, const std::string& file) {
-    EXPECT_THAT(status, StatusIs(absl::StatusCode::kInternal, HasSubstr(file)));
+  const std::string gone = dir.File("gone");
+  const auto judged = [&](const std::string& file) {
+    return JudgeMissingInput(CatchTorch([&] { model::ReadJsonFile(file); }),
+                             {gone, "", dir.path()});
+  };
+  EXPECT_THAT(judged(dir.File("vocab.json")),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("vocab.json")));
+  ASSERT_TRUE(std::filesystem::create_directory(gone));
+  EXPECT_THAT(judged(gone + "/vocab.json"), StatusIs(absl::StatusCode::kInvalidArgument));
+  // Another machine's file, or another error.
+  EXPECT_THAT(judged("/no/such/folder/state.json"), StatusIs(absl::StatusCode::kNotFound));
+  EXPECT_THAT(judged(dir.File(std::string(300, 'x'))), StatusIs(absl::StatusCode::kInternal));
+}
+
+TEST(TorchStatus, WithoutTheInputFolderTheMachineHasLostAMount) {
+  EXPECT_THAT(JudgeMissingInput(CatchTorch([] { model::ReadJsonFile("/no/such/folder/a.json"); }),
+                                {"/no/such/folder"}),
+              StatusIs(absl::StatusCode::kNotFound));
+}
+
+TEST(TorchStatus, AFileThatIsNotThereIsNotFound) {
+  const TempDir dir;
+  const auto expect_missing = [](const absl::Status& status, const std::string& file) {
+    EXPECT_THAT(status, StatusIs(absl::StatusCode::kNotFound, HasSubstr(file)));
   };
   const std::string& folder = dir.path();
-  expect_internal(CatchTorch([&] { model::ReadJsonFile(folder + "/config.json"); }), "config.json");
-  expect_internal(CatchTorch([&] { model::ReadSafetensors(folder + "/a.safetensors"); }),
-                  "a.safetensors");
-  expect_internal(CatchTorch([&] { model::ReadSafetensorsFolder(folder, "weights"); }),
-                  "weights.safetensors");
-  expect_internal(CatchTorch([&] { recipe::StudentCheckpoint::Load(folder); }), "state.json");
-  expect_internal(CatchTorch([&] { recipe::SequentialNet::Load(folder); }), "config.json");
-  expect_internal(CatchTorch([&] { model::TextToImageModel::Load(folder); }), "model_index.json");
+  expect_missing(CatchTorch([&] { model::ReadJsonFile(folder + "/config.json"); }), "config.json");
+  expect_missing(CatchTorch([&] { model::ReadSafetensors(folder + "/a.safetensors"); }),
+                 "a.safetensors");
+  expect_missing(CatchTorch([&] { model::ReadSafetensorsFolder(folder, "weights"); }),
+                 "weights.safetensors");
+  expect_missing(CatchTorch([&] { recipe::StudentCheckpoint::Load(folder); }), "state.json");
+  expect_missing(CatchTorch([&] { recipe::SequentialNet::Load(folder); }), "config.json");
+  expect_missing(CatchTorch([&] { model::TextToImageModel::Load(folder); }), "model_index.json");
+  // What cannot be opened for another reason says nothing about what was asked for.
+  const std::string too_long = dir.File(std::string(300, 'x'));
+  EXPECT_THAT(CatchTorch([&] { model::ReadJsonFile(too_long); }),
+              StatusIs(absl::StatusCode::kInternal, HasSubstr("File name too long")));
   // What can be read and is wrong stays bad input.
   ASSERT_THAT(common::WriteFileAtomically(dir.File("state.json"), "{"), IsOk());
   EXPECT_THAT(CatchTorch([&] { recipe::StudentCheckpoint::Load(folder); }),

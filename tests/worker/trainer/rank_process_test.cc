@@ -27,6 +27,7 @@
 #include "tests/testing/wait.h"
 #include "tests/worker/trainer/fake_cluster.h"
 #include "tests/worker/trainer/rank_process.h"
+#include "tests/worker/trainer/rank_process_fixture.h"
 #include "worker/agent/rank_channel.h"
 #include "worker/agent/rank_group.h"
 #include "worker/model/weights/safetensors.h"
@@ -45,157 +46,6 @@ using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Key;
-
-constexpr int64_t kSealed = 512;
-constexpr int64_t kBatch = 8;
-
-std::string Prompts() {
-  std::string text;
-  for (int i = 0; i < 12; ++i) text += absl::StrCat("shape ", i % 10, "\n");
-  return text;
-}
-
-class RankProcessTest : public ::testing::Test {
- protected:
-  RankProcessTest() {
-    testing::WriteTinyTeacher(dir_.File("teacher"));
-    work_.set_dataset("datasets/d");
-    auto& recipe = *work_.mutable_recipe();
-    recipe.set_teacher_digest(common::InspectModelFolder(dir_.File("teacher"))->digest);
-    recipe.set_prompts_digest(common::ParsePromptList(Prompts())->digest);
-    recipe.set_prompt_count(12);
-    recipe.set_latent_channels(testing::kTinyLatentChannels);
-    recipe.set_latent_height(testing::kTinyLatentSide);
-    recipe.set_latent_width(testing::kTinyLatentSide);
-    recipe.set_storage_dtype(common::v1::DTYPE_FP16);
-    recipe.set_seed(5);
-    recipe.set_block_size(16);
-    recipe.set_holdout_every(8);
-    recipe.set_shard_count(2);
-    auto& spec = *work_.mutable_spec();
-    spec.mutable_teacher()->set_path(dir_.File("teacher"));
-    spec.set_output_dir(dir_.File("out"));
-    auto& train = *spec.mutable_train();
-    train.set_steps(14);
-    train.set_global_batch(kBatch);
-    train.set_micro_batch(3);
-    train.set_learning_rate(1e-3);
-    train.set_clip_norm(1);
-    train.set_ema_decay(0.9);
-    train.set_checkpoint_every(5);
-    train.set_seed(3);
-    train.set_parametrization("x0");
-    train.set_deterministic(true);
-    train.mutable_regression()->set_pseudo_huber_weight(1);
-    train.mutable_regression()->set_pseudo_huber_c(0.03);
-    train.mutable_gan()->set_weight(0.1);
-    train.mutable_gan()->set_start_step(9);
-    train.mutable_gan()->set_discriminator_start_step(7);
-    train.mutable_gan()->set_learning_rate(1e-3);
-    train.mutable_gan()->set_backbone_learning_rate(2e-4);
-    train.mutable_gan()->set_decay_steps(4);
-    train.mutable_gan()->set_mismatch_weight(0.25);
-    cluster_ = std::make_unique<FakeCluster>(recipe, Prompts(), kSealed);
-    *work_.mutable_shards() = cluster_->coordinator.dataset().shards();
-  }
-
-  // Makes the teacher's embedding of a token NaN; a negative one: of all tokens.
-  void SpoilTeacher(int64_t token) {
-    const std::string file = dir_.File("teacher/text_encoder/model.safetensors");
-    model::TensorMap tensors = model::ReadSafetensors(file);
-    at::Tensor embedding = tensors.at("text_model.embeddings.token_embedding.weight").clone();
-    (token < 0 ? embedding : embedding[token]).fill_(std::numeric_limits<float>::quiet_NaN());
-    tensors["text_model.embeddings.token_embedding.weight"] = embedding;
-    model::WriteSafetensors(file, tensors);
-    work_.mutable_recipe()->set_teacher_digest(
-        common::InspectModelFolder(dir_.File("teacher"))->digest);
-  }
-
-  coordinator::v1::TrainSpec& train() { return *work_.mutable_spec()->mutable_train(); }
-
-  void UseOutput(const std::string& name) { work_.mutable_spec()->set_output_dir(dir_.File(name)); }
-
-  // A generation that resumes from the last committed checkpoint.
-  agent::RankLaunch Launch(int64_t generation, int world) {
-    cluster_->coordinator.SetGeneration(generation);
-    agent::RankLaunch launch;
-    launch.coordinator = cluster_->coordinator_address();
-    launch.assignment.set_job("jobs/j");
-    launch.assignment.set_generation(generation);
-    launch.assignment.set_world_size(world);
-    launch.assignment.set_rank_count(world);
-    *launch.assignment.mutable_work() = work_;
-    const auto checkpoints = cluster_->coordinator.checkpoints();
-    if (!checkpoints.empty()) {
-      *launch.assignment.mutable_work()->mutable_resume() = checkpoints.back();
-    }
-    return launch;
-  }
-
-  std::vector<std::unique_ptr<RankProcess>> StartGang(int64_t generation, int world) {
-    agent::RankLaunch launch = Launch(generation, world);
-    std::vector<std::unique_ptr<RankProcess>> ranks;
-    for (int rank = 0; rank < world; ++rank) {
-      ranks.push_back(std::make_unique<RankProcess>(dir_.path(), launch, rank));
-      if (rank > 0) continue;
-      EXPECT_TRUE(WaitFor([&] { return !ranks[0]->rendezvous().empty(); }, kLong));
-      launch.assignment.set_rendezvous(ranks[0]->rendezvous());
-    }
-    return ranks;
-  }
-
-  void ExpectExit(const std::vector<std::unique_ptr<RankProcess>>& ranks, int code) {
-    for (const auto& rank : ranks) EXPECT_EQ(rank->Wait(), code) << rank->Output();
-  }
-
-  // A gang of fresh checkpoints trains to the end.
-  void TrainToTheEnd(const std::string& output, int world) {
-    UseOutput(output);
-    ExpectExit(StartGang(1, world), 0);
-  }
-
-  // Digests of the tensors of the last committed checkpoint, by file.
-  std::map<std::string, std::string> FinalDigests() {
-    const std::string path = cluster_->coordinator.checkpoints().back().path();
-    std::map<std::string, std::string> digests;
-    for (const json& file : json::parse(*common::ReadFile(path + "/manifest.json"))["files"]) {
-      if (file["name"] != "state.json") digests[file["name"]] = file["xxh3_128"];
-    }
-    return digests;
-  }
-
-  // A new coordinator that knows no checkpoint.
-  void ForgetCheckpoints() {
-    cluster_ = std::make_unique<FakeCluster>(work_.recipe(), Prompts(), kSealed);
-    *work_.mutable_shards() = cluster_->coordinator.dataset().shards();
-  }
-
-  // Indices that a rank consumed, by step, the last time that it did the step.
-  std::map<int64_t, std::vector<int64_t>> Audit(int64_t generation, int rank) {
-    std::map<int64_t, std::vector<int64_t>> steps;
-    std::ifstream file(absl::StrCat(work_.spec().output_dir(), "/audit/generation-", generation,
-                                    "-rank-", rank, ".jsonl"));
-    for (std::string line; std::getline(file, line);) {
-      const json entry = json::parse(line);
-      steps[entry["step"]] = entry["indices"].get<std::vector<int64_t>>();
-    }
-    return steps;
-  }
-
-  std::vector<int64_t> Planned(int64_t batch) {
-    plan::EpochPlanOptions plan;
-    plan.sealed = plan::IndexSet({{0, kSealed}});
-    plan.holdout_every = 8;
-    plan.seed = train().seed();
-    plan.global_batch = kBatch;
-    plan.prompt_of = [](int64_t index) { return plan::PromptIndexOf(5, index, 12) % 10; };
-    return plan::EpochPlan(plan).BatchIndices(batch);
-  }
-
-  const TempDir dir_;
-  coordinator::v1::TrainWork work_;
-  std::unique_ptr<FakeCluster> cluster_;
-};
 
 TEST_F(RankProcessTest, TwoRanksConsumeHalfEachAndCommit) {
   UseOutput("out");
@@ -264,7 +114,7 @@ TEST_F(RankProcessTest, KilledGangResumesToTheSameBits) {
     ranks[1]->Signal(SIGKILL);
     EXPECT_EQ(ranks[1]->Wait(), -SIGKILL);
     // The other notices by itself that its peer is gone.
-    EXPECT_EQ(ranks[0]->Wait(), 4) << ranks[0]->Output();
+    EXPECT_EQ(ranks[0]->Wait(), agent::kExitPeerLost) << ranks[0]->Output();
     EXPECT_THAT(ranks[0]->Output(), HasSubstr("rank 0 in step"));
   }
   const int64_t resumed_at = cluster_->coordinator.checkpoints().back().step();
@@ -450,41 +300,6 @@ TEST_F(RankProcessTest, ADiscriminatorThatIsNotFiniteSkipsTheWholeStep) {
                 HasSubstr("D's gradient is not finite: the step changed nothing step=1"));
     EXPECT_THAT(rank->Output(), ::testing::Not(HasSubstr("G's gradient")));
   }
-}
-
-TEST_F(RankProcessTest, StepsThatAreNotFiniteFailTheRunBeforeACheckpoint) {
-  SpoilTeacher(-1);
-  train().set_checkpoint_every(2);
-  UseOutput("out");
-  const auto ranks = StartGang(1, 2);
-  for (const auto& rank : ranks) {
-    EXPECT_NE(rank->Wait(), 0);
-    EXPECT_THAT(rank->Output(), HasSubstr("gradients were not finite in 5 steps in a row"));
-  }
-  EXPECT_TRUE(cluster_->coordinator.checkpoints().empty());
-  EXPECT_TRUE(!fs::exists(dir_.File("out/checkpoints")) ||
-              fs::is_empty(dir_.File("out/checkpoints")));
-}
-
-TEST_F(RankProcessTest, RefusesAnotherTeacher) {
-  work_.mutable_recipe()->set_teacher_digest("xxh3-128:00000000000000000000000000000000");
-  const auto ranks = StartGang(1, 1);
-  ExpectExit(ranks, 3);
-  EXPECT_THAT(ranks[0]->Output(), HasSubstr("the dataset was made with xxh3-128:0000"));
-}
-
-TEST_F(RankProcessTest, RefusesADamagedCheckpoint) {
-  train().set_steps(5);
-  TrainToTheEnd("out", 1);
-  train().set_steps(10);
-  const std::string file =
-      cluster_->coordinator.checkpoints().back().path() + "/generator.safetensors";
-  std::string bytes = *common::ReadFile(file);
-  bytes[bytes.size() / 2] ^= 1;
-  ASSERT_TRUE(common::WriteFileAtomically(file, bytes).ok());
-  const auto ranks = StartGang(2, 1);
-  ExpectExit(ranks, 1);
-  EXPECT_THAT(ranks[0]->Output(), HasSubstr(file + ": XXH3-128 is"));
 }
 
 }  // namespace

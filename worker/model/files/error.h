@@ -17,8 +17,8 @@ class Error : public std::runtime_error {
 };
 
 // A file cannot be opened, read or written: the fault of this machine or its disk, not of what was
-// asked for. That holds for one that is not there, too: paths are checked when a job is submitted,
-// so a machine that misses one has lost a mount.
+// asked for. One that is not there is a MissingFile (missing_file.h), which may be either: a whole
+// folder that is gone is a lost mount, a single file that a folder lacks was never there.
 class IoError : public Error {
  public:
   using Error::Error;

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "worker/model/files/error.h"
+#include "worker/model/files/missing_file.h"
 
 namespace d2g::model {
 
@@ -15,7 +16,12 @@ InputFile::InputFile(const std::string& path)
     : path_(path),
       // Without waiting for a writer, should it be a pipe.
       fd_(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
-  if (fd_ < 0) throw IoError(path + ": cannot be opened: " + std::strerror(errno));
+  if (fd_ < 0) {
+    const int error = errno;
+    const std::string message = path + ": cannot be opened: " + std::strerror(error);
+    if (error == ENOENT) throw MissingFile(message);
+    throw IoError(message);
+  }
   struct stat info {};
   if (::fstat(fd_, &info) != 0) {
     const int error = errno;

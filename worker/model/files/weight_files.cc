@@ -11,6 +11,7 @@
 #include "worker/model/files/error.h"
 #include "worker/model/files/input_file.h"
 #include "worker/model/files/json_events.h"
+#include "worker/model/files/missing_file.h"
 #include "worker/model/files/safetensors_header.h"
 
 namespace d2g::model {
@@ -97,7 +98,7 @@ std::string ChooseVariant(const Candidates& files, const std::string& folder,
     Fail(path, ": no such file; ", files.foreign.front(),
          " is not read: convert it to safetensors (save_pretrained with safe_serialization=True)");
   }
-  throw IoError(path + ": no such file (and no " + stem + ".safetensors.index.json beside it)");
+  throw MissingFile(path + ": no such file (and no " + stem + ".safetensors.index.json beside it)");
 }
 
 class IndexReader : public JsonEvents<IndexReader> {
