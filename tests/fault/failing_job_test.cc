@@ -90,7 +90,7 @@ TEST_F(FailingJobTest, OtherJobsGoOnBesideIt) {
   ASSERT_TRUE(WaitFor([&] { return MostFailures(bad.name()) >= 2; }, absl::Minutes(1)))
       << cluster_.Logs();
   ASSERT_OK_AND_ASSIGN(const Job good,
-                       cluster_.Submit(Spec("teacher", "good", 128), testing::kTestPrompts));
+                       cluster_.Submit(Spec("teacher", "good", 256), testing::kTestPrompts));
   ASSERT_OK_AND_ASSIGN(const Job done, cluster_.WaitForEnd(good.name(), absl::Seconds(30)));
   EXPECT_EQ(done.state(), Job::STATE_SUCCEEDED) << done.DebugString() << cluster_.Logs();
   const Job still = Get(bad.name());
@@ -104,7 +104,7 @@ TEST_F(FailingJobTest, AFileThatTheTeacherLacksEndsItAtOnce) {
   std::ofstream(Folder("teacher") + "/tokenizer/tokenizer.json") << "{}";
   ASSERT_THAT(cluster_.Start(), IsOk()) << cluster_.Logs();
   ASSERT_OK_AND_ASSIGN(const Job job,
-                       cluster_.Submit(Spec("teacher", "out", 128), testing::kTestPrompts));
+                       cluster_.Submit(Spec("teacher", "out", 256), testing::kTestPrompts));
   ASSERT_OK_AND_ASSIGN(const Job ended, cluster_.WaitForEnd(job.name(), absl::Minutes(1)));
   EXPECT_EQ(ended.state(), Job::STATE_FAILED) << ended.DebugString() << cluster_.Logs();
   EXPECT_THAT(ended.error(), HasSubstr(Folder("teacher") + "/tokenizer/"));

@@ -214,7 +214,8 @@ absl::StatusOr<coordinator::v1::Job> TestCluster::Submit(coordinator::v1::JobSpe
   spec.mutable_prompts()->set_digest(list.digest());
   coordinator::v1::CreateJobRequest request;
   *request.mutable_spec() = std::move(spec);
-  request.set_request_id("test");
+  // Where it is written, no other job is.
+  request.set_request_id(request.spec().output_dir());
   return client_->CreateJob(request, deadline);
 }
 
