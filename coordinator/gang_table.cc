@@ -93,9 +93,10 @@ absl::StatusOr<GangEvents> GangTable::Report(const Request& request, absl::Durat
   GangEvents events;
   const std::string who = absl::StrCat("agent ", request.agent(), " on node ", agent.node);
   const Cause broken = {
-      absl::StrCat(
-          request.error().empty() ? "a rank died" : request.error().substr(0, kMaxMessageBytes),
-          " (", who, ")"),
+      absl::StrCat(request.error().empty()
+                       ? "a rank died"
+                       : ValidUtf8(request.error(), d2g::common::kMaxFailureBytes),
+                   " (", who, ")"),
       Request::Failure_IsValid(request.failure()) ? request.failure()
                                                   : Request::FAILURE_UNSPECIFIED,
       request.failed_step()};
