@@ -6,10 +6,10 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "cli/cluster_file.h"
 #include "cli/format.h"
 #include "services/common/address.h"
+#include "services/common/deadline.h"
 #include "services/common/retry.h"
 #include "services/common/status_macros.h"
 
@@ -21,7 +21,7 @@ using coordinator::v1::Job;
 constexpr absl::Duration kCreateTimeout = absl::Minutes(10);
 constexpr absl::Duration kUploadTimeout = absl::Minutes(10);
 
-absl::Time Soon() { return absl::Now() + CoordinatorLink::kPatience; }
+absl::Time Soon() { return common::DeadlineIn(CoordinatorLink::kPatience); }
 
 }  // namespace
 
@@ -82,7 +82,7 @@ absl::Status CoordinatorLink::Explain(const absl::Status& told) const {
 absl::StatusOr<Job> CoordinatorLink::CreateJob(const coordinator::v1::CreateJobRequest& request) {
   // Creating may take minutes; that nobody answers is found out sooner by a small call.
   D2G_RETURN_IF_ERROR(ListJobs(1).status());
-  return Explain(client_.CreateJob(request, absl::Now() + kCreateTimeout));
+  return Explain(client_.CreateJob(request, common::DeadlineIn(kCreateTimeout)));
 }
 
 absl::StatusOr<Job> CoordinatorLink::GetJob(const std::string& name) {
@@ -140,7 +140,7 @@ absl::Status CoordinatorLink::UploadPromptList(const common::PromptLines& prompt
   std::string text;
   for (const std::string& line : prompts.lines) absl::StrAppend(&text, line, "\n");
   D2G_ASSIGN_OR_RETURN(const auto uploaded,
-                       Explain(client_.UploadPromptList(text, absl::Now() + kUploadTimeout)));
+                       Explain(client_.UploadPromptList(text, common::DeadlineIn(kUploadTimeout))));
   if (uploaded.digest() == prompts.digest) return absl::OkStatus();
   return absl::DataLossError(absl::StrCat("the prompt list arrived as ", uploaded.digest(),
                                           ", it was sent as ", prompts.digest));

@@ -28,9 +28,9 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "absl/time/clock.h"
 #include "nlohmann/json.hpp"
 #include "services/common/address.h"
+#include "services/common/clock.h"
 #include "services/common/utf8.h"
 
 namespace d2g::cli {
@@ -125,16 +125,17 @@ void TrySyncedWrites(DiskFacts* disk) {
     disk->trouble = std::strerror(errno);
     return;
   }
+  const common::Clock* const clock = common::RealClock::Get();
   std::vector<absl::Duration> times;
   const std::array<char, 4096> block{};
   for (int i = 0; i < kSyncedWrites; ++i) {
-    const absl::Time start = absl::Now();
+    const absl::Duration start = clock->SteadyNow();
     if (::write(fd, block.data(), block.size()) != static_cast<ssize_t>(block.size()) ||
         ::fsync(fd) != 0) {
       disk->trouble = std::strerror(errno);
       break;
     }
-    times.push_back(absl::Now() - start);
+    times.push_back(clock->SteadyNow() - start);
   }
   ::close(fd);
   ::unlink(path.c_str());

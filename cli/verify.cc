@@ -4,12 +4,12 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "cli/command.h"
 #include "cli/coordinator_link.h"
 #include "cli/exit_code.h"
 #include "cli/format.h"
 #include "cli/shard_audit.h"
+#include "services/common/deadline.h"
 #include "services/common/status_macros.h"
 #include "services/common/utf8.h"
 #include "services/store/triple_client.h"
@@ -31,7 +31,7 @@ absl::StatusOr<ShardReport> VerifyShard(const common::v1::ShardAddress& address,
   store::TripleClient client(address);
   ShardReport report{.shard = address.shard()};
   D2G_ASSIGN_OR_RETURN(const auto ranges,
-                       client.ListSealedRanges(dataset, absl::Now() + kCallTimeout));
+                       client.ListSealedRanges(dataset, common::DeadlineIn(kCallTimeout)));
   report.sealed.assign(ranges.ranges().begin(), ranges.ranges().end());
   D2G_ASSIGN_OR_RETURN(
       const auto summary,
@@ -40,7 +40,7 @@ absl::StatusOr<ShardReport> VerifyShard(const common::v1::ShardAddress& address,
           [&report](const store::v1::VerifyDatasetResponse::Finding& finding) {
             report.bad.push_back(absl::StrCat(finding.index(), ": ", finding.reason()));
           },
-          absl::Now() + kVerifyTimeout));
+          common::DeadlineIn(kVerifyTimeout)));
   report.present = summary.present();
   report.checked = summary.checked();
   return report;

@@ -6,9 +6,9 @@
 
 #include <cstdio>
 #include <memory>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "cli/command.h"
 #include "cli/exit_code.h"
 #include "cli/format.h"
@@ -77,12 +77,13 @@ absl::StatusOr<int> WatchUntilEnd(CoordinatorLink& link, const std::string& name
   Screen screen;
   Job last;
   absl::Status state_file_status;
-  absl::Time lost_at = absl::InfiniteFuture();
+  const common::Clock* const clock = common::RealClock::Get();
+  std::optional<absl::Duration> lost_at;
   const auto seen = [&](const Job& job) {
-    if (lost_at != absl::InfiniteFuture()) {
-      screen.Note(
-          absl::StrCat("the coordinator is back after ", DurationText(absl::Now() - lost_at)));
-      lost_at = absl::InfiniteFuture();
+    if (lost_at.has_value()) {
+      screen.Note(absl::StrCat("the coordinator is back after ",
+                               DurationText(clock->SteadyNow() - *lost_at)));
+      lost_at.reset();
     }
     last = job;
     screen.Show(job);
@@ -102,11 +103,11 @@ absl::StatusOr<int> WatchUntilEnd(CoordinatorLink& link, const std::string& name
     }
     // Before the first answer a wrong address is the likelier reason.
     if (!common::IsRetryable(status) || last.name().empty()) return status;
-    if (lost_at == absl::InfiniteFuture()) {
-      lost_at = absl::Now() - CoordinatorLink::kPatience;
+    if (!lost_at.has_value()) {
+      lost_at = clock->SteadyNow() - CoordinatorLink::kPatience;
       screen.Note("the coordinator is away; reconnecting");
     }
-    if (absl::Now() - lost_at > options.patience) return status;
+    if (clock->SteadyNow() - *lost_at > options.patience) return status;
   }
   return last.state() == Job::STATE_SUCCEEDED ? kExitOk : kExitJobFailed;
 }

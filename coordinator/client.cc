@@ -5,9 +5,9 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "coordinator/limits.h"
 #include "services/common/channel.h"
+#include "services/common/deadline.h"
 #include "services/common/digest.h"
 #include "services/common/grpc_status.h"
 #include "services/common/retry.h"
@@ -73,8 +73,8 @@ absl::Status CoordinatorClient::Retry(
       deadline,
       [&]() -> absl::Status {
         grpc::ClientContext context;
-        d2g::common::SetDeadline(&context,
-                                 std::clamp(deadline - absl::Now(), kMinAttempt, attempt_timeout));
+        d2g::common::SetDeadline(
+            &context, std::clamp(d2g::common::TimeLeft(deadline), kMinAttempt, attempt_timeout));
         const absl::Status result = FromServer(attempt(&context));
         D2G_RETURN_IF_ERROR(CheckIncarnation(context));
         return result;
@@ -146,7 +146,7 @@ absl::Status CoordinatorClient::WatchJob(const std::string& name, absl::Duration
     bool heard = false;
     // One stream for each round: a message renews the patience.
     const absl::Status status = d2g::common::RetryUntil(
-        absl::Now() + patience,
+        d2g::common::DeadlineIn(patience),
         [&]() -> absl::Status {
           grpc::ClientContext context;  // no deadline: keep-alive finds a dead connection
           const auto reader = jobs_->WatchJob(&context, request);
@@ -166,7 +166,7 @@ absl::Status CoordinatorClient::WatchJob(const std::string& name, absl::Duration
     if (!status.ok()) return status;
     v1::GetJobRequest get;
     get.set_name(name);
-    D2G_ASSIGN_OR_RETURN(const v1::Job job, GetJob(get, absl::Now() + patience));
+    D2G_ASSIGN_OR_RETURN(const v1::Job job, GetJob(get, d2g::common::DeadlineIn(patience)));
     if (job.state() == v1::Job::STATE_SUCCEEDED || job.state() == v1::Job::STATE_FAILED ||
         job.state() == v1::Job::STATE_CANCELLED) {
       return absl::OkStatus();

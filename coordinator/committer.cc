@@ -4,7 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
-#include "absl/time/clock.h"
+#include "services/common/clock.h"
 
 namespace d2g::coordinator {
 
@@ -54,6 +54,7 @@ absl::Status Committer::status() const {
 }
 
 void Committer::Run() {
+  const d2g::common::Clock* const clock = d2g::common::RealClock::Get();
   while (true) {
     std::vector<RowChanges> groups;
     int64_t last = 0;
@@ -72,10 +73,10 @@ void Committer::Run() {
       failed_before = !failure_.ok();
     }
     if (!failed_before) {
-      const absl::Time start = absl::Now();
+      const absl::Duration start = clock->SteadyNow();
       status = hooks_.write(groups);
       if (hooks_.seconds != nullptr) {
-        hooks_.seconds->Observe(absl::ToDoubleSeconds(absl::Now() - start));
+        hooks_.seconds->Observe(absl::ToDoubleSeconds(clock->SteadyNow() - start));
       }
       if (!status.ok()) {
         status = absl::UnavailableError(

@@ -247,6 +247,37 @@ def check_metrics(files):
                 yield f"{path}: no code makes {name}"
 
 
+# Files that read the wall clock, because they write times for people or records.
+WALL_CLOCK_FILES = (
+    "services/common/clock.h",
+    "services/common/deadline.cc",
+    "services/common/log.cc",
+    "services/common/metrics.cc",
+    "services/common/rpc_server.cc",
+    "services/store/shard_reporter.cc",
+    "services/store/triple_service.cc",
+    "cli/describe.cc",
+    "cli/jobs.cc",
+)
+WALL_CLOCK = re.compile(r"absl::Now\(|system_clock::now|\w*WithDeadline\(")
+
+
+def check_clock(files):
+    """What measures or waits does not read the wall clock."""
+    readers = set()
+    for path in code(files):
+        if not path.startswith(("services/", "coordinator/", "worker/", "cli/")):
+            continue
+        for number, line in enumerate(read(path).split("\n"), 1):
+            match = WALL_CLOCK.search(line.split("//")[0])
+            if match and path not in WALL_CLOCK_FILES:
+                yield f"{path}:{number}: {match.group(0)} reads the wall clock; use services/common/deadline.h or clock.h"
+            if match:
+                readers.add(path)
+    for path in sorted(set(WALL_CLOCK_FILES) - readers):
+        yield f"tools/check_project.py: {path} needs no exception any more"
+
+
 CHECKS = {
     name[len("check_"):]: function
     for name, function in list(globals().items())

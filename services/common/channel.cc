@@ -1,6 +1,6 @@
 #include "services/common/channel.h"
 
-#include "absl/time/clock.h"
+#include "grpc/support/time.h"
 #include "grpcpp/create_channel.h"
 #include "grpcpp/security/credentials.h"
 #include "grpcpp/support/channel_arguments.h"
@@ -42,7 +42,8 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
 
 void SetDeadline(grpc::ClientContext* context, absl::Duration timeout) {
   if (timeout == absl::InfiniteDuration()) return;
-  context->set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+  // A time span instead of a moment: gRPC then does not look at the wall clock.
+  context->set_deadline(gpr_time_from_micros(absl::ToInt64Microseconds(timeout), GPR_TIMESPAN));
 }
 
 }  // namespace d2g::common

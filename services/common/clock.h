@@ -11,7 +11,7 @@ namespace d2g::common {
 class Clock {
  public:
   virtual ~Clock() = default;
-  // Wall time: for people and records. May jump.
+  // Wall time: for people and records. May jump; deadline.h has what calls and waits need.
   virtual absl::Time Now() const = 0;
   // Time since some fixed moment; never jumps back. For leases, rates and back-off.
   virtual absl::Duration SteadyNow() const = 0;

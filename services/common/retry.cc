@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/time/clock.h"
+#include "services/common/deadline.h"
 #include "services/common/status_macros.h"
 
 namespace d2g::common {
@@ -36,7 +37,7 @@ absl::Status RetryUntil(absl::Time deadline, absl::FunctionRef<absl::Status()> c
     const absl::Status status = call();
     if (status.ok() || !IsRetryable(status)) return status;
     if (absl::IsUnavailable(status)) unavailable = status;
-    const absl::Duration left = deadline - absl::Now();
+    const absl::Duration left = TimeLeft(deadline);
     if (left <= absl::ZeroDuration()) {
       // An attempt cut short by the deadline itself says less than why the ones before it failed.
       return Annotate(unavailable.ok() ? status : unavailable, "gave up retrying");

@@ -1,10 +1,9 @@
 #include "services/common/signals.h"
+#include "services/common/deadline.h"
 
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
-
-#include "absl/time/clock.h"
 
 namespace d2g::common {
 namespace {
@@ -27,13 +26,13 @@ void BlockStopSignals() {
 
 std::optional<int> WaitForStopSignal(absl::Duration timeout) {
   const sigset_t set = StopSignals();
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Time deadline = DeadlineIn(timeout);
   while (true) {
     int got = 0;
     if (timeout == absl::InfiniteDuration()) {
       got = sigwaitinfo(&set, nullptr);
     } else {
-      const absl::Duration left = std::max(absl::ZeroDuration(), deadline - absl::Now());
+      const absl::Duration left = std::max(absl::ZeroDuration(), TimeLeft(deadline));
       const timespec wait = absl::ToTimespec(left);
       got = sigtimedwait(&set, nullptr, &wait);
     }

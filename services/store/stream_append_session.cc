@@ -10,7 +10,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
+#include "services/common/deadline.h"
 #include "services/common/grpc_status.h"
 #include "services/common/retry.h"
 #include "services/common/status_macros.h"
@@ -145,10 +145,11 @@ class StreamAppendSession final : public AppendSession {
       if (cancelled_ || (stop_ != nullptr && stop_->HasBeenNotified())) {
         return absl::CancelledError(absl::StrCat("append to store ", address_, ": cancelled"));
       }
-      if (mutex_.AwaitWithDeadline(condition, std::min(deadline, absl::Now() + kStopPoll))) {
+      if (mutex_.AwaitWithTimeout(condition,
+                                  std::min(d2g::common::TimeLeft(deadline), kStopPoll))) {
         return absl::OkStatus();
       }
-      if (absl::Now() >= deadline) {
+      if (d2g::common::TimeLeft(deadline) <= absl::ZeroDuration()) {
         return absl::DeadlineExceededError(absl::StrCat("store ", address_, " did not acknowledge ",
                                                         outstanding_bytes_, " bytes in time"));
       }
@@ -180,8 +181,8 @@ class StreamAppendSession final : public AppendSession {
     stream_->Write(first);  // A failure shows in the reader.
     reader_ = std::thread([this] { ReadAnswers(); });
     const auto answered = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return opened_ || ended_; };
-    const absl::Status waited =
-        WaitUntil(absl::Condition(&answered), std::min(deadline, absl::Now() + kOpenTimeout));
+    const absl::Status waited = WaitUntil(
+        absl::Condition(&answered), std::min(deadline, d2g::common::DeadlineIn(kOpenTimeout)));
     if (waited.ok()) {
       absl::MutexLock lock(&mutex_);
       if (!ended_) return absl::OkStatus();
@@ -247,14 +248,15 @@ class StreamAppendSession final : public AppendSession {
         absl::MutexLock lock(&mutex_);
         if (cancelled_) return absl::CancelledError("cancelled");
         const absl::Status status = EndStatus();
-        if (!d2g::common::IsRetryable(status) || absl::Now() >= deadline) {
+        if (!d2g::common::IsRetryable(status) ||
+            d2g::common::TimeLeft(deadline) <= absl::ZeroDuration()) {
           return d2g::common::Annotate(status, absl::StrCat("store ", address_));
         }
       }
       D2G_RETURN_IF_ERROR(Connect(deadline));
       DropDurable();
       if (ResendAll()) return absl::OkStatus();
-      D2G_RETURN_IF_ERROR(Pause(std::min(deadline, absl::Now() + backoff.Next())));
+      D2G_RETURN_IF_ERROR(Pause(std::min(deadline, d2g::common::DeadlineIn(backoff.Next()))));
     }
   }
 

@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "services/common/channel.h"
+#include "services/common/deadline.h"
 #include "services/common/grpc_status.h"
 #include "services/common/retry.h"
 #include "services/common/status_macros.h"
@@ -38,7 +38,8 @@ absl::StatusOr<Response> CallUnary(TripleService::Stub* stub,
       deadline,
       [&] {
         grpc::ClientContext context;
-        d2g::common::SetDeadline(&context, std::min(kAttemptTimeout, deadline - absl::Now()));
+        d2g::common::SetDeadline(&context,
+                                 std::min(kAttemptTimeout, d2g::common::TimeLeft(deadline)));
         response.Clear();
         return d2g::common::FromServer((stub->*method)(&context, request, &response));
       },
@@ -176,7 +177,7 @@ absl::StatusOr<d2g::store::v1::VerifyDatasetResponse::Summary> TripleClient::Ver
   d2g::store::v1::VerifyDatasetRequest request;
   *request.mutable_key() = Key(dataset);
   grpc::ClientContext context;
-  d2g::common::SetDeadline(&context, deadline - absl::Now());
+  d2g::common::SetDeadline(&context, d2g::common::TimeLeft(deadline));
   const auto reader = stub_->VerifyDataset(&context, request);
   d2g::store::v1::VerifyDatasetResponse message;
   d2g::store::v1::VerifyDatasetResponse::Summary summary;

@@ -4,6 +4,7 @@
 #include <thread>
 #include <utility>
 
+#include "services/common/deadline.h"
 #include "services/common/log.h"
 #include "services/common/retry.h"
 #include "worker/agent/proto_duration.h"
@@ -191,7 +192,7 @@ bool GangAgent::Join() {
   request.set_build(options_.build);
   common::Backoff backoff({.initial = kFirstRetry, .max = kLongestRetry});
   while (true) {
-    const auto joined = client_->JoinGang(request, absl::Now() + options_.rpc_timeout);
+    const auto joined = client_->JoinGang(request, common::DeadlineIn(options_.rpc_timeout));
     metrics_.CountJoin(joined.ok());
     if (joined.ok()) {
       common::LogInfo("joined the gang", {{"agent", options_.agent}, {"slots", options_.slots}});
@@ -223,7 +224,7 @@ void GangAgent::Talk() {
       last = done_;
     }
     auto answer = client_->GangHeartbeat(
-        report, absl::Now() + (last ? kGoodbyeTimeout : options_.rpc_timeout));
+        report, common::DeadlineIn(last ? kGoodbyeTimeout : options_.rpc_timeout));
     metrics_.CountHeartbeat(answer.ok());
     if (last) return;
     if (answer.ok()) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "services/common/deadline.h"
 #include "services/common/log.h"
 #include "services/common/retry.h"
 #include "worker/agent/proto_duration.h"
@@ -40,7 +41,7 @@ void TaskHeartbeat::Run() {
     request.set_lease_id(lease_id_);
     context_->FillHeartbeat(&request);
     metrics_->SetProgress(request);
-    const auto answer = client_.HeartbeatTask(request, absl::Now() + rpc_timeout_);
+    const auto answer = client_.HeartbeatTask(request, common::DeadlineIn(rpc_timeout_));
     if (absl::IsCancelled(answer.status())) return;
     const bool gone = answer.status().code() == absl::StatusCode::kNotFound;
     if (gone || (answer.ok() && answer->revoked())) {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "services/common/deadline.h"
 #include "services/common/log.h"
 #include "services/common/retry.h"
 #include "services/common/utf8.h"
@@ -68,7 +69,7 @@ void LeaseLoop::Start() {
 }
 
 LoopEnd LeaseLoop::Stop(absl::Duration grace) {
-  const absl::Time deadline = absl::Now() + grace;
+  const absl::Time deadline = common::DeadlineIn(grace);
   FailTaskRequest failure;
   {
     absl::MutexLock lock(&mutex_);
@@ -78,7 +79,8 @@ LoopEnd LeaseLoop::Stop(absl::Duration grace) {
       stop_leasing_.Notify();
     }
     if (running_context_ != nullptr) running_context_->Cancel(CancelReason::kStopping);
-    if (mutex_.AwaitWithDeadline(absl::Condition(&ended_), deadline - kReservedGrace * grace)) {
+    if (mutex_.AwaitWithTimeout(absl::Condition(&ended_),
+                                common::TimeLeft(deadline) - kReservedGrace * grace)) {
       return left_work_ ? LoopEnd::kLeftWork : LoopEnd::kDone;
     }
     if (running_task_ == nullptr || grace == absl::ZeroDuration()) return LoopEnd::kStuck;
@@ -109,7 +111,7 @@ bool LeaseLoop::SleepFor(absl::Duration duration) {
 
 absl::Time LeaseLoop::CallDeadline() const {
   absl::MutexLock lock(&mutex_);
-  return std::min(absl::Now() + options_.rpc_timeout, stop_deadline_);
+  return std::min(common::DeadlineIn(options_.rpc_timeout), stop_deadline_);
 }
 
 void LeaseLoop::Work() {
@@ -245,7 +247,7 @@ void LeaseLoop::CallUntilAnswered(const char* what, Call call) {
     const absl::Duration wait = backoff.Next();
     // A stop does not wait for a long back-off to pass, only for what is left of the grace.
     if (!SleepFor(wait)) {
-      if (absl::Now() >= CallDeadline()) return SetLeftWork();
+      if (common::TimeLeft(CallDeadline()) <= absl::ZeroDuration()) return SetLeftWork();
       absl::SleepFor(std::min(wait, kRetryWhenStopping));
     }
   }

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "services/common/deadline.h"
 #include "services/common/file_io.h"
 #include "services/common/file_manifest.h"
 #include "services/common/model_folder.h"
@@ -172,12 +173,12 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, bool has_di
 template <typename Call>
 auto CallWithPatience(const agent::TaskContext& context, absl::Duration patience, Call call)
     -> decltype(call(absl::Time())) {
-  const absl::Time end = absl::Now() + patience;
+  const absl::Time end = common::DeadlineIn(patience);
   while (true) {
-    auto result = call(std::min(absl::Now() + kPiece, end));
+    auto result = call(std::min(common::DeadlineIn(kPiece), end));
     const bool away =
         absl::IsUnavailable(result.status()) || absl::IsDeadlineExceeded(result.status());
-    if (!away || absl::Now() >= end) return result;
+    if (!away || common::TimeLeft(end) <= absl::ZeroDuration()) return result;
     D2G_RETURN_IF_ERROR(context.CheckCancelled());
   }
 }
@@ -249,7 +250,7 @@ absl::Status EvaluateRunner::Run(const coordinator::v1::Task& task, agent::TaskC
   const EvaluateWork& work = task.evaluate();
   D2G_ASSIGN_OR_RETURN(
       const std::string text,
-      coordinator_->FetchPromptList(work.recipe().prompts_digest(), absl::Now() + kPatience));
+      coordinator_->FetchPromptList(work.recipe().prompts_digest(), common::DeadlineIn(kPatience)));
   D2G_ASSIGN_OR_RETURN(const common::PromptLines prompts, common::ParsePromptList(text));
   std::map<int, std::unique_ptr<store::TripleClient>> shards;
   for (const common::v1::ShardAddress& shard : work.shards()) {

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "services/common/clock.h"
+#include "services/common/deadline.h"
 #include "services/common/log.h"
 #include "services/common/retry.h"
 #include "services/common/status_macros.h"
@@ -133,7 +134,7 @@ absl::StatusOr<SimulateRunner::Inputs> SimulateRunner::Load(const SimulateWork& 
   D2G_RETURN_IF_ERROR(CatchTorch([&inputs] { inputs.teacher->model.scheduler(); }));
   D2G_ASSIGN_OR_RETURN(inputs.prompts,
                        prompts_.Get(work.recipe().prompts_digest(), work.recipe().prompt_count(),
-                                    absl::Now() + options_.patience));
+                                    common::DeadlineIn(options_.patience)));
   return inputs;
 }
 
@@ -149,7 +150,7 @@ absl::Status SimulateRunner::Run(const coordinator::v1::Task& task, TaskContext*
   CancelGuard guard(context, options_.flush_patience, &stop);
   store::TripleClient client(work.shard(), &stop);
   const absl::Duration patience = agent::ShardPatience(task, options_.patience);
-  const absl::Time deadline = absl::Now() + patience;
+  const absl::Time deadline = common::DeadlineIn(patience);
   const absl::Status known = client.OpenDataset(work.dataset(), work.recipe(), deadline).status();
   if (common::IsRetryable(known)) {
     return absl::UnavailableError(absl::StrCat(FromShard(work.shard(), known).message(),
@@ -170,7 +171,7 @@ absl::Status SimulateRunner::Run(const coordinator::v1::Task& task, TaskContext*
                             [&](std::vector<store::v1::Triple> triples) {
                               return FromShard(
                                   work.shard(),
-                                  session->Write(std::move(triples), absl::Now() + patience));
+                                  session->Write(std::move(triples), common::DeadlineIn(patience)));
                             },
                         .cancel = [session] { session->Cancel(); }},
                        &metrics_);
@@ -182,8 +183,8 @@ absl::Status SimulateRunner::Run(const coordinator::v1::Task& task, TaskContext*
   }
   context->SetPhase("seal");
   const absl::Duration start = Now();
-  const auto sealed =
-      client.SealRange(work.dataset(), work.range(), options_.producer, absl::Now() + patience);
+  const auto sealed = client.SealRange(work.dataset(), work.range(), options_.producer,
+                                       common::DeadlineIn(patience));
   D2G_RETURN_IF_ERROR(FromShard(work.shard(), sealed.status()));
   *result->mutable_simulate() = *sealed;
   metrics_.seal_seconds.Observe(absl::ToDoubleSeconds(Now() - start));
@@ -264,8 +265,8 @@ absl::Status SimulateRunner::FillRange(const SimulateWork& work, const Inputs& i
   }
   context->AddProgress();
   const absl::Duration start = Now();
-  const auto totals =
-      session->Finish(absl::Now() + (context->cancelled() ? options_.flush_patience : patience));
+  const auto totals = session->Finish(
+      common::DeadlineIn(context->cancelled() ? options_.flush_patience : patience));
   metrics_.append_wait_seconds.Observe(absl::ToDoubleSeconds(Now() - start));
   report_durable();
   context->AddProgress();

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/common/clock.h"
+#include "services/common/deadline.h"
 #include "services/common/log.h"
 #include "services/common/retry.h"
 #include "services/common/status_macros.h"
@@ -285,7 +286,7 @@ absl::StatusOr<std::vector<store::v1::Triple>> BatchReader::ReadWithRetry(
   common::RetryOptions retry;
   retry.stop = &stop_;
   const absl::Status status = common::RetryUntil(
-      absl::Now() + options_.give_up_after,
+      common::DeadlineIn(options_.give_up_after),
       [&]() -> absl::Status {
         absl::StatusOr<std::vector<store::v1::Triple>> answer = data_->ReadTriples(shard, indices);
         if (answer.ok()) {

@@ -6,7 +6,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
-#include "absl/time/clock.h"
+#include "services/common/clock.h"
+#include "services/common/deadline.h"
 #include "services/common/log.h"
 #include "services/common/retry.h"
 #include "services/common/status_macros.h"
@@ -57,7 +58,7 @@ absl::StatusOr<plan::IndexSet> ClusterData::Snapshot(int64_t epoch,
       absl::InfiniteFuture(),
       [&]() -> absl::Status {
         const auto answer =
-            coordinator_->GetOrCreateSnapshot(request, absl::Now() + kCoordinatorTimeout);
+            coordinator_->GetOrCreateSnapshot(request, common::DeadlineIn(kCoordinatorTimeout));
         if (answer.ok()) {
           snapshot = *answer;
           return absl::OkStatus();
@@ -111,14 +112,14 @@ std::shared_ptr<store::TripleClient> ClusterData::ClientOf(int shard) {
 void ClusterData::RefreshAddresses() {
   {
     absl::MutexLock lock(&mutex_);
-    const absl::Time now = absl::Now();
+    const absl::Duration now = common::RealClock::Get()->SteadyNow();
     if (now - last_refresh_ < kRefreshInterval) return;
     last_refresh_ = now;
   }
   coordinator::v1::GetDatasetRequest request;
   request.set_name(dataset_);
   const absl::StatusOr<coordinator::v1::Dataset> dataset =
-      coordinator_->GetDataset(request, absl::Now() + kCoordinatorTimeout);
+      coordinator_->GetDataset(request, common::DeadlineIn(kCoordinatorTimeout));
   if (!dataset.ok()) return;
   absl::MutexLock lock(&mutex_);
   for (const common::v1::ShardAddress& shard : dataset->shards()) Use(shard);

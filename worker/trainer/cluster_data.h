@@ -43,7 +43,7 @@ class ClusterData : public TrainingData {
   absl::Mutex mutex_;
   // By shard number; null while unknown.
   std::vector<std::shared_ptr<store::TripleClient>> clients_ ABSL_GUARDED_BY(mutex_);
-  absl::Time last_refresh_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  absl::Duration last_refresh_ ABSL_GUARDED_BY(mutex_) = -absl::InfiniteDuration();
 };
 
 }  // namespace d2g::trainer

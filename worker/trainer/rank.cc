@@ -16,6 +16,7 @@
 #include "absl/time/clock.h"
 #include "coordinator/client.h"
 #include "google/protobuf/util/json_util.h"
+#include "services/common/deadline.h"
 #include "services/common/log.h"
 #include "services/common/model_folder.h"
 #include "services/common/prompts.h"
@@ -118,7 +119,7 @@ absl::StatusOr<std::unique_ptr<AuditLog>> OpenAudit(const GangAssignment& assign
 absl::StatusOr<common::PromptLines> FetchPrompts(coordinator::CoordinatorClient* coordinator,
                                                  const std::string& digest) {
   D2G_ASSIGN_OR_RETURN(const std::string text,
-                       coordinator->FetchPromptList(digest, absl::Now() + kStartTimeout));
+                       coordinator->FetchPromptList(digest, common::DeadlineIn(kStartTimeout)));
   return common::ParsePromptList(text);
 }
 
@@ -187,7 +188,7 @@ void RemoveOldCheckpoints(coordinator::CoordinatorClient* coordinator,
   coordinator::v1::ListCheckpointsRequest request;
   request.set_parent(assignment.job());
   do {
-    const auto page = coordinator->ListCheckpoints(request, absl::Now() + kCommitTimeout);
+    const auto page = coordinator->ListCheckpoints(request, common::DeadlineIn(kCommitTimeout));
     if (!page.ok()) {
       common::LogWarn("cannot list the checkpoints: old ones stay", {{"error", page.status()}});
       return;
@@ -300,7 +301,7 @@ absl::StatusOr<TrainingEnd> Rank::Train(const std::vector<std::string>& prompts,
   if (rank_ == 0) {
     RemoveOldCheckpoints(coordinator, assignment_, checkpoints_dir);
     checkpoints.emplace(assignment_.job(), checkpoints_dir, [coordinator](const auto& request) {
-      return coordinator->CommitCheckpoint(request, absl::Now() + kCommitTimeout);
+      return coordinator->CommitCheckpoint(request, common::DeadlineIn(kCommitTimeout));
     });
   }
   common::LogInfo("training", {{"job", assignment_.job()},
