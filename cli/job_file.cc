@@ -2,10 +2,12 @@
 
 #include <yaml-cpp/yaml.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <set>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "cli/yaml_message.h"
@@ -17,18 +19,50 @@ namespace {
 
 using coordinator::v1::JobSpec;
 
+struct PathField {
+  const char* name;
+  std::string* path;
+};
+
 // The fields that hold paths. A path that is only meaningful on the nodes is still written
 // relative to the job file: on the machine of the local cluster both are the same.
-std::vector<std::string*> PathFields(JobSpec* spec) {
-  std::vector<std::string*> paths;
-  if (spec->has_teacher()) paths.push_back(spec->mutable_teacher()->mutable_path());
-  if (spec->has_prompts()) paths.push_back(spec->mutable_prompts()->mutable_path());
-  if (spec->train().has_regression()) {
-    paths.push_back(spec->mutable_train()->mutable_regression()->mutable_features_path());
+std::vector<PathField> PathFields(JobSpec* spec) {
+  std::vector<PathField> paths;
+  if (spec->has_teacher()) {
+    paths.push_back({"teacher.path", spec->mutable_teacher()->mutable_path()});
   }
-  if (spec->has_evaluate()) paths.push_back(spec->mutable_evaluate()->mutable_evaluator_path());
-  paths.push_back(spec->mutable_output_dir());
+  if (spec->has_prompts()) {
+    paths.push_back({"prompts.path", spec->mutable_prompts()->mutable_path()});
+  }
+  if (spec->train().has_regression()) {
+    paths.push_back({"train.regression.features_path",
+                     spec->mutable_train()->mutable_regression()->mutable_features_path()});
+  }
+  if (spec->has_evaluate()) {
+    paths.push_back(
+        {"evaluate.evaluator_path", spec->mutable_evaluate()->mutable_evaluator_path()});
+  }
+  paths.push_back({"output_dir", spec->mutable_output_dir()});
   return paths;
+}
+
+// `path` as a shell would hand it over: a job file is read by no shell, and after the = of --set
+// none looks at it.
+absl::StatusOr<std::string> ExpandPath(const PathField& field) {
+  const std::string& path = *field.path;
+  const auto bad = [&](absl::string_view why) {
+    return absl::InvalidArgumentError(absl::StrCat(field.name, ": '", path, "' ", why));
+  };
+  if (absl::StartsWith(path, "$")) {
+    return bad("begins with a variable, which is not replaced here; write the folder out");
+  }
+  if (!absl::StartsWith(path, "~")) return path;
+  if (path != "~" && !absl::StartsWith(path, "~/")) {
+    return bad("begins with another user's home, which is not looked up; write the folder out");
+  }
+  const char* const home = std::getenv("HOME");
+  if (home == nullptr || *home != '/') return bad("needs $HOME, which names no folder");
+  return absl::StrCat(home, path.substr(1));
 }
 
 }  // namespace
@@ -53,18 +87,21 @@ absl::Status SetJobField(std::string_view assignment, JobSpec* spec) {
                          spec);
 }
 
-void ResolvePaths(const std::string& folder, JobSpec* spec) {
-  for (std::string* path : PathFields(spec)) {
-    if (path->empty()) continue;
-    const auto joined = std::filesystem::absolute(folder) / *path;
-    *path = joined.lexically_normal().string();
+absl::Status ResolvePaths(const std::string& folder, JobSpec* spec) {
+  D2G_ASSIGN_OR_RETURN(const std::string base, common::AbsolutePath(folder));
+  for (const PathField& field : PathFields(spec)) {
+    if (field.path->empty()) continue;
+    D2G_ASSIGN_OR_RETURN(const std::string path, ExpandPath(field));
+    *field.path = (std::filesystem::path(base) / path).lexically_normal().string();
   }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<JobSpec> LoadJobFile(const std::string& path) {
   D2G_ASSIGN_OR_RETURN(const std::string text, common::ReadFile(path));
   D2G_ASSIGN_OR_RETURN(JobSpec spec, ParseJobFile(text, path));
-  ResolvePaths(std::filesystem::absolute(path).parent_path().string(), &spec);
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  D2G_RETURN_IF_ERROR(common::Annotate(ResolvePaths(folder.empty() ? "." : folder, &spec), path));
   return spec;
 }
 

@@ -26,11 +26,13 @@ absl::StatusOr<coordinator::v1::JobSpec> ParseJobFile(std::string_view text,
 // Sets one field from "train.steps=100", as --set does. INVALID_ARGUMENT as above.
 absl::Status SetJobField(std::string_view assignment, coordinator::v1::JobSpec* spec);
 
-// Makes every relative path in `spec` absolute, taking it from `folder`. Empty paths stay empty.
-void ResolvePaths(const std::string& folder, coordinator::v1::JobSpec* spec);
+// Makes every relative path in `spec` absolute, taking it from `folder`; "~" and what follows "~/"
+// are the user's home folder. Empty paths stay empty. INVALID_ARGUMENT, naming the field, for
+// another user's home and for a variable, which nothing would replace.
+absl::Status ResolvePaths(const std::string& folder, coordinator::v1::JobSpec* spec);
 
 // Reads and parses the file and resolves its paths against its own folder. NOT_FOUND when it
-// cannot be read.
+// cannot be read, INVALID_ARGUMENT, naming the file, for what is wrong in it.
 absl::StatusOr<coordinator::v1::JobSpec> LoadJobFile(const std::string& path);
 
 }  // namespace d2g::cli

@@ -54,7 +54,7 @@ absl::StatusOr<common::PromptLines> ReadPrompts(coordinator::v1::JobSpec* spec) 
     return absl::InvalidArgumentError(absl::StrCat("prompts.path: ", text.status().message()));
   }
   if (!text.ok()) return common::Annotate(text.status(), "prompts.path");
-  absl::StatusOr<common::PromptLines> prompts = common::ParsePromptList(*text);
+  absl::StatusOr<common::PromptLines> prompts = common::ParsePromptFile(*text);
   if (!prompts.ok())
     return common::Annotate(prompts.status(), absl::StrCat("prompts.path: ", path));
   if (!spec->prompts().digest().empty() && spec->prompts().digest() != prompts->digest) {
@@ -101,7 +101,9 @@ absl::StatusOr<int> Submit(const SubmitFlags& flags) {
   for (const std::string& assignment : flags.set) {
     D2G_RETURN_IF_ERROR(SetJobField(assignment, request.mutable_spec()));
   }
-  ResolvePaths(".", request.mutable_spec());
+  if (!flags.set.empty()) {
+    D2G_RETURN_IF_ERROR(common::Annotate(ResolvePaths(".", request.mutable_spec()), "--set"));
+  }
   request.set_request_id(flags.request_id.empty() ? RandomRequestId() : flags.request_id);
   const absl::StatusOr<common::PromptLines> prompts = ReadPrompts(request.mutable_spec());
   if (!prompts.ok()) return common::Annotate(prompts.status(), flags.file);

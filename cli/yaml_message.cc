@@ -236,6 +236,7 @@ absl::Status FillMessage(const YAML::Node& node, const Place& place, int depth, 
     if (!entry.first.IsScalar()) return Bad(here, "a field's name must be a single word");
     const std::string& name = entry.first.Scalar();
     here.field = place.field.empty() ? name : absl::StrCat(place.field, ".", name);
+    if (name == "<<") return Bad(here, "merge keys are not supported; write the fields out");
     const FieldDescriptor* field = FindField(type, name);
     if (field == nullptr) {
       return Bad(here, absl::StrCat("unknown field; ", Suggest(name, type)));

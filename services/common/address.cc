@@ -20,6 +20,9 @@ absl::StatusOr<HostPort> ParseAddress(absl::string_view address) {
     return absl::InvalidArgumentError(
         absl::StrCat("address '", address, "' is not host:port: ", why));
   };
+  if (const size_t scheme = address.find("://"); scheme != absl::string_view::npos) {
+    return bad(absl::StrCat("leave out '", address.substr(0, scheme + 3), "'"));
+  }
   const size_t colon = address.rfind(':');
   if (colon == absl::string_view::npos) return bad("it has no colon");
   absl::string_view host = address.substr(0, colon);

@@ -1,6 +1,7 @@
 #include "services/common/file_io.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -8,6 +9,8 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "services/common/status_macros.h"
@@ -49,12 +52,27 @@ absl::Status WriteAndSync(const std::string& path, absl::string_view content) {
   return absl::OkStatus();
 }
 
+// How long a pipe is waited for.
+constexpr int kPipePatienceMs = 5'000;
+
+absl::Status AwaitWriter(int pipe, const std::string& path) {
+  pollfd wanted = {.fd = pipe, .events = POLLIN, .revents = 0};
+  int ready = 0;
+  do {
+    ready = poll(&wanted, 1, kPipePatienceMs);
+  } while (ready < 0 && errno == EINTR);
+  if (ready > 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(path, ": is a pipe, and nobody wrote into it for ",
+                                                 kPipePatienceMs / 1000, " seconds"));
+}
+
 }  // namespace
 
 absl::Status ErrnoStatus(int error, absl::string_view path, absl::string_view what) {
   const std::string message = absl::StrCat(path, ": ", what, ": ", strerror(error));
   switch (error) {
     case ENOENT:
+    case ENOTDIR:
       return absl::NotFoundError(message);
     case EACCES:
     case EPERM:
@@ -66,6 +84,17 @@ absl::Status ErrnoStatus(int error, absl::string_view path, absl::string_view wh
     default:
       return absl::InternalError(message);
   }
+}
+
+absl::StatusOr<std::string> AbsolutePath(const std::string& path) {
+  if (path.empty()) return absl::InvalidArgumentError("a path is empty");
+  std::error_code error;
+  const std::filesystem::path absolute = std::filesystem::absolute(path, error);
+  if (error) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        path, ": is relative, and the current folder cannot be told: ", error.message()));
+  }
+  return absolute.lexically_normal().string();
 }
 
 absl::Status SyncFolder(const std::string& folder) {
@@ -90,11 +119,16 @@ absl::Status WriteFileAtomically(const std::string& path, absl::string_view cont
 }
 
 absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes) {
-  const Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  // Opening a pipe would otherwise wait for its writer, for ever if there is none.
+  const Descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (file.get() < 0) return ErrnoStatus(errno, path, "cannot open");
   struct stat info = {};
   if (fstat(file.get(), &info) != 0) return ErrnoStatus(errno, path, "cannot stat");
-  if (S_ISDIR(info.st_mode)) return ErrnoStatus(EISDIR, path, "cannot read");
+  if (S_ISDIR(info.st_mode)) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": is a folder, not a file"));
+  }
+  if (S_ISFIFO(info.st_mode)) D2G_RETURN_IF_ERROR(AwaitWriter(file.get(), path));
+  fcntl(file.get(), F_SETFL, 0);
   const auto too_large = [&](auto bytes) {
     return absl::ResourceExhaustedError(
         absl::StrCat(path, " has ", bytes, " bytes, more than the limit of ", max_bytes));

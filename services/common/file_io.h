@@ -15,11 +15,17 @@ namespace d2g::common {
 // the error names the path and the system's reason.
 absl::Status WriteFileAtomically(const std::string& path, absl::string_view content);
 
-// The whole file; NOT_FOUND, or RESOURCE_EXHAUSTED above `max_bytes`.
+// The whole file; NOT_FOUND, RESOURCE_EXHAUSTED above `max_bytes`, or INVALID_ARGUMENT for a folder
+// and for a pipe into which nobody writes within a few seconds.
 absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes = 1 << 30);
 
 // Makes a rename or a new file in `folder` durable.
 absl::Status SyncFolder(const std::string& folder);
+
+// `path`, taken from the current folder when it is relative, without "." and ".." parts. Looks at
+// no file. INVALID_ARGUMENT for an empty path, or a relative one when the current folder was
+// deleted.
+absl::StatusOr<std::string> AbsolutePath(const std::string& path);
 
 // An absl::Status for errno: "path: what: reason", with a code that fits (NOT_FOUND,
 // PERMISSION_DENIED, RESOURCE_EXHAUSTED for a full disk, else INTERNAL).

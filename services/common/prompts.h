@@ -25,22 +25,35 @@ class PromptListChecker {
   // Called with each line, without its end. The view does not outlive the call.
   using Sink = absl::FunctionRef<void(absl::string_view line)>;
 
-  // Refuses, with INVALID_ARGUMENT naming the line (from 1), what is wrong and the limit: more than
-  // kMaxPrompts lines, an empty (or blank) line, one above kMaxPromptBytes, one that is not UTF-8.
-  // A \r before \n is dropped. After an error nothing may be added.
+  // Lines end in \n or \r\n, the last one need not. More than kMaxPrompts are
+  // refused at once with INVALID_ARGUMENT, after which nothing may be added. The sink sees no line
+  // after a bad one.
   absl::Status Add(absl::string_view piece, Sink sink);
-  // Ends the list, whose last line need not end in \n; refuses one without lines. Returns its
-  // digest: "xxh3-128:" and 32 hex digits over the lines, each ended by \n. Call once.
+  // Ends the list and returns its digest: "xxh3-128:" and 32 hex digits over the lines, each ended
+  // by \n. Blank lines at the end are nothing. Refuses, with INVALID_ARGUMENT, a list without
+  // lines, and lines that are blank, longer than kMaxPromptBytes, not UTF-8 or hold a NUL: the
+  // message counts them and tells of the first three the number (from 1), what is wrong and the
+  // limit. Call once.
   absl::StatusOr<std::string> Finish(Sink sink);
-  // Lines so far.
+  // Good lines so far.
   int64_t count() const { return count_; }
 
  private:
-  absl::Status AddLine(absl::string_view line, Sink sink);
+  // A line of `bytes` in all, of which `line` may be the beginning when they are too many.
+  absl::Status AddLine(absl::string_view line, int64_t bytes, Sink sink);
+  void NoteBad(int64_t line, const std::string& why);
 
-  // The beginning of a line whose end has not come.
+  // The beginning of a line whose end has not come, and how much of it has.
   std::string partial_;
+  int64_t partial_bytes_ = 0;
+  // Lines seen, good ones among them, and blank ones just before this place: they count only when
+  // another line follows.
+  int64_t line_ = 0;
   int64_t count_ = 0;
+  int64_t blank_ = 0;
+  int64_t bad_count_ = 0;
+  // The first of the bad lines.
+  std::vector<std::string> bad_;
   Digester digester_;
 };
 
@@ -51,7 +64,11 @@ struct PromptLines {
   std::string digest;
 };
 
-// A whole list; refuses what PromptListChecker refuses.
+// A list as it travels and is stored; refuses what PromptListChecker refuses.
 absl::StatusOr<PromptLines> ParsePromptList(absl::string_view text);
+
+// A list as an editor wrote it: as above, and a byte order mark at its start is dropped, and a \r
+// alone ends a line too.
+absl::StatusOr<PromptLines> ParsePromptFile(absl::string_view text);
 
 }  // namespace d2g::common

@@ -64,6 +64,11 @@ TEST(JobFile, NamesFileLinePathAndNearNameOfAnUnknownField) {
             "job.yaml:3: train.gan.start_stpe: unknown field; did you mean 'start_step'?");
 }
 
+TEST(JobFile, SaysThatMergeKeysAreNotSupported) {
+  const std::string error = ErrorOf("simulate: &a {seed: 1}\ntrain:\n  <<: *a\n  steps: 3\n");
+  EXPECT_THAT(error, HasSubstr("job.yaml:3: train.<<: merge keys are not supported"));
+}
+
 TEST(JobFile, ListsKnownFieldsWhenNoneIsNear) {
   EXPECT_THAT(ErrorOf("teacher: {zzzzzz: 1}"), HasSubstr("known fields here: path, digest"));
 }
@@ -104,6 +109,39 @@ TEST(JobFile, CoversEveryFieldOfJobSpec) {
   std::set<std::string> seen;
   ExpectSettable(*JobSpec::descriptor(), &seen);
   EXPECT_GE(seen.size(), 8U);
+}
+
+// A job file in a folder of its own, loaded with this $HOME.
+absl::StatusOr<JobSpec> Load(const std::string& text) {
+  const std::string path = ::testing::TempDir() + "/tilde_job.yaml";
+  std::ofstream(path) << text;
+  setenv("HOME", "/home/someone", /*overwrite=*/1);
+  return LoadJobFile(path);
+}
+
+TEST(JobFile, ATildeIsTheHomeFolder) {
+  const auto spec = Load(
+      "output_dir: ~/runs/x\n"
+      "teacher: {path: '~'}\n"
+      "prompts: {path: a~b}\n"
+      "evaluate: {evaluator_path: ~/e}\n");
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->output_dir(), "/home/someone/runs/x");
+  EXPECT_EQ(spec->teacher().path(), "/home/someone");
+  EXPECT_EQ(spec->evaluate().evaluator_path(), "/home/someone/e");
+  EXPECT_THAT(spec->prompts().path(), ::testing::EndsWith("/a~b"));
+}
+
+TEST(JobFile, OthersHomesAndVariablesAreRefused) {
+  for (const auto& [text, part] :
+       {std::pair("output_dir: $HOME/runs", "output_dir: '$HOME/runs' begins with a variable"),
+        std::pair("teacher: {path: ~root/t}",
+                  "teacher.path: '~root/t' begins with another user's home")}) {
+    const auto spec = Load(text);
+    EXPECT_EQ(spec.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(spec.status().message()), HasSubstr(part));
+    EXPECT_THAT(std::string(spec.status().message()), HasSubstr("tilde_job.yaml"));
+  }
 }
 
 TEST(JobFile, SetsSingleFields) {

@@ -28,7 +28,9 @@ namespace {
 
 using ::d2g::testing::IsOk;
 using ::d2g::testing::StatusIs;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 TEST(Utf8Test, BytesThatAreNoCharacterBecomeQuestionMarks) {
   EXPECT_EQ(ValidUtf8("caf\xe9 \xc3\xa9 \xf0\x9f\x98\x80", 100), "caf? \xc3\xa9 \xf0\x9f\x98\x80");
@@ -247,6 +249,13 @@ TEST(AddressTest, ParsesHostsAndPorts) {
   for (const char* bad : {"nothing", ":80", "host:", "host:70000", "host:-1", "::1:80"}) {
     EXPECT_THAT(ParseAddress(bad), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(bad)));
   }
+}
+
+TEST(AddressTest, ASchemeIsNamed) {
+  EXPECT_THAT(ParseAddress("http://127.0.0.1:5000"),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("http://127.0.0.1:5000"), HasSubstr("leave out 'http://'"),
+                             Not(HasSubstr("IPv6")))));
 }
 
 TEST(AddressTest, BeyondLoopbackNeedsInsecure) {

@@ -127,14 +127,16 @@ TEST(PromptsTest, AListInPiecesIsTheSameWhereverItIsCut) {
   }
 }
 
-TEST(PromptsTest, ALineThatIsTooLongIsRefusedBeforeItsEnd) {
+TEST(PromptsTest, OfALineThatIsTooLongOnlyTheLengthIsKept) {
   const auto ignore = [](absl::string_view) {};
   PromptListChecker checker;
   // A \r may still be dropped.
   ASSERT_THAT(checker.Add("a\n" + std::string(kMaxPromptBytes, 'x') + "\r", ignore), IsOk());
   ASSERT_THAT(checker.Add("\n" + std::string(kMaxPromptBytes, 'x'), ignore), IsOk());
-  EXPECT_THAT(checker.Add("yy", ignore),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("line 3 has 1002 bytes")));
+  ASSERT_THAT(checker.Add("yy", ignore), IsOk());
+  ASSERT_THAT(checker.Add(std::string(5000, 'y'), ignore), IsOk());
+  EXPECT_THAT(checker.Finish(ignore),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("line 3 has 6002 bytes")));
 }
 
 TEST(PromptsTest, BadListsNameLineAndLimit) {
@@ -145,13 +147,47 @@ TEST(PromptsTest, BadListsNameLineAndLimit) {
   };
   expect("", "no lines");
   expect("a\n\nb\n", "line 2 is empty");
-  expect("a\nb\n  \t\n", "line 3 is empty");
+  expect("a\n  \t\nb\n", "line 2 is empty");
   expect("a\n" + std::string(1001, 'x'), "line 2 has 1001 bytes; the limit is 1000");
   expect("a\n\xc3\x28\n", "line 2 is not UTF-8");
   expect("\xed\xa0\x80\n", "line 1 is not UTF-8");
   expect("\xc0\xaf\n", "line 1 is not UTF-8");
   expect("\xe2\x82\n", "line 1 is not UTF-8");
+  expect(std::string("a\nb\0c\n", 6), "line 2 holds a NUL character");
   EXPECT_THAT(ParsePromptList(std::string(1000, 'x')), IsOk());
+}
+
+TEST(PromptsTest, BlankLinesAtTheEndAreNothing) {
+  ASSERT_OK_AND_ASSIGN(const PromptLines plain, ParsePromptList("a\nb\n"));
+  for (const char* text : {"a\nb\n\n", "a\nb\n\n \n\r\n", "a\nb\n  "}) {
+    ASSERT_OK_AND_ASSIGN(const PromptLines list, ParsePromptList(text));
+    EXPECT_EQ(list.digest, plain.digest) << text;
+  }
+  EXPECT_THAT(ParsePromptList(" \n\n"),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("no lines")));
+}
+
+TEST(PromptsTest, BadLinesAreCountedAndTheFirstThreeNamed) {
+  const std::string text = "a\n\n" + std::string(1001, 'x') + "\n\xc3\x28\n\n\nb\n";
+  EXPECT_THAT(
+      ParsePromptList(text),
+      StatusIs(absl::StatusCode::kInvalidArgument,
+               "prompt list: 5 bad lines: line 2 is empty; line 3 has 1001 bytes; the limit "
+               "is 1000; line 4 is not UTF-8; and 2 more"));
+}
+
+TEST(PromptsTest, AFileMayHaveTheLineEndsAndTheMarkOfAnyEditor) {
+  ASSERT_OK_AND_ASSIGN(const PromptLines plain, ParsePromptFile("a red shoe\na bag\n"));
+  EXPECT_THAT(plain.lines, ElementsAre("a red shoe", "a bag"));
+  for (const char* text : {"a red shoe\ra bag\r", "a red shoe\r\na bag\r\n", "a red shoe\ra bag",
+                           "\xef\xbb\xbf"
+                           "a red shoe\na bag\n",
+                           "a red shoe\r\na bag\r\r"}) {
+    ASSERT_OK_AND_ASSIGN(const PromptLines list, ParsePromptFile(text));
+    EXPECT_EQ(list.digest, plain.digest) << text;
+  }
+  EXPECT_THAT(ParsePromptFile("a\r\rb"),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("line 2 is empty")));
 }
 
 TEST(PortFileTest, RoundTrip) {
