@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
@@ -22,6 +23,14 @@ std::string DefaultDataDir() {
   if (const std::string data = get("XDG_DATA_HOME"); !data.empty()) return data + "/d2g";
   const std::string home = get("HOME");
   return (home.empty() ? "." : home) + "/.local/share/d2g";
+}
+
+std::string NotEmpty(const std::string& folder) {
+  return folder.empty() ? "it is empty; name a folder" : "";
+}
+
+CLI::Option* AddDataDirFlag(CLI::App* app, std::string* data_dir, const std::string& help) {
+  return app->add_option("--data-dir", *data_dir, help)->capture_default_str()->check(NotEmpty);
 }
 
 std::string ClusterFilePath(const std::string& data_dir) { return data_dir + "/cluster.json"; }

@@ -8,6 +8,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
+namespace CLI {
+class App;
+class Option;
+}  // namespace CLI
+
 namespace d2g::cli {
 
 // One supervised process.
@@ -36,6 +41,10 @@ struct ClusterFile {
 
 // $D2G_DATA_DIR, else $XDG_DATA_HOME/d2g, else ~/.local/share/d2g.
 std::string DefaultDataDir();
+// For CLI11's check: empty when `folder` names one, else what is wrong.
+std::string NotEmpty(const std::string& folder);
+// Adds --data-dir, not empty, with the value of *data_dir as its default.
+CLI::Option* AddDataDirFlag(CLI::App* app, std::string* data_dir, const std::string& help);
 // DATA_DIR/cluster.json.
 std::string ClusterFilePath(const std::string& data_dir);
 

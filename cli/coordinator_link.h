@@ -16,10 +16,12 @@
 
 namespace d2g::cli {
 
-// Which coordinator: --coordinator, else $D2G_COORDINATOR, else DATA_DIR/cluster.json.
+// Which coordinator: --coordinator, else the cluster.json of a --data-dir that was given, else
+// $D2G_COORDINATOR, else the cluster.json of the default data folder.
 struct CoordinatorFlags {
   std::string address;
   std::string data_dir;
+  bool data_dir_given = false;
 };
 
 // Adds --coordinator and --data-dir.
@@ -37,7 +39,11 @@ class CoordinatorLink {
   // Finds the address; does not connect. UNAVAILABLE says how to start or name a coordinator.
   static absl::StatusOr<std::unique_ptr<CoordinatorLink>> Open(const CoordinatorFlags& flags);
 
-  const std::string& address() const { return client_.address(); }
+  const std::string& address() const { return client_->address(); }
+
+  // Looks for the address anew: a local cluster may have come back on another port. Where none is
+  // found, or the same, all stays as it is.
+  void FindAgain();
 
   // Safe to retry when request_id is set. The coordinator reads the whole teacher meanwhile.
   absl::StatusOr<coordinator::v1::Job> CreateJob(const coordinator::v1::CreateJobRequest& request);
@@ -62,7 +68,15 @@ class CoordinatorLink {
  private:
   static constexpr int kPageSize = 500;
 
-  CoordinatorLink(const std::string& address, std::string origin);
+  // An address and where it came from: "--coordinator", "$D2G_COORDINATOR" or the path of a cluster
+  // file.
+  struct Place {
+    std::string address;
+    std::string origin;
+  };
+  static absl::StatusOr<Place> Find(const CoordinatorFlags& flags);
+
+  CoordinatorLink(CoordinatorFlags flags, Place place);
 
   // Says which address did not answer and what to do.
   absl::Status Explain(const absl::Status& told) const;
@@ -72,9 +86,10 @@ class CoordinatorLink {
     return Explain(result.status());
   }
 
-  coordinator::CoordinatorClient client_;
-  // "--coordinator", "$D2G_COORDINATOR" or the path of a cluster file.
-  const std::string origin_;
+  const CoordinatorFlags flags_;
+  std::string origin_;
+  // Never null.
+  std::unique_ptr<coordinator::CoordinatorClient> client_;
 };
 
 }  // namespace d2g::cli

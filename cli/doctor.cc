@@ -77,8 +77,10 @@ absl::StatusOr<int> Doctor(const DoctorFlags& flags) {
 void AddDoctor(CLI::App& app, Action* action) {
   auto flags = std::make_shared<DoctorFlags>();
   CLI::App* doctor = app.add_subcommand("doctor", "Check what this machine has for d2g");
-  doctor->add_option("--data-dir", flags->folders,
-                     "Folder to look at; may be repeated (default: the local cluster's)");
+  doctor
+      ->add_option("--data-dir", flags->folders,
+                   "Folder to look at; may be repeated (default: the local cluster's)")
+      ->check(NotEmpty);
   doctor->add_option("--port", flags->ports, "Ports that should be free; may be repeated")
       ->capture_default_str()
       ->check(CLI::Range(1, 65535));

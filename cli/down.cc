@@ -47,7 +47,10 @@ absl::StatusOr<int> Down(const std::string& data_dir) {
       }
       told = cluster->pid;
     }
-    if (DataDirLock::Take(data_dir).ok()) return kExitOk;
+    if (DataDirLock::Take(data_dir).ok()) {
+      std::printf("the cluster on %s is stopped\n", data_dir.c_str());
+      return kExitOk;
+    }
     if (clock.SteadyNow() > deadline) {
       return absl::InternalError(absl::StrCat(
           "the cluster on ", data_dir, " is still running ", DurationText(kLocalStopTimeout),
@@ -62,7 +65,7 @@ absl::StatusOr<int> Down(const std::string& data_dir) {
 void AddDown(CLI::App& app, Action* action) {
   auto data_dir = std::make_shared<std::string>(DefaultDataDir());
   CLI::App* down = app.add_subcommand("down", "Stop the local cluster of a data folder");
-  down->add_option("--data-dir", *data_dir, "The folder given to d2g up")->capture_default_str();
+  AddDataDirFlag(down, data_dir.get(), "The folder given to d2g up");
   down->callback([data_dir, action] { *action = [data_dir] { return Down(*data_dir); }; });
 }
 

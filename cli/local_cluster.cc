@@ -1,5 +1,10 @@
 #include "cli/local_cluster.h"
 
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
 #include "absl/strings/str_cat.h"
 
 namespace d2g::cli {
@@ -14,6 +19,11 @@ std::string TrainerDevice(const std::string& device) { return device.substr(0, d
 std::string Loopback(int port) { return absl::StrCat("127.0.0.1:", port); }
 
 using Arguments = std::vector<std::string>;
+
+class NoAddresses final : public AddressBook {
+ public:
+  std::string GrpcAddress(const std::string& /*member*/) const override { return ""; }
+};
 
 void Append(Arguments& to, const Arguments& more) { to.insert(to.end(), more.begin(), more.end()); }
 
@@ -79,6 +89,17 @@ std::vector<MemberSpec> LocalClusterMembers(const LocalClusterOptions& o) {
                        return argv;
                      }});
   return members;
+}
+
+absl::Status CheckPrograms(const std::vector<MemberSpec>& members) {
+  for (const MemberSpec& member : members) {
+    const std::string program = member.argv({}, "", NoAddresses()).front();
+    if (access(program.c_str(), X_OK) != 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("cannot run ", program, ": ", std::strerror(errno)));
+    }
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace d2g::cli

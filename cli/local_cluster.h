@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "cli/supervisor.h"
 
@@ -46,5 +47,8 @@ struct LocalClusterOptions {
 
 // The members, the coordinator first.
 std::vector<MemberSpec> LocalClusterMembers(const LocalClusterOptions& options);
+
+// INVALID_ARGUMENT names the first program of a member that is not there or cannot be run.
+absl::Status CheckPrograms(const std::vector<MemberSpec>& members);
 
 }  // namespace d2g::cli

@@ -1,6 +1,7 @@
 // d2g: the command line of the service.
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <iostream>
 #include <string>
 #include <vector>
 
@@ -16,8 +17,8 @@ namespace d2g::cli {
 namespace {
 
 constexpr char kFooter[] =
-    "The coordinator is the one given by --coordinator, else $D2G_COORDINATOR, else the local\n"
-    "cluster's.\n"
+    "The coordinator is the one given by --coordinator, else the local cluster's of --data-dir\n"
+    "where that is given, else $D2G_COORDINATOR, else the local cluster's.\n"
     "Exit codes: 0 done, 1 failed, 2 wrong command line, 3 bad input, 4 cannot reach,\n"
     "5 the job failed or was cancelled.";
 
@@ -33,6 +34,14 @@ std::string Problem(const CLI::App& app, const CLI::ParseError& error) {
                       : has_command ? "unexpected argument"
                                     : "unknown command",
                       " \"", unknown.front(), "\"");
+}
+
+// The exit code, once all that was printed is out: a full disk shows here at the latest.
+int AfterOutput(int code) {
+  std::cout.flush();
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0 && std::cout) return code;
+  PrintError("cannot write to the standard output");
+  return code == kExitOk ? kExitFailure : code;
 }
 
 int Main(int argc, char** argv) {
@@ -69,4 +78,4 @@ void PrintError(const std::string& message) {
 
 }  // namespace d2g::cli
 
-int main(int argc, char** argv) { return d2g::cli::Main(argc, argv); }
+int main(int argc, char** argv) { return d2g::cli::AfterOutput(d2g::cli::Main(argc, argv)); }

@@ -28,8 +28,10 @@ void AddOne(CLI::App& app, Action* action, const char* name, const char* help,
     *action = [flags, wanted]() -> absl::StatusOr<int> {
       D2G_ASSIGN_OR_RETURN(const auto link, CoordinatorLink::Open(flags->coordinator));
       D2G_ASSIGN_OR_RETURN(const Job job, link->SetDesiredState(JobName(flags->job), wanted));
+      const bool pausing = wanted == Job::DESIRED_STATE_PAUSED && job.state() == Job::STATE_RUNNING;
       std::printf("%s is %s\n", common::WithoutControls(job.name()).c_str(),
-                  StateName(job.state()).c_str());
+                  pausing ? "pausing: it is paused once its work is saved (d2g describe tells)"
+                          : StateName(job.state()).c_str());
       return kExitOk;
     };
   });

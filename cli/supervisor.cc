@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "cli/exit_code.h"
 #include "cli/format.h"
+#include "services/common/address.h"
 #include "services/common/status_macros.h"
 
 namespace d2g::cli {
@@ -109,10 +110,22 @@ absl::Status Supervisor::Start() {
   return absl::OkStatus();
 }
 
+void Supervisor::TakeOldPorts(Member& member) const {
+  const absl::StatusOr<common::Ports> old = common::ReadPortFile(PortFilePath(member));
+  if (!old.ok()) return;
+  const auto take = [](int port, int* wanted) {
+    if (*wanted != 0 || port == 0) return;
+    if (common::ExplainListenFailure(absl::StrCat(kLoopback, ":", port)).ok()) *wanted = port;
+  };
+  take(old->grpc, &member.ports.grpc);
+  take(old->admin, &member.ports.admin);
+}
+
 absl::Status Supervisor::StartStage(int stage) {
   std::vector<Member*> waiting;
   for (const auto& member : members_) {
     if (member->spec.stage != stage) continue;
+    TakeOldPorts(*member);
     D2G_RETURN_IF_ERROR(StartMember(*member));
     waiting.push_back(member.get());
   }

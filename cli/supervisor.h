@@ -1,12 +1,13 @@
 // Keeps a fixed set of processes running: the local cluster of `d2g up`.
 //
 // Members start in stages: every member of a stage has written its port file before the next stage
-// starts, because later ones are told the addresses of earlier ones. During this first start a
-// member that ends makes the start fail with the tail of its log. From then on a member that ends
-// is started again after a jittered, growing delay, on the ports it had, so that its peers find it
-// where it was. One that somebody told to stop and that drained (kExitStopped) is started again as
-// quickly as the first time. Stopping goes through the stages backwards: SIGTERM, then SIGKILL
-// after a grace.
+// starts, because later ones are told the addresses of earlier ones. A member that asks for any
+// port gets the one that it had when the cluster ran last, where nobody else has taken it
+// meanwhile. During this first start a member that ends makes the start fail with the tail of its
+// log. From then on a member that ends is started again after a jittered, growing delay, on the
+// ports it had, so that its peers find it where it was. One that somebody told to stop and that
+// drained (kExitStopped) is started again as quickly as the first time. Stopping goes through the
+// stages backwards: SIGTERM, then SIGKILL after a grace.
 //
 // Not thread-safe: everything happens on the thread that calls Start, Run and Stop, which must have
 // blocked SIGCHLD and the stop signals (BlockSupervisorSignals). Children die with that thread. The
@@ -104,6 +105,8 @@ class Supervisor final : private AddressBook {
   std::string GrpcAddress(const std::string& member) const override;
   std::string LogPath(const Member& member) const;
   std::string PortFilePath(const Member& member) const;
+  // Asks for the ports that the last run's port file names, as far as they are free.
+  void TakeOldPorts(Member& member) const;
   absl::Status StartStage(int stage);
   absl::Status StartMember(Member& member);
   // Reads the port file if it is there.

@@ -8,6 +8,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "cli/cluster_file.h"
 #include "cli/command.h"
 #include "cli/data_dir_lock.h"
@@ -18,6 +19,7 @@
 #include "cli/supervisor.h"
 #include "services/common/address.h"
 #include "services/common/clock.h"
+#include "services/common/file_io.h"
 #include "services/common/status_macros.h"
 
 namespace d2g::cli {
@@ -61,12 +63,25 @@ absl::Status CheckPort(int port) {
                                                  "; choose another, or 0 for any free one"));
 }
 
+// Empty when it is a device, else what is wrong with it.
+std::string CheckDevice(const std::string& device) {
+  absl::string_view rest = device;
+  int number = 0;
+  if (rest == "cpu" || rest == "auto" || rest == "cuda") return "";
+  if (absl::ConsumePrefix(&rest, "cuda:") && absl::SimpleAtoi(rest, &number) && number >= 0) {
+    return "";
+  }
+  return absl::StrCat("'", device, "' is none of cpu, cuda, cuda:N and auto");
+}
+
 absl::StatusOr<int> Up(UpOptions options) {
   LocalClusterOptions& cluster = options.cluster;
   if (options.exit_with_parent && !TieToParent(options.parent)) return kExitFailure;
   BlockSupervisorSignals();
-  cluster.data_dir = std::filesystem::absolute(cluster.data_dir).lexically_normal().string();
+  D2G_ASSIGN_OR_RETURN(cluster.data_dir, common::AbsolutePath(cluster.data_dir));
   if (cluster.bin_dir.empty()) cluster.bin_dir = OwnFolder();
+  // What can be told now is told before the data folder is made.
+  D2G_RETURN_IF_ERROR(CheckPrograms(LocalClusterMembers(cluster)));
   D2G_RETURN_IF_ERROR(CheckPort(cluster.port));
   D2G_ASSIGN_OR_RETURN(const DataDirLock lock, DataDirLock::Take(cluster.data_dir));
   D2G_RETURN_IF_ERROR(CheckShards(cluster));
@@ -99,8 +114,7 @@ void AddUp(CLI::App& app, Action* action) {
   LocalClusterOptions& cluster = options->cluster;
   cluster.data_dir = DefaultDataDir();
   CLI::App* up = app.add_subcommand("up", "Start a local cluster and keep it running");
-  up->add_option("--data-dir", cluster.data_dir, "Folder for everything that it keeps")
-      ->capture_default_str();
+  AddDataDirFlag(up, &cluster.data_dir, "Folder for everything that it keeps");
   up->add_option("--shards", cluster.shards, "Store shards")
       ->capture_default_str()
       ->check(CLI::Range(1, kMaxLocalShards));
@@ -116,7 +130,10 @@ void AddUp(CLI::App& app, Action* action) {
   up->add_option("--port", cluster.port, "The coordinator's port; 0: any free one")
       ->capture_default_str()
       ->check(CLI::Range(0, 65535));
-  up->add_option("--device", cluster.device, "cpu, cuda:N or auto")->capture_default_str();
+  up->add_option("--device", cluster.device,
+                 "cpu, cuda, cuda:N or auto; ranks take the GPUs in order, whatever N is")
+      ->capture_default_str()
+      ->check(CheckDevice);
   common::AddDurationFlag(up, "--lease-duration", &cluster.lease_duration,
                           "A lease without progress lapses after this");
   up->add_option("--bin-dir", cluster.bin_dir, "Folder of the binaries; default: d2g's own");

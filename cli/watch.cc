@@ -4,9 +4,11 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "cli/command.h"
@@ -70,10 +72,27 @@ class Screen {
   size_t drawn_ = 0;
 };
 
+// What Ctrl-C says; written by the signal's handler.
+std::string farewell;
+
+void SayFarewell(int signal) {
+  [[maybe_unused]] const ssize_t written = write(STDERR_FILENO, farewell.data(), farewell.size());
+  ::signal(signal, SIG_DFL);
+  raise(signal);
+}
+
+// From now on Ctrl-C tells that it ends the watching, not the job.
+void ExplainInterrupt(const std::string& job) {
+  farewell = absl::StrCat("\nd2g: the job goes on; d2g watch ", job, " follows it again\n");
+  // A shell lets its background commands ignore it; so it stays.
+  if (::signal(SIGINT, SayFarewell) == SIG_IGN) ::signal(SIGINT, SIG_IGN);
+}
+
 }  // namespace
 
 absl::StatusOr<int> WatchUntilEnd(CoordinatorLink& link, const std::string& name,
                                   const WatchOptions& options) {
+  ExplainInterrupt(name);
   Screen screen;
   Job last;
   absl::Status state_file_status;
@@ -108,6 +127,7 @@ absl::StatusOr<int> WatchUntilEnd(CoordinatorLink& link, const std::string& name
       screen.Note("the coordinator is away; reconnecting");
     }
     if (clock->SteadyNow() - *lost_at > options.patience) return status;
+    link.FindAgain();
   }
   return last.state() == Job::STATE_SUCCEEDED ? kExitOk : kExitJobFailed;
 }

@@ -2,18 +2,22 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/stat.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <memory>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
+#include "cli/cluster_file.h"
 #include "services/common/port_file.h"
 #include "tests/testing/process.h"
 #include "tests/testing/sample_model.h"
@@ -35,7 +39,7 @@ using testing::TempDir;
 using testing::WaitFor;
 
 // Exit codes as the user guide documents them.
-constexpr int kOk = 0, kBadInput = 3, kCannotReach = 4, kJobFailed = 5;
+constexpr int kOk = 0, kFailure = 1, kUsage = 2, kBadInput = 3, kCannotReach = 4, kJobFailed = 5;
 
 constexpr char kJob[] = R"(display_name: sample
 teacher: {path: teacher}
@@ -279,6 +283,102 @@ TEST_F(D2gTest, WatchOutlivesTheCoordinator) {
   const ExitResult result = watch.Wait();
   EXPECT_EQ(result.code, kJobFailed) << result.output;
   EXPECT_THAT(result.output, HasSubstr("cancelled"));
+}
+
+TEST_F(D2gTest, AFlagWinsOverTheEnvironment) {
+  // A cluster file that leads to the coordinator, and a variable that leads nowhere.
+  cli::ClusterFile cluster;
+  cluster.data_dir = dir_.path();
+  cluster.coordinator = Address();
+  ASSERT_TRUE(cli::WriteClusterFile(cluster).ok());
+  setenv("D2G_COORDINATOR", "127.0.0.1:1", /*overwrite=*/1);
+  const ExitResult chosen = RunProcess({"d2g", "jobs", "--data-dir", dir_.path()});
+  setenv("D2G_DATA_DIR", dir_.path().c_str(), /*overwrite=*/1);
+  const ExitResult environment = RunProcess({"d2g", "jobs"});
+  unsetenv("D2G_COORDINATOR");
+  unsetenv("D2G_DATA_DIR");
+  EXPECT_EQ(chosen.code, kOk) << chosen.output;
+  EXPECT_EQ(environment.code, kCannotReach) << environment.output;
+  EXPECT_THAT(environment.output, HasSubstr("$D2G_COORDINATOR"));
+}
+
+TEST_F(D2gTest, WatchFollowsTheClusterToAnotherPort) {
+  const std::string job = SubmitGoodJob();
+  const auto tell = [this] {
+    cli::ClusterFile cluster;
+    cluster.data_dir = dir_.path();
+    cluster.coordinator = Address();
+    ASSERT_TRUE(cli::WriteClusterFile(cluster).ok());
+  };
+  tell();
+  Process watch(
+      {"d2g", "watch", job, "--data-dir", dir_.path(), "--state-file", dir_.File("seen.json")});
+  ASSERT_TRUE(WaitFor([&] { return std::filesystem::exists(dir_.File("seen.json")); }))
+      << watch.Output();
+  coordinator_->Signal(SIGKILL);
+  coordinator_->Wait();
+  const int old_port = std::exchange(port_, 0);
+  StartCoordinator();
+  ASSERT_NE(port_, old_port);
+  tell();
+  EXPECT_EQ(D2g({"cancel", job}).code, kOk);
+  const ExitResult result = watch.Wait(absl::Seconds(60));
+  EXPECT_EQ(result.code, kJobFailed) << result.output;
+  EXPECT_THAT(result.output, AllOf(HasSubstr("the coordinator is back"), HasSubstr("cancelled")));
+}
+
+TEST_F(D2gTest, ALimitOfJobsIsAPositiveNumber) {
+  for (const char* limit : {"-1", "0", "x"}) {
+    const ExitResult result = D2g({"jobs", "--limit", limit});
+    EXPECT_EQ(result.code, kUsage) << limit << result.output;
+    EXPECT_THAT(result.output, HasSubstr("--limit"));
+  }
+  EXPECT_EQ(D2g({"jobs", "--limit", "1"}).code, kOk);
+}
+
+TEST_F(D2gTest, OutputThatGoesNowhereIsAFailure) {
+  const std::string jobs = absl::StrCat(std::getenv("D2G_BIN_DIR"), "/d2g jobs --coordinator ",
+                                        Address(), " > /dev/full");
+  const ExitResult result = RunProcess({"/bin/sh", "-c", jobs});
+  EXPECT_EQ(result.code, kFailure);
+  EXPECT_THAT(result.output, HasSubstr("cannot write to the standard output"));
+}
+
+TEST_F(D2gTest, InputThatIsNoFileIsNamed) {
+  const ExitResult folder = D2g({"submit", dir_.File("in")});
+  EXPECT_EQ(folder.code, kBadInput);
+  EXPECT_THAT(folder.output, HasSubstr(dir_.File("in") + ": is a folder, not a file"));
+  ASSERT_EQ(mkfifo(Input("pipe").c_str(), 0600), 0);
+  WriteJob(absl::StrReplaceAll(kJob, {{"prompts.txt", "pipe"}}));
+  const ExitResult pipe = D2g({"submit", Input("job.yaml")});
+  EXPECT_EQ(pipe.code, kBadInput);
+  EXPECT_THAT(pipe.output, HasSubstr("pipe: is a pipe, and nobody wrote into it"));
+}
+
+TEST_F(D2gTest, APathAfterSetIsTakenFromTheCurrentFolder) {
+  // The file's own paths stay relative to the file.
+  const std::string submit = absl::StrCat(
+      "cd ", dir_.path(), " && HOME=", dir_.path(), " ", std::getenv("D2G_BIN_DIR"),
+      "/d2g submit in/job.yaml --set output_dir=~/runs --set prompts.path=in/prompts.txt",
+      " --coordinator ", Address());
+  const ExitResult result = RunProcess({"/bin/sh", "-c", submit});
+  ASSERT_EQ(result.code, kOk) << result.output;
+  const std::string job(absl::StripSuffix(result.output, "\n"));
+  EXPECT_THAT(D2g({"describe", job}).output, HasSubstr(dir_.File("runs")));
+}
+
+TEST_F(D2gTest, VerifyOfANewJobSaysThatNothingIsThereYet) {
+  const std::string job = SubmitGoodJob();
+  const std::string port_file = dir_.File("store.ports");
+  Process store({"d2g-store", "--data-dir", dir_.File("store"), "--shard", "0", "--coordinator",
+                 Address(), "--min-free-bytes", "0", "--min-free-share", "0"});
+  ExitResult result;
+  EXPECT_TRUE(WaitFor([&] {
+    result = D2g({"verify", job});
+    return result.code != kCannotReach;
+  })) << result.output;
+  EXPECT_EQ(result.code, kFailure);
+  EXPECT_THAT(result.output, HasSubstr("nothing simulated yet"));
 }
 
 TEST_F(D2gTest, SetOverridesTheFile) {

@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cli/cluster_file.h"
+#include "services/common/rpc_server.h"
 #include "tests/testing/http_get.h"
 #include "tests/testing/process.h"
 #include "tests/testing/temp_dir.h"
@@ -116,14 +117,65 @@ TEST_F(UpTest, GoesOnWhereTheFirstStartWasInterrupted) {
   EXPECT_EQ(up.Wait().code, 0);
 }
 
-TEST_F(UpTest, AFailedStartSaysWhyAndLeavesNothingRunning) {
-  auto command = UpCommand();
-  command.insert(command.end(), {"--bin-dir", dir_.File("empty")});
-  const auto result = RunProcess(command);
-  EXPECT_EQ(result.code, 3);
-  EXPECT_THAT(result.output, HasSubstr("cannot run " + dir_.File("empty/d2g-coordinator")));
-  EXPECT_THAT(result.output, Not(HasSubstr("cluster is up")));
-  EXPECT_FALSE(std::filesystem::exists(cli::ClusterFilePath(dir_.path())));
+TEST_F(UpTest, AWrongCommandLineSaysWhyAndLeavesNothingBehind) {
+  const std::string folder = dir_.File("new");
+  const auto up = [&](std::vector<std::string> flags) {
+    flags.insert(flags.begin(), {"d2g", "up", "--workers", "0", "--data-dir", folder});
+    const auto result = RunProcess(flags);
+    EXPECT_THAT(result.output, Not(HasSubstr("cluster is up")));
+    EXPECT_FALSE(std::filesystem::exists(folder)) << result.output;
+    return result;
+  };
+  const auto no_programs = up({"--bin-dir", dir_.File("empty")});
+  EXPECT_EQ(no_programs.code, 3);
+  EXPECT_THAT(no_programs.output, HasSubstr("cannot run " + dir_.File("empty/d2g-coordinator")));
+  const auto no_device = up({"--device", "tpu"});
+  EXPECT_EQ(no_device.code, 2);
+  EXPECT_THAT(no_device.output, HasSubstr("'tpu' is none of cpu, cuda, cuda:N and auto"));
+}
+
+TEST_F(UpTest, ADataFolderThatIsNoneIsRefused) {
+  for (const char* command : {"up", "down", "jobs", "doctor"}) {
+    const auto empty = RunProcess({"d2g", command, "--data-dir", ""});
+    EXPECT_EQ(empty.code, 2) << command << empty.output;
+    EXPECT_THAT(empty.output, HasSubstr("--data-dir: it is empty")) << command;
+  }
+  const std::string in_deleted_folder =
+      absl::StrCat("mkdir ", dir_.File("gone"), " && cd ", dir_.File("gone"), " && rmdir ",
+                   dir_.File("gone"), " && exec ", std::getenv("D2G_BIN_DIR"), "/d2g ");
+  const auto up = RunProcess({"/bin/sh", "-c", in_deleted_folder + "up --data-dir x"});
+  EXPECT_EQ(up.code, 3) << up.output;
+  EXPECT_THAT(up.output, HasSubstr("x: is relative, and the current folder cannot be told"));
+  std::ofstream(dir_.File("job.yaml")) << "output_dir: out\n";
+  const auto submit = RunProcess(
+      {"/bin/sh", "-c", in_deleted_folder + "submit --set output_dir=y " + dir_.File("job.yaml")});
+  EXPECT_EQ(submit.code, 3) << submit.output;
+}
+
+TEST_F(UpTest, KeepsItsPortsAsFarAsTheyAreFree) {
+  const auto once = [&] {
+    Process up(UpCommand(/*shards=*/1));
+    EXPECT_TRUE(WaitFor([&] { return IsUp(up); }, absl::Seconds(60))) << up.Output();
+    const cli::ClusterFile cluster = Cluster();
+    const auto down = RunProcess({"d2g", "down", "--data-dir", dir_.path()});
+    EXPECT_EQ(down.code, 0);
+    EXPECT_THAT(down.output, HasSubstr("is stopped"));
+    EXPECT_EQ(up.Wait().code, 0);
+    return cluster;
+  };
+  const cli::ClusterFile first = once();
+  const cli::ClusterFile second = once();
+  ASSERT_EQ(first.processes.size(), second.processes.size());
+  for (size_t k = 0; k < first.processes.size(); ++k) {
+    EXPECT_EQ(first.processes[k].grpc, second.processes[k].grpc) << first.processes[k].name;
+    EXPECT_EQ(first.processes[k].admin, second.processes[k].admin) << first.processes[k].name;
+  }
+  // Somebody else has the coordinator's port now.
+  const auto taken = common::RpcServer::Start(second.coordinator, {}, {});
+  ASSERT_TRUE(taken.ok()) << taken.status();
+  const cli::ClusterFile third = once();
+  EXPECT_NE(third.coordinator, second.coordinator);
+  EXPECT_EQ(third.processes[1].grpc, second.processes[1].grpc);
 }
 
 TEST_F(UpTest, ADataFolderThatCannotBeWrittenIsBadInput) {
