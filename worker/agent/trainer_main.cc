@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdlib>
 #include <filesystem>
+#include <memory>
 #include <thread>
 
 #include "services/common/admin_server.h"
@@ -14,6 +15,7 @@
 #include "worker/agent/gang_agent.h"
 #include "worker/agent/identity.h"
 #include "worker/agent/rank_output.h"
+#include "worker/agent/scratch_folder.h"
 
 namespace d2g::agent {
 namespace {
@@ -52,32 +54,10 @@ std::string ResolveDevice(const std::string& name) {
   return "cpu";
 }
 
-// A folder of its own for assignment files, removed at the end.
-class ScratchDir {
- public:
-  static absl::StatusOr<std::string> Make() {
-    std::error_code error;
-    std::string pattern =
-        (std::filesystem::temp_directory_path(error) / "d2g-trainer-XXXXXX").string();
-    if (error || mkdtemp(pattern.data()) == nullptr) {
-      return absl::InternalError("cannot make a folder like " + pattern);
-    }
-    return pattern;
-  }
-  explicit ScratchDir(std::string path) : path_(std::move(path)) {}
-  ~ScratchDir() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-
- private:
-  const std::string path_;
-};
-
 // Returns the exit code.
 absl::StatusOr<int> Serve(const Flags& flags) {
-  D2G_ASSIGN_OR_RETURN(const std::string work_dir, ScratchDir::Make());
-  const ScratchDir scratch(work_dir);
+  D2G_ASSIGN_OR_RETURN(const std::unique_ptr<ScratchFolder> scratch,
+                       ScratchFolder::Make("d2g-trainer-"));
   common::Metrics metrics(kProgram);
   coordinator::CoordinatorClient client(flags.coordinator);
 
@@ -95,7 +75,7 @@ absl::StatusOr<int> Serve(const Flags& flags) {
   options.launch.node = flags.node;
   options.launch.log_format = flags.server.log.format;
   options.ranks.rank_command = {flags.rank_binary};
-  options.ranks.work_dir = work_dir;
+  options.ranks.work_dir = scratch->path();
   options.ranks.hang_timeout = flags.hang_timeout;
   options.ranks.leave_timeout = flags.leave_timeout;
   options.ranks.on_output_line = [json = flags.server.log.format == "json"](int rank,
