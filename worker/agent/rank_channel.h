@@ -6,7 +6,7 @@
 // Rank to agent: JSON lines on the inherited descriptor N, one RankReport each, and the exit code:
 // 0 training is done and its last checkpoint is committed, common::kExitStopped left after a
 // checkpoint as told, anything else broken: common::kExitBadInput, and kExitNotFinite and
-// kExitPeerLost below. A rank that breaks writes why as its last line on stderr, after "d2g-rank: ".
+// kExitPeerLost below. The last line on stderr of a rank that breaks says why, after "d2g-rank: ".
 //
 // Example of lines:
 //   {"rendezvous":"127.0.0.1:41234"}                                   rank 0 only, first
