@@ -1,6 +1,8 @@
 #include "services/common/model_folder.h"
 
+#include <algorithm>
 #include <filesystem>
+#include <optional>
 #include <set>
 #include <system_error>
 #include <utility>
@@ -12,6 +14,7 @@
 #include "services/common/utf8.h"
 #include "worker/model/files/error.h"
 #include "worker/model/files/json_config.h"
+#include "worker/model/files/latent_size.h"
 #include "worker/model/files/safetensors_header.h"
 #include "worker/model/files/weight_files.h"
 
@@ -156,6 +159,16 @@ absl::StatusOr<int32_t> PositiveField(const std::string& path, const json& confi
   return config[field].get<int32_t>();
 }
 
+absl::StatusOr<model::LatentSize> LatentSizeOf(const std::string& path, const json& unet) {
+  D2G_ASSIGN_OR_RETURN(const std::optional<model::LatentSize> size, Checked([&] {
+                         return model::ReadLatentSize(model::JsonConfig(unet, path));
+                       }));
+  if (!size || std::max(size->height, size->width) > kMaxLatentSide) {
+    return Bad(path, absl::StrCat("has no sample_size from 1 to ", kMaxLatentSide));
+  }
+  return *size;
+}
+
 }  // namespace
 
 absl::Status CheckSafetensorsFile(const std::string& path) { return TensorsOf(path).status(); }
@@ -172,18 +185,13 @@ absl::StatusOr<ModelFolder> InspectModelFolder(const std::string& path, const Ti
   }
   ModelFolder folder;
   folder.path = path;
-  D2G_ASSIGN_OR_RETURN(const json unet, inspector.Json("unet/config.json"));
+  D2G_ASSIGN_OR_RETURN(json unet_options, inspector.Json("unet/config.json"));
+  const json unet = model::WithoutDefaults(std::move(unet_options));
   const std::string unet_config = inspector.Path("unet/config.json");
   D2G_ASSIGN_OR_RETURN(folder.latent_channels, PositiveField(unet_config, unet, "in_channels"));
-  if (unet.contains("sample_size") && unet["sample_size"].is_array() &&
-      unet["sample_size"].size() == 2) {
-    const json sides = {{"height", unet["sample_size"][0]}, {"width", unet["sample_size"][1]}};
-    D2G_ASSIGN_OR_RETURN(folder.latent_height, PositiveField(unet_config, sides, "height"));
-    D2G_ASSIGN_OR_RETURN(folder.latent_width, PositiveField(unet_config, sides, "width"));
-  } else {
-    D2G_ASSIGN_OR_RETURN(folder.latent_height, PositiveField(unet_config, unet, "sample_size"));
-    folder.latent_width = folder.latent_height;
-  }
+  D2G_ASSIGN_OR_RETURN(const model::LatentSize latents, LatentSizeOf(unet_config, unet));
+  folder.latent_height = static_cast<int32_t>(latents.height);
+  folder.latent_width = static_cast<int32_t>(latents.width);
   folder.decoder_scales = kDefaultDecoderScales;
   if (unet.contains("up_block_types") && unet["up_block_types"].is_array()) {
     folder.decoder_scales = static_cast<int32_t>(unet["up_block_types"].size());

@@ -17,7 +17,8 @@ struct ModelFolder {
   std::string path;
   // "xxh3-128:" and 32 hex digits over the component files (docs/formats.md says how).
   std::string digest;
-  // From unet/config.json: in_channels and sample_size (height and width).
+  // From unet/config.json: in_channels, and sample_size (height and width) as the pipeline takes it
+  // (worker/model/files/latent_size.h).
   int32_t latent_channels = 0;
   int32_t latent_height = 0;
   int32_t latent_width = 0;

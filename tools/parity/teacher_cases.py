@@ -41,12 +41,13 @@ WORDS = ["a", "photo", "of", "dark", "red", "bag", "boots!", "two", "caf\u00e9",
 
 def case(kind, file, **more):
     """`negative` None means that no negative prompt is given; `noises` of `size` share one prompt
-    unless there are as many prompts."""
+    unless there are as many prompts. `unet_version` is what unet/config.json says of its age; then
+    nothing but the size of the latents that are drawn without --noise is compared."""
     defaults = dict(kind=kind, file=file, pipeline="sd", steps=4, guidance=3.0, rescale=0.0,
                     negative=None, prompts=["a photo of a bag"], noises=1, size=[8, 8],
                     channels=4, sample_size=8, vae_levels=2, fast=False, pad_bang=False,
                     force_zeros=True, aesthetics=True, time_cond=None, encoders_project=False,
-                    whole=False, seed=1)
+                    whole=False, seed=1, unet_version=None)
     return dict(defaults, **more)
 
 
@@ -72,6 +73,12 @@ NAMED = [(f"{name}_{kind}", case(kind, file, **more)) for kind in solver_goldens
     ("lcm_xl_pipeline", case("euler", XL_FILE, **XL, time_cond=12, whole=True)),
     ("unguided", case("heun", SD_FILE, guidance=1.0)),
     ("one_step", case("ddim", SD_FILE, steps=1, guidance=0.0)),
+    ("old_small", case("ddim", SD_FILE, steps=1, guidance=0.0, unet_version="0.7.0.dev0")),
+    ("old_list", case("ddim", SD_FILE, steps=1, guidance=0.0, unet_version="0.7.0.dev0",
+                      sample_size=[8, 12])),
+    ("old_large", case("ddim", SD_FILE, steps=1, guidance=0.0, unet_version="0.8.1",
+                       sample_size=68)),
+    ("no_longer_old", case("ddim", SD_FILE, steps=1, guidance=0.0, unet_version="0.9.0.dev0")),
 ]
 
 
@@ -213,6 +220,20 @@ def reference(pipe, config, prompts, noise):
     return z
 
 
+def compare_drawn_size(config, model, d2g):
+    path = model / "unet" / "config.json"
+    path.write_text(json.dumps(dict(json.loads(path.read_text()),
+                                    _diffusers_version=config["unet_version"])))
+    pipe = StableDiffusionPipeline.from_pretrained(model)
+    pipe.set_progress_bar_config(disable=True)
+    theirs = pipe(config["prompts"], num_inference_steps=1, guidance_scale=0.0,
+                  output_type="latent").images
+    d2g.run("teacher", "--model", model, "--prompt", config["prompts"][0], "--steps", 1,
+            "--guidance", 0, "--threads", 1, "--out", model / "out")
+    ours = load_file(model / "out")["latents"]
+    yield "size of the drawn latents", ours.shape, theirs.shape, 0
+
+
 @torch.no_grad()
 def compare(config, folder, d2g):
     scheduler = solver_goldens.make(config["kind"], config["file"], config["steps"])
@@ -221,6 +242,9 @@ def compare(config, folder, d2g):
     model = folder / "model"
     pipe.save_pretrained(model)
     (model / "scheduler" / "scheduler_config.json").write_text(json.dumps(config["file"]))
+    if config["unet_version"]:
+        yield from compare_drawn_size(config, model, d2g)
+        return
     # As the class makes it, not as the pipeline's constructor changed it.
     pipe.scheduler = solver_goldens.make(config["kind"], config["file"], config["steps"])
     noise = torch.randn(config["noises"], config["channels"], *config["size"],

@@ -96,8 +96,8 @@ class TextToImageModel {
   // Pictures in [-1, 1] -> uint8 [B, H, W, channels] as diffusers rounds them, on the CPU.
   static at::Tensor ToBytes(const at::Tensor& pictures);
 
-  // [C, h, w] of the latents that the model was trained at. Throws Error if the U-Net's file does
-  // not say sample_size.
+  // [C, h, w] of the latents that the pipeline draws. Throws Error if the U-Net's file does not say
+  // sample_size.
   std::vector<int64_t> latent_shape() const;
 
   UNet2DConditionModel& unet() { return *unet_; }

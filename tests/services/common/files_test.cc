@@ -426,6 +426,26 @@ TEST_F(ModelFolderTest, MessagesAreUtf8WhateverFilesHold) {
   EXPECT_TRUE(IsUtf8(message)) << message;
 }
 
+TEST_F(ModelFolderTest, LatentsAreAsLargeAsThePipelineDrawsThem) {
+  Write("unet/config.json",
+        R"({"in_channels": 4, "sample_size": 32, "_diffusers_version": "0.7.0.dev0"})");
+  ASSERT_OK_AND_ASSIGN(ModelFolder folder, InspectModelFolder(dir_.path()));
+  EXPECT_EQ(folder.latent_height, 64);
+  EXPECT_EQ(folder.latent_width, 64);
+  Write("unet/config.json",
+        R"({"in_channels": 4, "sample_size": [32, 48], "_diffusers_version": "0.7.0.dev0"})");
+  ASSERT_OK_AND_ASSIGN(folder, InspectModelFolder(dir_.path()));
+  EXPECT_EQ(folder.latent_height, 32);
+  EXPECT_EQ(folder.latent_width, 48);
+  Write("unet/config.json", R"({"in_channels": 4, "sample_size": [32, 4097]})");
+  ExpectBad("unet/config.json has no sample_size from 1 to 4096");
+  Write("unet/config.json", R"({"in_channels": 4})");
+  ExpectBad("unet/config.json has no sample_size from 1 to 4096");
+  Write("unet/config.json",
+        R"({"in_channels": 4, "sample_size": 8, "_diffusers_version": "main"})");
+  ExpectBad("unet/config.json: option \"_diffusers_version\" is \"main\"");
+}
+
 TEST_F(ModelFolderTest, BadConfigIsNamed) {
   Write("unet/config.json", "{");
   ExpectBad("unet/config.json: not valid JSON: parse error at line 1");

@@ -98,6 +98,16 @@ json ReadJsonFile(const std::string& path) {
   return ParseJson(ReadFileToString(path, kMaxJsonBytes), path);
 }
 
+json WithoutDefaults(json options) {
+  const auto defaulted = options.is_object() ? options.find("_use_default_values") : options.end();
+  if (defaulted == options.end()) return options;
+  const json names = *defaulted;
+  for (const json& name : names) {
+    if (name.is_string()) options.erase(name.get<std::string>());
+  }
+  return options;
+}
+
 JsonConfig::JsonConfig(json value, std::string source)
     : json_(std::move(value)), source_(std::move(source)) {
   if (!json_.is_object()) Fail(source_, ": not a JSON object");

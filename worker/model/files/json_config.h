@@ -17,6 +17,11 @@ namespace d2g::model {
 nlohmann::json ReadJsonFile(const std::string& path);
 nlohmann::json ParseJson(const std::string& text, const std::string& source);
 
+// The options of a diffusers file without those that "_use_default_values" lists: whoever wrote the
+// file was given no value for them, and diffusers takes its own defaults in place of what stands
+// there. Anything but an object is returned as it is.
+nlohmann::json WithoutDefaults(nlohmann::json options);
+
 // What is wrong with a document, without the JSON library's own name for it.
 std::string JsonProblem(const nlohmann::json::exception& error);
 

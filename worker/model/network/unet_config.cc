@@ -1,22 +1,12 @@
 #include "worker/model/network/unet_config.h"
 
 #include "worker/model/files/error.h"
+#include "worker/model/files/latent_size.h"
 #include "worker/model/network/unet_options.h"
 
 namespace d2g::model {
 
 namespace {
-
-// Without the options that the file itself says were not given.
-nlohmann::json WithoutDefaults(nlohmann::json options) {
-  const char* const kKey = "_use_default_values";
-  if (!options.is_object() || !options.contains(kKey)) return options;
-  const nlohmann::json names = options[kKey];
-  for (const nlohmann::json& name : names) {
-    if (name.is_string()) options.erase(name.get<std::string>());
-  }
-  return options;
-}
 
 // Options that change the result and have only one supported value.
 void RefuseUnsupported(const JsonConfig& json) {
@@ -321,11 +311,9 @@ UNetConfig UNetConfig::FromJson(const std::string& text, const std::string& sour
   c.layers_per_block = json.Ints("layers_per_block", {2}, levels);
   RequireIn(json, "layers_per_block", c.layers_per_block, 1, kMaxLayers);
 
-  if (json.Has("sample_size")) {
-    const std::vector<int64_t> sample = json.Ints("sample_size", {}, 2);
-    RequireIn(json, "sample_size", sample, 1, kMaxSize);
-    c.sample_size = sample[0];
-    c.sample_width = sample[1];
+  if (const std::optional<LatentSize> size = ReadLatentSize(json)) {
+    c.sample_size = size->height;
+    c.sample_width = size->width;
   }
   c.in_channels = IntIn(json, "in_channels", 4, 1, kMaxChannels);
   c.out_channels = IntIn(json, "out_channels", 4, 1, kMaxChannels);

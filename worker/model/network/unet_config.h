@@ -51,7 +51,8 @@ struct UNetConfig {
   int64_t up_depth(size_t position, size_t layer) const;
   int64_t mid_depth() const { return transformer_layers_per_block.back().front(); }
 
-  int64_t sample_size = 0;  // latent height and width that the model was trained at; 0: not said
+  // Height and width of the latents that the pipeline draws (files/latent_size.h); 0: not said.
+  int64_t sample_size = 0;
   int64_t sample_width = 0;
   int64_t in_channels = 4;
   int64_t out_channels = 4;

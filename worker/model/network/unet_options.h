@@ -19,7 +19,6 @@ inline constexpr int64_t kMaxWidth = 1 << 20;
 inline constexpr int64_t kMaxLayers = 10'000;  // of one block, and of the network in all
 inline constexpr int64_t kMaxKernel = 255;
 inline constexpr int64_t kMaxClasses = 1 << 24;
-inline constexpr int64_t kMaxSize = 1 << 20;
 
 // Numbers of transformer layers: one for all resnets of a block, or one for each of them.
 using Depths = std::vector<int64_t>;

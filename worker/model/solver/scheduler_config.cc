@@ -43,14 +43,7 @@ nlohmann::json Effective(nlohmann::json json) {
     const auto it = json.find(flag);
     if (it != json.end() && it->is_null()) *it = false;
   }
-  const auto defaulted = json.find("_use_default_values");
-  if (defaulted != json.end() && defaulted->is_array()) {
-    const nlohmann::json names = *defaulted;
-    for (const nlohmann::json& name : names) {
-      if (name.is_string()) json.erase(name.get<std::string>());
-    }
-  }
-  return json;
+  return WithoutDefaults(std::move(json));
 }
 
 class Reader {

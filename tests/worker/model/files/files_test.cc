@@ -16,6 +16,7 @@
 #include "tests/worker/model/process_memory.h"
 #include "tests/worker/model/temp_folder.h"
 #include "worker/model/files/json_config.h"
+#include "worker/model/files/latent_size.h"
 #include "worker/model/files/safetensors_header.h"
 #include "worker/model/files/weight_files.h"
 
@@ -411,6 +412,51 @@ TEST(JsonConfigTest, NumbersOutOfRangeAreNamed) {
   EXPECT_THAT(json.Doubles("numbers", {}), ElementsAre(1, 2.5));
   EXPECT_THAT(MessageOf([&] { json.Doubles("words", {}); }), HasSubstr("list of numbers"));
   EXPECT_LT(MessageOf([&] { json.Int("text", 0); }).size(), 400u);
+}
+
+std::optional<LatentSize> LatentSizeOf(const std::string& options) {
+  return ReadLatentSize(JsonConfig(WithoutDefaults(ParseJson(options, "c.json")), "c.json"));
+}
+
+TEST(LatentSizeTest, SmallNumbersOfOldFilesBecome64) {
+  constexpr LatentSize kOld{64, 64};
+  EXPECT_EQ(LatentSizeOf(R"({"sample_size":32,"_diffusers_version":"0.7.0.dev0"})"), kOld);
+  EXPECT_EQ(LatentSizeOf(R"({"sample_size":63,"_diffusers_version":"0.8.99"})"), kOld);
+  EXPECT_EQ(LatentSizeOf(R"({"sample_size":1,"_diffusers_version":"0"})"), kOld);
+  EXPECT_EQ(LatentSizeOf(R"({"sample_size":8,"_diffusers_version":" v0.7.0+abc "})"), kOld);
+  EXPECT_EQ(LatentSizeOf(R"({"sample_size":8,"_diffusers_version":"0!0.7"})"), kOld);
+  for (const char* version : {"0.9.0.dev0", "0.9", "0.9.0rc1", "0.10.0", "1.0", "1!0.7", "10.1"}) {
+    const std::string text = std::string(R"("_diffusers_version":")") + version + '"';
+    EXPECT_EQ(LatentSizeOf(R"({"sample_size":8,)" + text + "}"), (LatentSize{8, 8})) << version;
+  }
+  EXPECT_EQ(LatentSizeOf(R"({"sample_size":8})"), (LatentSize{8, 8}));
+  EXPECT_EQ(LatentSizeOf(R"({"sample_size":[8,16],"_diffusers_version":"0.7.0"})"),
+            (LatentSize{8, 16}));
+  EXPECT_EQ(LatentSizeOf(R"({"sample_size":96,"_diffusers_version":"0.7.0"})"),
+            (LatentSize{96, 96}));
+}
+
+TEST(LatentSizeTest, WhatTheFileDoesNotSayStaysUnsaid) {
+  EXPECT_EQ(LatentSizeOf(R"({"_diffusers_version":"0.7.0"})"), std::nullopt);
+  EXPECT_EQ(LatentSizeOf(R"({"sample_size":null,"_diffusers_version":"0.7.0"})"), std::nullopt);
+  EXPECT_EQ(LatentSizeOf(R"({"sample_size":8,"_diffusers_version":"0.7.0",
+                             "_use_default_values":["sample_size"]})"),
+            std::nullopt);
+}
+
+TEST(LatentSizeTest, BadSizesAndVersionsAreNamed) {
+  for (const char* version : {"\"main\"", "\"\"", "0.7", "\"-1\"", "\"99999999999\""}) {
+    const std::string text = std::string(R"("_diffusers_version":)") + version;
+    EXPECT_THAT(MessageOf([&] { LatentSizeOf(R"({"sample_size":8,)" + text + "}"); }),
+                HasSubstr("c.json: option \"_diffusers_version\" is "))
+        << version;
+    EXPECT_EQ(LatentSizeOf(R"({"sample_size":64,)" + text + "}"), (LatentSize{64, 64})) << version;
+  }
+  for (const char* size : {"0", "-8", "8.5", "true", "[8]", "[8,0]", "1048577", "\"8\""}) {
+    EXPECT_THAT(MessageOf([&] { LatentSizeOf(std::string(R"({"sample_size":)") + size + "}"); }),
+                HasSubstr("c.json: option \"sample_size\" is "))
+        << size;
+  }
 }
 
 }  // namespace
