@@ -10,6 +10,7 @@
 #include "coordinator/spec_difference.h"
 #include "coordinator/timestamps.h"
 #include "services/common/grpc_status.h"
+#include "services/common/path_policy.h"
 #include "services/common/status_macros.h"
 
 namespace d2g::coordinator {
@@ -17,6 +18,14 @@ namespace d2g::coordinator {
 using namespace d2g::coordinator::v1;  // NOLINT: the resources that this file is about
 using d2g::common::LogLevel;
 using rows::v1::JobRow;
+
+namespace {
+
+const std::string& OutputPath(const JobRow& job) {
+  return job.output_path().empty() ? job.spec().output_dir() : job.output_path();
+}
+
+}  // namespace
 
 absl::StatusOr<const JobRow*> ClusterState::FindJob(absl::string_view name) const {
   D2G_ASSIGN_OR_RETURN(const std::string id, ParseJobName(name));
@@ -48,6 +57,38 @@ absl::StatusOr<Job> ClusterState::FindRequest(absl::string_view request_id, cons
   return View(job, now);
 }
 
+std::vector<KnownOutput> ClusterState::EndedOutputs(absl::string_view path) const {
+  std::vector<KnownOutput> outputs;
+  for (const auto& [id, row] : tables_.jobs.rows()) {
+    if (Ended(row) && !d2g::common::RelationOf(path, OutputPath(row)).empty()) {
+      outputs.push_back({JobName(id), OutputPath(row)});
+    }
+  }
+  return outputs;
+}
+
+std::string ClusterState::OutputProblem(const JobProposal& proposal) const {
+  const std::string& output = proposal.spec.output_dir();
+  const std::string& path = proposal.output_path.empty() ? output : proposal.output_path;
+  for (const auto& [sequence, id] : live_jobs_) {
+    const std::string& other = OutputPath(*tables_.jobs.Find(id));
+    const absl::string_view relation = d2g::common::RelationOf(path, other);
+    if (relation.empty() && proposal.replaces != JobName(id)) continue;
+    return absl::StrCat("\"", output, "\" ",
+                        path == other ? "" : absl::StrCat(relation, " ", other, ", which "),
+                        "is in use by ", JobName(id), ", which has not ended");
+  }
+  return "";
+}
+
+void ClusterState::NoteReplaced(const std::string& job, Moment now) {
+  const std::string replaced = tables_.jobs.Find(job)->replaces();
+  if (replaced.empty()) return;
+  const auto old = FindJob(replaced);
+  if (!old.ok() || (*old)->output_replaced_by() == JobName(job)) return;
+  Touch((*old)->id(), now).set_output_replaced_by(JobName(job));
+}
+
 absl::StatusOr<Job> ClusterState::CreateJob(const JobProposal& proposal, Moment now) {
   if (!proposal.validate_only) {
     auto earlier = FindRequest(proposal.request_id, proposal.spec, now);
@@ -61,12 +102,8 @@ absl::StatusOr<Job> ClusterState::CreateJob(const JobProposal& proposal, Moment 
         {"spec.prompts.digest",
          absl::StrCat("no prompt list ", spec.prompts().digest(), " was uploaded")});
   }
-  for (const auto& [sequence, id] : live_jobs_) {
-    if (tables_.jobs.Find(id)->spec().output_dir() == spec.output_dir()) {
-      violations.push_back(
-          {"spec.output_dir", absl::StrCat("\"", spec.output_dir(), "\" is in use by ", JobName(id),
-                                           ", which has not ended")});
-    }
+  if (std::string problem = OutputProblem(proposal); !problem.empty()) {
+    violations.push_back({"spec.output_dir", std::move(problem)});
   }
   if (!violations.empty()) return d2g::common::BadRequest(violations);
 
@@ -77,6 +114,8 @@ absl::StatusOr<Job> ClusterState::CreateJob(const JobProposal& proposal, Moment 
   row.set_request_id(proposal.request_id);
   *row.mutable_spec() = spec;
   row.mutable_spec()->mutable_teacher()->set_digest(proposal.teacher.digest);
+  row.set_output_path(proposal.output_path);
+  row.set_replaces(proposal.replaces);
   row.set_dataset(dataset_id);
   *row.mutable_recipe() = recipe;
   row.set_desired_state(Job::DESIRED_STATE_RUNNING);

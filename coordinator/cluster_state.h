@@ -28,6 +28,7 @@
 #include "absl/time/time.h"
 #include "coordinator/dataset_state.h"
 #include "coordinator/gang_table.h"
+#include "coordinator/job_output.h"
 #include "coordinator/job_spec.h"
 #include "coordinator/job_trials.h"
 #include "coordinator/lease_table.h"
@@ -65,6 +66,9 @@ struct JobProposal {
   // Normalized.
   d2g::coordinator::v1::JobSpec spec;
   TeacherFacts teacher;
+  // See JobOutput; an empty path: output_dir as it is.
+  std::string output_path;
+  std::string replaces;
   std::string request_id;
   bool validate_only = false;
 };
@@ -116,6 +120,10 @@ class ClusterState {
                                                         const d2g::coordinator::v1::JobSpec& spec,
                                                         Moment now) const;
   absl::StatusOr<d2g::coordinator::v1::Job> CreateJob(const JobProposal& proposal, Moment now);
+  // The output folders of ended jobs that are, contain or lie within `path`, which is resolved.
+  std::vector<KnownOutput> EndedOutputs(absl::string_view path) const;
+  // Which job that has not ended has its output where the proposal would; empty when none has.
+  std::string OutputProblem(const JobProposal& proposal) const;
   absl::StatusOr<d2g::coordinator::v1::Job> GetJob(absl::string_view name, Moment now) const;
   absl::StatusOr<d2g::coordinator::v1::ListJobsResponse> ListJobs(
       const d2g::coordinator::v1::ListJobsRequest& request, Moment now) const;
@@ -213,6 +221,8 @@ class ClusterState {
   absl::StatusOr<const rows::v1::JobRow*> FindJob(absl::string_view name) const;
   rows::v1::JobRow& Touch(absl::string_view job, Moment now);
   bool AtWork(const rows::v1::JobRow& job) const;
+  // Notes that the job's ranks set aside what it replaces.
+  void NoteReplaced(const std::string& job, Moment now);
   d2g::coordinator::v1::Job View(const rows::v1::JobRow& job, Moment now) const;
   void AddStages(const rows::v1::JobRow& job, d2g::coordinator::v1::Job* view) const;
   void AddHealth(const rows::v1::JobRow& job, Moment now, d2g::coordinator::v1::Job* view) const;

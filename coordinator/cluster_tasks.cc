@@ -10,6 +10,7 @@
 #include "coordinator/page_token.h"
 #include "coordinator/task_backoff.h"
 #include "coordinator/timestamps.h"
+#include "services/common/output_folder.h"
 #include "services/common/status_macros.h"
 #include "services/common/utf8.h"
 
@@ -182,7 +183,7 @@ Task ClusterState::MakeTask(const LeaseRow& lease) const {
       *work.mutable_recipe() = dataset.recipe();
       work.set_checkpoint_path(lease.checkpoint_path());
       work.set_checkpoint_step(lease.checkpoint_step());
-      work.set_export_path(absl::StrCat(job.spec().output_dir(), "/export"));
+      work.set_export_path(d2g::common::ExportFolder(job.spec().output_dir()));
       break;
     }
   }

@@ -8,6 +8,7 @@
 #include "coordinator/cluster_state.h"
 #include "coordinator/limits.h"
 #include "coordinator/timestamps.h"
+#include "services/common/output_folder.h"
 #include "services/common/status_macros.h"
 #include "services/common/utf8.h"
 
@@ -98,6 +99,7 @@ void ClusterState::HandleGangEvents(const GangEvents& events, Moment now) {
                           gangs_.Find(event.job)->members_size(), " agents, from step ",
                           gangs_.Find(event.job)->resume_step()));
         StartStage(event.job, STAGE_TRAIN, now);
+        NoteReplaced(event.job, now);
         break;
       case GangEvent::Kind::kBroken: {
         ++totals_.generations_broken;
@@ -211,7 +213,8 @@ absl::StatusOr<CommitCheckpointResponse> ClusterState::CommitCheckpoint(
     const CommitCheckpointRequest& request, Moment now) {
   D2G_ASSIGN_OR_RETURN(const JobRow* job, FindJob(request.job()));
   const std::string id = job->id();
-  const std::string folder = absl::StrCat(NormalPath(job->spec().output_dir()), "/checkpoints/");
+  const std::string folder =
+      d2g::common::CheckpointsFolder(NormalPath(job->spec().output_dir())) + "/";
   const bool hex = request.manifest_digest().size() == 32 &&
                    std::all_of(request.manifest_digest().begin(), request.manifest_digest().end(),
                                [](char c) { return absl::ascii_isxdigit(c); });

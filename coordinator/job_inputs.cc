@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <string>
@@ -55,12 +56,23 @@ std::string OutputFolderProblem(const std::string& path) {
 
 }  // namespace
 
-JobInputs CheckJobInputs(const d2g::coordinator::v1::JobSpec& spec) {
+JobInputs CheckJobInputs(const d2g::coordinator::v1::JobSpec& spec,
+                         const d2g::common::PathPolicy& paths) {
   JobInputs inputs;
+  const std::vector<FieldViolation> forbidden = d2g::common::PathViolations(paths, spec);
+  inputs.violations = forbidden;
+  // Nothing is read that may not be.
+  const auto allowed = [&forbidden](const char* field) {
+    return std::none_of(forbidden.begin(), forbidden.end(),
+                        [&](const FieldViolation& violation) { return violation.field == field; });
+  };
   const auto note = [&inputs](const char* field, std::string problem) {
     if (!problem.empty()) inputs.violations.push_back({field, std::move(problem)});
   };
-  if (const auto teacher = d2g::common::InspectModelFolder(spec.teacher().path()); !teacher.ok()) {
+  if (!allowed("spec.teacher.path")) {
+    // Said above.
+  } else if (const auto teacher = d2g::common::InspectModelFolder(spec.teacher().path());
+             !teacher.ok()) {
     note("spec.teacher.path", std::string(teacher.status().message()));
   } else {
     inputs.teacher = {teacher->digest, teacher->latent_channels, teacher->latent_height,
@@ -91,17 +103,20 @@ JobInputs CheckJobInputs(const d2g::coordinator::v1::JobSpec& spec) {
                                                spec.teacher().path(), " has ", teacher->digest));
     }
   }
-  if (spec.train().regression().features_weight() > 0) {
+  if (spec.train().regression().features_weight() > 0 &&
+      allowed("spec.train.regression.features_path")) {
     note("spec.train.regression.features_path",
          NetworkFolderProblem(spec.train().regression().features_path()));
   }
-  if (spec.evaluate().pictures() > 0) {
+  if (spec.evaluate().pictures() > 0 && allowed("spec.evaluate.evaluator_path")) {
     const std::string& evaluator = spec.evaluate().evaluator_path();
     std::string problem = NetworkFolderProblem(evaluator);
     if (problem.empty()) problem = WeightsProblem(evaluator + "/reference.safetensors");
     note("spec.evaluate.evaluator_path", std::move(problem));
   }
-  note("spec.output_dir", OutputFolderProblem(spec.output_dir()));
+  if (allowed("spec.output_dir")) {
+    note("spec.output_dir", OutputFolderProblem(spec.output_dir()));
+  }
   return inputs;
 }
 

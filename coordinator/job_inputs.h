@@ -6,6 +6,7 @@
 #include "coordinator/job_spec.h"
 #include "d2g/coordinator/v1/job.pb.h"
 #include "services/common/grpc_status.h"
+#include "services/common/path_policy.h"
 
 namespace d2g::coordinator {
 
@@ -18,8 +19,9 @@ struct JobInputs {
 // Reads the teacher's folder (all of it, for its digest), and checks that the teacher's scheduler
 // has the spec's t0 and an x there, that its decoder has the discriminator's scales, that the
 // evaluator's and the feature network's folders are there and that output_dir is, or can be made, a
-// folder that can be written. Makes and changes no file. Blocks; thread-safe. REQUIRES: a
-// normalized spec.
-JobInputs CheckJobInputs(const d2g::coordinator::v1::JobSpec& spec);
+// folder that can be written; and that `paths` allows them all. Makes and changes no file. Blocks;
+// thread-safe. REQUIRES: a normalized spec.
+JobInputs CheckJobInputs(const d2g::coordinator::v1::JobSpec& spec,
+                         const d2g::common::PathPolicy& paths = {});
 
 }  // namespace d2g::coordinator

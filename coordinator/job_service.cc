@@ -49,9 +49,12 @@ void JobServiceShell::CheckAndCreate(const v1::CreateJobRequest& request,
     }
   }
   if (violations.empty()) {
-    JobInputs inputs = CheckJobInputs(proposal.spec);
+    JobInputs inputs = CheckJobInputs(proposal.spec, *services_.paths);
     proposal.teacher = std::move(inputs.teacher);
     violations = std::move(inputs.violations);
+  }
+  if (violations.empty()) {
+    violations = FindOutput(&proposal);
   }
   if (!violations.empty()) {
     reactor->Finish(d2g::common::ToGrpcStatus(d2g::common::BadRequest(violations)));
@@ -60,6 +63,22 @@ void JobServiceShell::CheckAndCreate(const v1::CreateJobRequest& request,
   FinishWhenDurable(services_, reactor, response, [&](ClusterState& state, Moment now) {
     return state.CreateJob(proposal, now);
   });
+}
+
+std::vector<d2g::common::FieldViolation> JobServiceShell::FindOutput(JobProposal* proposal) {
+  const auto path = d2g::common::ResolvePath(proposal->spec.output_dir());
+  if (!path.ok()) return {{"spec.output_dir", std::string(path.status().message())}};
+  proposal->output_path = *path;
+  std::vector<KnownOutput> ended;
+  // A job that has not ended is named as such, whatever it has written by now.
+  const auto in_use = services_.coordinator->Decide([&](ClusterState& state, Moment) {
+    ended = state.EndedOutputs(*path);
+    return state.OutputProblem(*proposal);
+  });
+  if (!in_use.result.empty()) return {{"spec.output_dir", in_use.result}};
+  JobOutput output = CheckJobOutput(proposal->spec, *path, ended);
+  proposal->replaces = std::move(output.replaces);
+  return std::move(output.violations);
 }
 
 ServerUnaryReactor* JobServiceShell::GetJob(CallbackServerContext* context,

@@ -1,6 +1,7 @@
 // d2g.coordinator.v1.JobService over the coordinator.
 #pragma once
 
+#include "coordinator/job_output.h"
 #include "coordinator/service_context.h"
 #include "d2g/coordinator/v1/job_service.grpc.pb.h"
 
@@ -43,6 +44,9 @@ class JobServiceShell final : public v1::JobService::CallbackService {
   // The part of CreateJob that reads files.
   void CheckAndCreate(const v1::CreateJobRequest& request, grpc::ServerUnaryReactor* reactor,
                       v1::Job* response);
+  // Who has output where the proposal wants to have it: says what is wrong with that, and fills in
+  // output_path and replaces.
+  std::vector<d2g::common::FieldViolation> FindOutput(JobProposal* proposal);
 
   const ServiceContext services_;
 };

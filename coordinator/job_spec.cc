@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <filesystem>
 #include <string>
 #include <utility>
 
@@ -253,12 +252,6 @@ void CheckTogether(JobSpec* spec, Checker* check) {
 #undef D2G_DEFAULT
 
 }  // namespace
-
-std::string NormalPath(const std::string& path) {
-  std::string normal = std::filesystem::path(path).lexically_normal().string();
-  if (normal.size() > 1 && normal.back() == '/') normal.pop_back();
-  return normal;
-}
 
 std::vector<FieldViolation> NormalizeSpec(JobSpec* spec) {
   Checker check;

@@ -7,11 +7,11 @@
 #include "d2g/common/v1/recipe.pb.h"
 #include "d2g/coordinator/v1/job.pb.h"
 #include "services/common/grpc_status.h"
+#include "services/common/path_policy.h"
 
 namespace d2g::coordinator {
 
-// A path without "." and "..", doubled and trailing slashes; symbolic links are not looked at.
-std::string NormalPath(const std::string& path);
+using d2g::common::NormalPath;
 
 // Fills in the defaults that job.proto names, makes paths normal, and returns every field that is
 // out of its limits, with its value and the limit. Looks at nothing but the message. Paths are

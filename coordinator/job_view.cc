@@ -246,6 +246,7 @@ Job ClusterState::View(const JobRow& job, Moment now) const {
   }
   if (job.has_evaluation()) *view.mutable_evaluation() = job.evaluation();
   if (job.has_export_()) *view.mutable_export_() = job.export_();
+  view.set_output_replaced_by(job.output_replaced_by());
   if (AtWork(job)) AddHealth(job, now, &view);
   return view;
 }

@@ -5,6 +5,7 @@
 #include "CLI/CLI.hpp"
 #include "coordinator/server.h"
 #include "services/common/log.h"
+#include "services/common/path_policy.h"
 #include "services/common/port_file.h"
 #include "services/common/program.h"
 #include "services/common/signals.h"
@@ -23,6 +24,7 @@ int main(int argc, char** argv) {
   app.add_option("--data-dir", options.data_dir, "folder for the coordinator's rows")->required();
   app.add_option("--shards", options.shards, "store shards of this cluster; fixed at first start")
       ->capture_default_str();
+  common::AddPathFlags(&app, &options.paths);
   common::AddDurationFlag(&app, "--lease-duration", &options.lease_duration,
                           "a task without progress for this long is leased anew");
   common::AddDurationFlag(&app, "--gang-settle", &options.gang.settle,

@@ -1,5 +1,6 @@
 #include "coordinator/server.h"
 
+#include <filesystem>
 #include <random>
 #include <thread>
 #include <utility>
@@ -101,8 +102,10 @@ class Server final : public CoordinatorServer {
     D2G_RETURN_IF_ERROR(FinishRepairs(options.data_dir));
     pool_ = std::make_unique<d2g::common::ThreadPool>("coord-files", kPoolThreads, kPoolQueue);
     uploads_ = std::make_unique<PromptUploads>(&services_, clock);
-    services_ = {coordinator_.get(), committer_.get(), store_.get(),         pool_.get(),
-                 &watches_,          uploads_.get(),   store_->incarnation()};
+    paths_ = options.paths;
+    paths_.keep_out.push_back(std::filesystem::absolute(options.data_dir).string());
+    services_ = {coordinator_.get(), committer_.get(), store_.get(), pool_.get(),
+                 &watches_,          uploads_.get(),   &paths_,      store_->incarnation()};
     jobs_ = std::make_unique<JobServiceShell>(services_);
     datasets_ = std::make_unique<DatasetServiceShell>(services_);
     tasks_ = std::make_unique<TaskServiceShell>(services_);
@@ -191,6 +194,7 @@ class Server final : public CoordinatorServer {
   std::unique_ptr<RowStore> store_;
   std::unique_ptr<Committer> committer_;
   std::unique_ptr<Coordinator> coordinator_;
+  d2g::common::PathPolicy paths_;
   ServiceContext services_;
   WatchHub watches_;
   std::unique_ptr<PromptUploads> uploads_;

@@ -9,6 +9,7 @@
 #include "absl/time/time.h"
 #include "coordinator/gang_table.h"
 #include "services/common/clock.h"
+#include "services/common/path_policy.h"
 
 namespace d2g::coordinator {
 
@@ -25,6 +26,8 @@ struct CoordinatorServerOptions {
   // A task whose progress stands still for this long is given to somebody else.
   absl::Duration lease_duration = absl::Seconds(60);
   GangOptions gang;
+  // Where jobs may read and write; data_dir is kept out of by itself.
+  d2g::common::PathPolicy paths;
   // Null: the machine's. Must outlive the server.
   const d2g::common::Clock* clock = nullptr;
 };

@@ -15,6 +15,7 @@
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
 #include "services/common/grpc_status.h"
+#include "services/common/path_policy.h"
 #include "services/common/thread_pool.h"
 
 namespace d2g::coordinator {
@@ -30,6 +31,7 @@ struct ServiceContext {
   d2g::common::ThreadPool* pool = nullptr;  // for what reads or writes files
   WatchHub* watches = nullptr;
   PromptUploads* uploads = nullptr;
+  const d2g::common::PathPolicy* paths = nullptr;
   uint64_t incarnation = 0;
 };
 
