@@ -5,6 +5,7 @@
 #include "absl/status/statusor.h"
 #include "d2g/coordinator/v1/job.pb.h"
 #include "d2g/coordinator/v1/task_service.pb.h"
+#include "services/common/path_policy.h"
 #include "worker/agent/lease_loop.h"
 #include "worker/agent/task_context.h"
 
@@ -14,10 +15,12 @@ namespace d2g::exporter {
 // teacher's storage dtype), the one-step scheduler and d2g.json (where it came from; no times, so
 // that a repeat gives the same bytes). Written and fsynced beside the path in a folder of this
 // attempt's own, loaded again and compared with the student, then renamed over it: the path holds
-// no folder or a whole one, however many workers try. An earlier export of another checkpoint is
-// replaced; what attempts that died a day ago have left beside the path is removed.
+// no folder or a whole one, however many workers try. An earlier export of the same job is replaced
+// (a link to one too: it is not followed); what attempts that died a day ago have left beside the
+// path is removed.
 //
-// FAILED_PRECONDITION: the teacher's folder here is not the dataset's. INVALID_ARGUMENT: the
+// FAILED_PRECONDITION: the teacher's folder here is not the dataset's; output_dir is another job's;
+// the path holds anything but an export of this job, which stays as it is. INVALID_ARGUMENT: the
 // checkpoint does not fit.
 // CANCELLED when the context is; nothing is left behind then or on other failures.
 absl::StatusOr<coordinator::v1::ExportRecord> RunExport(const coordinator::v1::ExportWork& work,
@@ -26,9 +29,15 @@ absl::StatusOr<coordinator::v1::ExportRecord> RunExport(const coordinator::v1::E
 // Runs export tasks for a lease loop.
 class ExportRunner : public agent::TaskRunner {
  public:
+  // A job whose paths `paths` does not allow is refused.
+  explicit ExportRunner(common::PathPolicy paths = {});
+
   coordinator::v1::TaskKind kind() const override;
   absl::Status Run(const coordinator::v1::Task& task, agent::TaskContext* context,
                    coordinator::v1::CompleteTaskRequest* result) override;
+
+ private:
+  const common::PathPolicy paths_;
 };
 
 }  // namespace d2g::exporter

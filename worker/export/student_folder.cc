@@ -5,8 +5,10 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "worker/export/component_weights.h"
 #include "worker/model/files/error.h"
 #include "worker/model/files/json_config.h"
+#include "worker/model/network/clip_text_model.h"
 #include "worker/model/text_to_image.h"
 #include "worker/model/weights/safetensors.h"
 
@@ -15,9 +17,10 @@ namespace {
 
 using nlohmann::json;
 
-constexpr char kUNetWeights[] = "unet/diffusion_pytorch_model";
+constexpr char kUNetStem[] = "diffusion_pytorch_model";
 constexpr char kPipeline[] = "model_index.json";
 constexpr char kScheduler[] = "scheduler/scheduler_config.json";
+constexpr char kUNetConfig[] = "unet/config.json";
 // Version of diffusers whose formats are written.
 constexpr char kDiffusersVersion[] = "0.35.2";
 // Largest difference between the exported pipeline's latent and the student's, in units of the
@@ -26,7 +29,7 @@ constexpr char kDiffusersVersion[] = "0.35.2";
 constexpr double kVerifyTolerance = 1e-4;
 
 json ReadJson(const std::string& path) {
-  json value = json::parse(model::ReadFileToString(path), nullptr, /*allow_exceptions=*/false);
+  json value = model::ReadJsonFile(path);
   if (!value.is_object()) model::Fail(path, " is not a JSON object");
   return value;
 }
@@ -42,7 +45,7 @@ model::DdimScheduler TeacherScheduler(const StudentFolder& folder) {
 // The averaged weights as they are stored.
 model::TensorMap StoredUNet(const StudentFolder& folder) {
   const model::TensorMap teacher =
-      model::ReadSafetensorsFolder(folder.teacher_path + "/unet", "diffusion_pytorch_model");
+      model::ReadSafetensorsFolder(folder.teacher_path + "/unet", kUNetStem);
   model::TensorMap stored;
   for (const auto& [name, tensor] : folder.student.ema) {
     const auto found = teacher.find(name);
@@ -56,19 +59,20 @@ model::TensorMap StoredUNet(const StudentFolder& folder) {
   return stored;
 }
 
-}  // namespace
-
-std::vector<std::string> FilesToCopy(const StudentFolder& folder) {
-  std::vector<std::string> files;
-  for (const std::string& file : folder.teacher_files) {
-    if (file != kPipeline && file != kScheduler && !file.starts_with(kUNetWeights)) {
-      files.push_back(file);
-    }
+// The teacher's, with the size that the student was trained at. Of a version below 0.9 diffusers'
+// pipelines would take a size below 64 for 64.
+json UNetConfig(const StudentFolder& folder) {
+  json config = ReadJson(folder.teacher_path + "/" + kUNetConfig);
+  config["_diffusers_version"] = kDiffusersVersion;
+  if (folder.latent_height == folder.latent_width) {
+    config["sample_size"] = folder.latent_height;
+  } else {
+    config["sample_size"] = {folder.latent_height, folder.latent_width};
   }
-  return files;
+  return config;
 }
 
-std::map<std::string, std::string> MakeConfigs(const StudentFolder& folder) {
+json SchedulerSettings(const StudentFolder& folder) {
   const recipe::StudentCheckpoint& student = folder.student;
   const model::DdimScheduler teacher = TeacherScheduler(folder);
   const recipe::OneStepGenerator conversion = student.Conversion(teacher);
@@ -98,8 +102,12 @@ std::map<std::string, std::string> MakeConfigs(const StudentFolder& folder) {
   scheduler["sample_max_value"] = 1.0;
   // Where the teacher rescales, its betas above are the rescaled ones already.
   scheduler["rescale_betas_zero_snr"] = false;
+  return scheduler;
+}
 
+json PipelineIndex(const StudentFolder& folder) {
   json pipeline = ReadJson(folder.teacher_path + "/" + kPipeline);
+  pipeline["_diffusers_version"] = kDiffusersVersion;
   std::set<std::string> components{"scheduler"};
   for (const std::string& file : folder.teacher_files) {
     components.insert(file.substr(0, file.find('/')));
@@ -111,12 +119,55 @@ std::map<std::string, std::string> MakeConfigs(const StudentFolder& folder) {
       if (name == "safety_checker") pipeline["requires_safety_checker"] = false;
     }
   }
-  return {{kPipeline, Text(pipeline)}, {kScheduler, Text(scheduler)}};
+  return pipeline;
+}
+
+bool IsWeightFile(const std::string& file) {
+  return file.ends_with(".safetensors") || file.find(".safetensors.index.") != file.npos;
+}
+
+}  // namespace
+
+std::vector<ExportedFile> FilesToTake(const StudentFolder& folder) {
+  std::vector<ExportedFile> files;
+  for (const std::string& file : folder.teacher_files) {
+    if (file != kPipeline && file != kScheduler && file != kUNetConfig && !IsWeightFile(file)) {
+      files.push_back({file, file});
+    }
+  }
+  for (const ComponentWeights& weights : WeightsToTake(folder)) {
+    files.insert(files.end(), weights.files.begin(), weights.files.end());
+  }
+  return files;
+}
+
+std::map<std::string, std::string> MakeTexts(const StudentFolder& folder) {
+  std::map<std::string, std::string> texts = {{kPipeline, Text(PipelineIndex(folder))},
+                                              {kScheduler, Text(SchedulerSettings(folder))},
+                                              {kUNetConfig, Text(UNetConfig(folder))}};
+  for (const ComponentWeights& weights : WeightsToTake(folder)) {
+    if (!weights.index_path.empty()) texts[weights.index_path] = weights.index_text;
+  }
+  return texts;
+}
+
+void CompleteNames(const StudentFolder& folder, const ExportedFile& file,
+                   const std::string& exported, const std::function<void()>& progress) {
+  const std::string from = folder.teacher_path + "/" + file.from;
+  model::TensorMap complete;
+  for (const auto& [name, tensor] : model::ReadSafetensors(from)) {
+    const std::string full = model::ClipTextTensorName(name);
+    if (!complete.emplace(full, tensor).second) {
+      model::Fail(from, ": has tensor ", full, " with and without its prefix");
+    }
+  }
+  model::WriteSafetensors(exported + "/" + file.to, complete, model::ReadSafetensorsMetadata(from),
+                          progress);
 }
 
 void WriteUNet(const StudentFolder& folder, const std::string& unet_folder,
                const std::function<void()>& progress) {
-  model::WriteSafetensors(unet_folder + "/diffusion_pytorch_model.safetensors", StoredUNet(folder),
+  model::WriteSafetensors(unet_folder + "/" + kUNetStem + ".safetensors", StoredUNet(folder),
                           {{"format", "pt"}}, progress);
 }
 

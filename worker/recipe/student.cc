@@ -2,13 +2,14 @@
 
 #include <nlohmann/json.hpp>
 
+#include "worker/model/files/checkpoint_files.h"
 #include "worker/model/files/error.h"
 #include "worker/model/files/json_config.h"
 
 namespace d2g::recipe {
 
 StudentCheckpoint StudentCheckpoint::Load(const std::string& folder) {
-  const std::string path = folder + "/state.json";
+  const std::string path = folder + "/" + model::kCheckpointStateFile;
   const std::string text = model::ReadFileToString(path);
   StudentCheckpoint checkpoint;
   try {
@@ -19,7 +20,7 @@ StudentCheckpoint StudentCheckpoint::Load(const std::string& folder) {
   } catch (const nlohmann::json::exception& error) {
     model::Fail(path, ": ", error.what());
   }
-  checkpoint.ema = model::ReadSafetensors(folder + "/ema.safetensors");
+  checkpoint.ema = model::ReadSafetensors(folder + "/" + model::TensorFile(model::kEmaTensors));
   return checkpoint;
 }
 
@@ -32,6 +33,10 @@ model::UNet2DConditionModel StudentCheckpoint::UNet(
   const auto device = teacher.parameters().begin()->second.device();
   return model::UNet2DConditionModel(teacher.config(), ema,
                                      at::TensorOptions().dtype(at::kFloat).device(device));
+}
+
+std::vector<std::string> StudentCheckpoint::Files() {
+  return {model::kCheckpointStateFile, model::TensorFile(model::kEmaTensors)};
 }
 
 }  // namespace d2g::recipe

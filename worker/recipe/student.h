@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "worker/model/text_to_image.h"
 #include "worker/model/weights/safetensors.h"
@@ -10,8 +11,10 @@
 
 namespace d2g::recipe {
 
-// What evaluation and export read of a checkpoint: ema.safetensors and state.json.
+// What evaluation and export read of a checkpoint: the average and how it runs.
 struct StudentCheckpoint {
+  // What Load reads, relative to the folder.
+  static std::vector<std::string> Files();
   // Throws model::IoError naming a file that cannot be read, model::Error one that is malformed.
   static StudentCheckpoint Load(const std::string& folder);
 

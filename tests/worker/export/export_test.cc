@@ -1,9 +1,9 @@
 #include "worker/export/export.h"
 
-#include <ATen/CPUGeneratorImpl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
@@ -14,13 +14,11 @@
 
 #include "services/common/digest.h"
 #include "services/common/file_io.h"
-#include "services/common/file_manifest.h"
 #include "services/common/model_folder.h"
-#include "tests/testing/process.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 #include "tests/testing/tmpfs.h"
-#include "worker/model/network/unet_2d_condition.h"
+#include "tests/worker/export/student.h"
 #include "worker/model/weights/safetensors.h"
 
 namespace d2g::exporter {
@@ -29,14 +27,15 @@ namespace {
 using coordinator::v1::ExportRecord;
 using coordinator::v1::ExportWork;
 using d2g::testing::IsOk;
+using d2g::testing::IsOkAndHolds;
 using d2g::testing::StatusIs;
 using d2g::testing::TempDir;
 using nlohmann::json;
 using ::testing::AllOf;
-using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
+using ::testing::UnorderedElementsAre;
 
 namespace fs = std::filesystem;
 
@@ -44,34 +43,9 @@ std::string Teacher() {
   return std::string(std::getenv("D2G_SOURCE_DIR")) + "/models/demo-teacher";
 }
 
-json ReadJson(const std::string& path) {
-  std::ifstream file(path);
-  return json::parse(file);
-}
-
-// Lists the files as they are now.
-void WriteManifest(const std::string& folder) {
-  const auto files = common::DescribeFiles(folder, {"state.json", "ema.safetensors"});
-  ASSERT_THAT(files, IsOk());
-  ASSERT_THAT(
-      common::WriteFileAtomically(folder + "/manifest.json", common::FormatManifest(*files)),
-      IsOk());
-}
-
-// Writes a checkpoint whose student is the teacher, a little changed.
+// A checkpoint of the demo teacher's student.
 void WriteCheckpoint(const std::string& folder, int64_t step, int64_t t0 = 999) {
-  fs::create_directories(folder);
-  const auto unet = model::UNet2DConditionModel::Load(Teacher() + "/unet");
-  at::Generator generator = at::detail::createCPUGenerator(static_cast<uint64_t>(step));
-  model::TensorMap ema;
-  for (const auto& [name, tensor] : unet.parameters()) {
-    ema[name] =
-        tensor + 0.01 * at::randn(tensor.sizes(), generator, at::kFloat) * tensor.abs().mean();
-  }
-  model::WriteSafetensors(folder + "/ema.safetensors", ema);
-  const json state = {{"step", step}, {"t0", t0}, {"parametrization", "x0"}};
-  ASSERT_THAT(common::WriteFileAtomically(folder + "/state.json", state.dump()), IsOk());
-  WriteManifest(folder);
+  WriteStudent(Teacher(), folder, step, t0);
 }
 
 class ExportTest : public ::testing::Test {
@@ -80,15 +54,7 @@ class ExportTest : public ::testing::Test {
     const auto teacher = common::InspectModelFolder(Teacher());
     ASSERT_THAT(teacher, IsOk());
     WriteCheckpoint(dir_.File("checkpoint"), 7);
-    work_.set_job("jobs/1");
-    work_.mutable_spec()->mutable_teacher()->set_path(Teacher());
-    work_.mutable_spec()->set_output_dir(dir_.path());
-    work_.set_dataset("datasets/abc");
-    work_.mutable_recipe()->set_teacher_digest(teacher->digest);
-    work_.mutable_recipe()->set_seed(11);
-    work_.set_checkpoint_path(dir_.File("checkpoint"));
-    work_.set_checkpoint_step(7);
-    work_.set_export_path(dir_.File("export"));
+    work_ = MakeWork(*teacher, dir_.path());
   }
 
   void ExpectNothingLeft() {
@@ -131,6 +97,7 @@ TEST_F(ExportTest, WritesThePipelineAndWhereItCameFrom) {
             json({"diffusers", "DDIMScheduler"}));
 
   const json lineage = ReadJson(record.path() + "/d2g.json");
+  EXPECT_EQ(lineage["job"], "jobs/1");
   EXPECT_EQ(lineage["dataset"]["name"], "datasets/abc");
   EXPECT_EQ(lineage["dataset"]["recipe"]["seed"], "11");
   EXPECT_EQ(lineage["checkpoint"]["step"], 7);
@@ -168,12 +135,15 @@ TEST_F(ExportTest, ReplacesTheExportOfAnotherCheckpoint) {
 }
 
 TEST_F(ExportTest, LeavesTheTreesOfOtherAttemptsAlone) {
-  fs::create_directories(dir_.File("export.part-another/unet"));
-  fs::create_directories(dir_.File("export.part-dead/unet"));
-  fs::last_write_time(dir_.File("export.part-dead"),
-                      fs::file_time_type::clock::now() - std::chrono::hours(25));
+  const auto old = fs::file_time_type::clock::now() - std::chrono::hours(25);
+  fs::create_directories(dir_.File("export.part-00112233aabbccdd/unet"));
+  fs::create_directories(dir_.File("export.part-0123456789abcdef/unet"));
+  fs::last_write_time(dir_.File("export.part-0123456789abcdef"), old);
+  // Of no attempt: whoever made it knows what for.
+  fs::create_directories(dir_.File("export.part-1"));
+  fs::last_write_time(dir_.File("export.part-1"), old);
   ASSERT_THAT(RunExport(work_, &context_), IsOk());
-  EXPECT_THAT(Parts(), ElementsAre("export.part-another"));
+  EXPECT_THAT(Parts(), UnorderedElementsAre("export.part-00112233aabbccdd", "export.part-1"));
 }
 
 TEST_F(ExportTest, AttemptsAtTheSameTimeAllSucceed) {
@@ -282,17 +252,80 @@ TEST_F(ExportTest, RunsInStockDiffusersAsInD2g) {
   for (const int64_t t0 : {int64_t{999}, int64_t{399}}) {
     WriteCheckpoint(dir_.File("checkpoint"), 7, t0);
     ASSERT_OK_AND_ASSIGN(const ExportRecord record, RunExport(work_, &context_));
-    const char* cache = std::getenv("D2G_CACHE");
-    const std::string python =
-        (cache ? std::string(cache) : std::string(std::getenv("HOME")) + "/.cache/d2g") +
-        "/venv/bin/python";
-    const d2g::testing::ExitResult result = d2g::testing::RunProcess(
-        {python, d2g::testing::SourcePath("tests/worker/export/compare_with_diffusers.py"),
-         record.path(), std::string(std::getenv("D2G_BIN_DIR")) + "/d2g", dir_.path()},
-        absl::Minutes(3));
-    EXPECT_EQ(result.code, 0) << result.output;
-    EXPECT_THAT(result.output, HasSubstr("largest difference"));
+    ExpectSameInDiffusers(record.path(), dir_.path());
   }
+}
+
+TEST_F(ExportTest, FilesThatNoExportMadeStayAndAreNamed) {
+  fs::create_directories(dir_.File("export"));
+  ASSERT_THAT(common::WriteFileAtomically(dir_.File("export/mine.txt"), "mine"), IsOk());
+  // The rank has marked the folder long ago: what a user puts there later is his all the same.
+  ASSERT_THAT(common::WriteFileAtomically(dir_.File("d2g-job.json"), R"({"job": "jobs/1"})"),
+              IsOk());
+  EXPECT_THAT(RunExport(work_, &context_),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       HasSubstr(dir_.File("export") + " holds mine.txt")));
+  EXPECT_THAT(common::ReadFile(dir_.File("export/mine.txt")), IsOkAndHolds(std::string("mine")));
+  EXPECT_THAT(Parts(), IsEmpty());
+}
+
+TEST_F(ExportTest, AFileThatAppearsDuringTheExportStays) {
+  // At the last look: when the new folder is whole and the old place is still empty.
+  fs::create_directories(dir_.File("export"));
+  std::atomic<bool> over{false};
+  std::thread user([&] {
+    while (!over && !(Parts().size() == 1 && fs::exists(dir_.File(Parts()[0]) + "/d2g.json"))) {
+      std::this_thread::yield();
+    }
+    std::ofstream(dir_.File("export/mine.txt")) << "mine";
+  });
+  const auto record = RunExport(work_, &context_);
+  over = true;
+  user.join();
+  EXPECT_THAT(record, StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("mine.txt")));
+  EXPECT_THAT(common::ReadFile(dir_.File("export/mine.txt")), IsOkAndHolds(std::string("mine")));
+  EXPECT_THAT(Parts(), IsEmpty());
+}
+
+TEST_F(ExportTest, AnotherJobsExportAndFolderStay) {
+  ASSERT_THAT(RunExport(work_, &context_), IsOk());
+  ExportWork other = work_;
+  other.set_job("jobs/2");
+  EXPECT_THAT(RunExport(other, &context_),
+              StatusIs(absl::StatusCode::kFailedPrecondition,
+                       AllOf(HasSubstr("holds the output of jobs/1"), HasSubstr("jobs/2"))));
+  // Also where the mark was lost.
+  fs::remove(dir_.File("d2g-job.json"));
+  EXPECT_THAT(RunExport(other, &context_),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("jobs/1")));
+  EXPECT_EQ(ReadJson(dir_.File("export/d2g.json"))["job"], "jobs/1");
+}
+
+TEST_F(ExportTest, ALinkIsReplacedAndNotFollowed) {
+  ASSERT_THAT(RunExport(work_, &context_), IsOk());
+  fs::rename(dir_.File("export"), dir_.File("elsewhere"));
+  fs::create_directory_symlink(dir_.File("elsewhere"), dir_.File("export"));
+  ASSERT_THAT(RunExport(work_, &context_), IsOk());
+  EXPECT_FALSE(fs::is_symlink(dir_.File("export")));
+  EXPECT_TRUE(fs::exists(dir_.File("elsewhere/d2g.json")));
+  EXPECT_THAT(Parts(), IsEmpty());
+}
+
+TEST_F(ExportTest, TheRunnerRefusesPathsOutsideItsRoots) {
+  coordinator::v1::Task task;
+  *task.mutable_export_() = work_;
+  coordinator::v1::CompleteTaskRequest result;
+  EXPECT_THAT(ExportRunner({.model_roots = {dir_.path()}}).Run(task, &context_, &result),
+              StatusIs(absl::StatusCode::kPermissionDenied,
+                       AllOf(HasSubstr(Teacher()), HasSubstr("--model-root " + dir_.path()))));
+  EXPECT_THAT(ExportRunner({.output_roots = {Teacher()}}).Run(task, &context_, &result),
+              StatusIs(absl::StatusCode::kPermissionDenied,
+                       HasSubstr("is not within --output-root " + Teacher())));
+  ExpectNothingLeft();
+  EXPECT_FALSE(fs::exists(dir_.File("d2g-job.json")));
+  EXPECT_THAT(ExportRunner({.model_roots = {Teacher()}, .output_roots = {dir_.path()}})
+                  .Run(task, &context_, &result),
+              IsOk());
 }
 
 }  // namespace

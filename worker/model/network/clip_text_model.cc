@@ -69,10 +69,15 @@ struct EncoderLayer {
   ActivationFunction activation;
 };
 
-// A CLIPModel's other half, and buffers that old versions saved.
+// A CLIPModel's other half.
+bool IsOfWholeModel(const std::string& name) {
+  return name.starts_with("vision_model.") || name == "visual_projection.weight" ||
+         name == "logit_scale";
+}
+
+// That, and buffers that old versions saved.
 bool IsIgnored(const std::string& name) {
-  return name.ends_with("position_ids") || name.starts_with("vision_model.") ||
-         name == "visual_projection.weight" || name == "logit_scale";
+  return name.ends_with("position_ids") || IsOfWholeModel(name);
 }
 
 // The parameters by their prefixed names, without those that are not used.
@@ -82,8 +87,7 @@ TensorMap Normalised(const TensorMap& parameters, const ClipTextConfig& config,
   TensorMap normalised;
   for (const auto& [name, tensor] : parameters) {
     if (IsIgnored(name) || (name == kProjection && !config.has_projection)) continue;
-    const bool complete = name.starts_with(prefix) || name == kProjection;
-    const std::string full = complete ? name : prefix + name;
+    const std::string full = ClipTextTensorName(name);
     if (!normalised.emplace(full, tensor).second) {
       Fail(what, ": has both ", full, " and ", full.substr(prefix.size()));
     }
@@ -103,6 +107,11 @@ void CheckArchitectures(const JsonConfig& config) {
 }
 
 }  // namespace
+
+std::string ClipTextTensorName(const std::string& name) {
+  const bool complete = name.starts_with(kPrefix) || name == kProjection || IsOfWholeModel(name);
+  return complete ? name : kPrefix + name;
+}
 
 ClipTextConfig ClipTextConfig::FromFile(const std::string& path) {
   const JsonConfig file(ReadJsonFile(path), path);

@@ -10,6 +10,11 @@
 namespace d2g::model {
 
 // Defaults are those of transformers.
+// A tensor's name as every version of transformers reads it: with "text_model.", which transformers
+// 5 leaves out, before all that belongs to the text model itself. text_projection.weight and what
+// only a whole CLIPModel has stay as they are.
+std::string ClipTextTensorName(const std::string& name);
+
 struct ClipTextConfig {
   // Reads the config of a text model, or the "text_config" of a whole CLIPModel. Throws Error
   // naming file, option and value for what is not supported, other kinds of models among it.
