@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
@@ -33,6 +34,18 @@ absl::Status TakeString(const json& from, const char* key, std::string* out) {
   return absl::OkStatus();
 }
 
+// The same for a list of strings.
+absl::Status TakeStrings(const json& from, const char* key, std::vector<std::string>* out) {
+  const auto it = from.find(key);
+  if (it == from.end()) return absl::OkStatus();
+  const bool good = it->is_array() && std::all_of(it->begin(), it->end(), [](const json& entry) {
+                      return entry.is_string();
+                    });
+  if (!good) return BadLaunch(absl::StrCat("\"", key, "\" is not a list of strings"));
+  *out = it->get<std::vector<std::string>>();
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> FormatRankLaunch(const RankLaunch& launch) {
@@ -48,6 +61,9 @@ absl::StatusOr<std::string> FormatRankLaunch(const RankLaunch& launch) {
   out["agent"] = launch.agent;
   out["node"] = launch.node;
   out["log_format"] = launch.log_format;
+  out["model_roots"] = launch.paths.model_roots;
+  out["output_roots"] = launch.paths.output_roots;
+  out["keep_out"] = launch.paths.keep_out;
   return out.dump(1);
 }
 
@@ -68,6 +84,11 @@ absl::StatusOr<RankLaunch> ParseRankLaunch(std::string_view text) {
         std::pair{"agent", &launch.agent}, std::pair{"node", &launch.node},
         std::pair{"log_format", &launch.log_format}}) {
     if (absl::Status status = TakeString(in, key, member); !status.ok()) return status;
+  }
+  for (const auto& [key, member] : {std::pair{"model_roots", &launch.paths.model_roots},
+                                    std::pair{"output_roots", &launch.paths.output_roots},
+                                    std::pair{"keep_out", &launch.paths.keep_out}}) {
+    if (absl::Status status = TakeStrings(in, key, member); !status.ok()) return status;
   }
   if (const auto threads = in.find("threads"); threads != in.end()) {
     if (!threads->is_number_integer() || threads->get<int64_t>() < 1 ||

@@ -22,6 +22,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "d2g/coordinator/v1/training_service.pb.h"
+#include "services/common/path_policy.h"
 #include "services/common/program.h"
 
 namespace d2g::agent {
@@ -60,6 +61,8 @@ struct RankLaunch {
   // Who runs it.
   std::string agent;
   std::string node;
+  // Where the job's paths may lie.
+  common::PathPolicy paths;
   // "plain" or "json".
   std::string log_format = "plain";
 };

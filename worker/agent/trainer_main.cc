@@ -7,6 +7,7 @@
 
 #include "services/common/admin_server.h"
 #include "services/common/log.h"
+#include "services/common/path_policy.h"
 #include "services/common/port_file.h"
 #include "services/common/program.h"
 #include "services/common/signals.h"
@@ -31,6 +32,7 @@ struct Flags {
   std::string device = "cpu";
   int threads = 1;
   std::string rank_binary;
+  common::PathPolicy paths;
   absl::Duration hang_timeout = RankGroupOptions().hang_timeout;
   absl::Duration leave_timeout = RankGroupOptions().leave_timeout;
 };
@@ -73,6 +75,7 @@ absl::StatusOr<int> Serve(const Flags& flags) {
   options.launch.threads = flags.threads;
   options.launch.agent = options.agent;
   options.launch.node = flags.node;
+  options.launch.paths = flags.paths;
   options.launch.log_format = flags.server.log.format;
   options.ranks.rank_command = {flags.rank_binary};
   options.ranks.work_dir = scratch->path();
@@ -125,6 +128,7 @@ int Main(int argc, char** argv) {
   app.add_option("--advertise-host", flags.advertise_host,
                  "host that ranks elsewhere reach rank 0 at")
       ->capture_default_str();
+  common::AddPathFlags(&app, &flags.paths);
   common::AddDurationFlag(&app, "--hang-timeout", &flags.hang_timeout,
                           "a rank that does not move for this long is killed");
   common::AddDurationFlag(&app, "--leave-timeout", &flags.leave_timeout,

@@ -16,12 +16,14 @@
 #include "services/common/file_io.h"
 #include "services/common/file_manifest.h"
 #include "services/common/model_folder.h"
+#include "services/common/output_folder.h"
 #include "services/common/prompts.h"
 #include "services/common/status_macros.h"
 #include "services/store/triple_client.h"
 #include "worker/agent/shard_patience.h"
 #include "worker/evaluate/measures.h"
 #include "worker/evaluate/pictures.h"
+#include "worker/model/files/checkpoint_files.h"
 #include "worker/model/png.h"
 #include "worker/recipe/student.h"
 #include "worker/torch_status.h"
@@ -39,7 +41,11 @@ constexpr absl::Duration kPiece = absl::Seconds(3);
 constexpr int kDefaultGridColumns = 10;
 constexpr int kDefaultTimingRepeats = 20;
 
-constexpr char kDiscriminatorFile[] = "discriminator.safetensors";
+// What is written to the evaluation folder.
+constexpr char kGridFile[] = "grid.png";
+constexpr char kReportFile[] = "report.json";
+
+std::string DiscriminatorFile() { return model::TensorFile(model::kDiscriminatorTensors); }
 
 // Thrown through LibTorch code to leave it when the task is cancelled.
 struct Stopped {};
@@ -139,7 +145,7 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, bool has_di
   report.set_checkpoint_step(work.checkpoint_step());
   if (has_discriminator) {
     const recipe::Discriminator discriminator(
-        teacher.unet(), model::ReadSafetensors(work.checkpoint_path() + "/" + kDiscriminatorFile),
+        teacher.unet(), model::ReadSafetensors(work.checkpoint_path() + "/" + DiscriminatorFile()),
         torch_device);
     for (const auto& [name, value] :
          MeasureDiscriminator(discriminator, held_out, text, student_one.latents, tick)) {
@@ -162,7 +168,7 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, bool has_di
     if (!from || !to || !reached) continue;
     (*report.mutable_gap_closed())[name] = recipe::GapClosed(*from, *to, *reached);
   }
-  report.set_grid_path(folder + "/grid.png");
+  report.set_grid_path(folder + "/" + kGridFile);
   std::vector<const ModelPictures*> rows = {&solutions, &student_one};
   if (has_baseline) rows.insert(rows.begin() + 1, &teacher_one);
   model::WritePng(report.grid_path(), SideBySide(rows, labels, columns));
@@ -210,15 +216,16 @@ absl::StatusOr<EvaluationReport> RunEvaluate(const EvaluateWork& work,
   D2G_ASSIGN_OR_RETURN(const common::FileManifest manifest,
                        common::ReadManifest(work.checkpoint_path()));
   const bool has_discriminator =
-      work.spec().train().gan().weight() > 0 && manifest.contains(kDiscriminatorFile);
-  for (const char* file : {"state.json", "ema.safetensors"}) {
+      work.spec().train().gan().weight() > 0 && manifest.contains(DiscriminatorFile());
+  for (const std::string& file : recipe::StudentCheckpoint::Files()) {
     D2G_RETURN_IF_ERROR(common::CheckFile(work.checkpoint_path(), file, manifest, tick));
   }
   if (has_discriminator) {
     D2G_RETURN_IF_ERROR(
-        common::CheckFile(work.checkpoint_path(), kDiscriminatorFile, manifest, tick));
+        common::CheckFile(work.checkpoint_path(), DiscriminatorFile(), manifest, tick));
   }
-  const std::string folder = work.spec().output_dir() + "/evaluation";
+  D2G_RETURN_IF_ERROR(common::ClaimOutput(work.spec().output_dir(), work.job()));
+  const std::string folder = common::EvaluationFolder(work.spec().output_dir());
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   if (error) return common::ErrnoStatus(error.value(), folder, "make folder");
@@ -234,12 +241,13 @@ absl::StatusOr<EvaluationReport> RunEvaluate(const EvaluateWork& work,
   D2G_RETURN_IF_ERROR(JudgeMissingInput(
       report.status(), {work.spec().teacher().path(), work.spec().evaluate().evaluator_path()}));
   D2G_ASSIGN_OR_RETURN(const std::string text, ToJson(*report));
-  D2G_RETURN_IF_ERROR(common::WriteFileAtomically(folder + "/report.json", text));
+  D2G_RETURN_IF_ERROR(common::WriteFileAtomically(folder + "/" + kReportFile, text));
   return report;
 }
 
-EvaluateRunner::EvaluateRunner(coordinator::CoordinatorClient* coordinator, std::string device)
-    : coordinator_(coordinator), device_(std::move(device)) {}
+EvaluateRunner::EvaluateRunner(coordinator::CoordinatorClient* coordinator, std::string device,
+                               common::PathPolicy paths)
+    : coordinator_(coordinator), device_(std::move(device)), paths_(std::move(paths)) {}
 
 coordinator::v1::TaskKind EvaluateRunner::kind() const {
   return coordinator::v1::TASK_KIND_EVALUATE;
@@ -248,6 +256,7 @@ coordinator::v1::TaskKind EvaluateRunner::kind() const {
 absl::Status EvaluateRunner::Run(const coordinator::v1::Task& task, agent::TaskContext* context,
                                  coordinator::v1::CompleteTaskRequest* result) {
   const EvaluateWork& work = task.evaluate();
+  D2G_RETURN_IF_ERROR(common::CheckJobPaths(paths_, work.spec()));
   D2G_ASSIGN_OR_RETURN(
       const std::string text,
       coordinator_->FetchPromptList(work.recipe().prompts_digest(), common::DeadlineIn(kPatience)));

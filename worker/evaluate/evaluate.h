@@ -10,6 +10,7 @@
 #include "coordinator/client.h"
 #include "d2g/coordinator/v1/job.pb.h"
 #include "d2g/coordinator/v1/task_service.pb.h"
+#include "services/common/path_policy.h"
 #include "worker/agent/lease_loop.h"
 #include "worker/agent/task_context.h"
 #include "worker/evaluate/held_out_reader.h"
@@ -21,8 +22,10 @@ namespace d2g::evaluate {
 // ("teacher_1"; left out where N is 1) and the checkpoint's averaged student ("student_1"): quality
 // by the frozen evaluator, distance to the solution, time per picture at batch 1; and how well the
 // checkpoint's discriminator tells the student from the solutions. Writes report.json and grid.png
-// to output_dir/evaluation, each atomically. `device` as LibTorch names it.
+// to output_dir/evaluation, each atomically, after claiming output_dir for the job. `device` as
+// LibTorch names it.
 //
+// FAILED_PRECONDITION: output_dir is another job's, or holds files that no job made.
 // INVALID_ARGUMENT: the teacher's folder is not the dataset's, or a file does not fit. CANCELLED
 // when the context is.
 absl::StatusOr<coordinator::v1::EvaluationReport> RunEvaluate(
@@ -33,7 +36,9 @@ absl::StatusOr<coordinator::v1::EvaluationReport> RunEvaluate(
 class EvaluateRunner : public agent::TaskRunner {
  public:
   // `coordinator` is not owned; prompt lists are fetched through it. `device` as for RunEvaluate.
-  EvaluateRunner(coordinator::CoordinatorClient* coordinator, std::string device);
+  // A job whose paths `paths` does not allow is refused.
+  EvaluateRunner(coordinator::CoordinatorClient* coordinator, std::string device,
+                 common::PathPolicy paths = {});
 
   coordinator::v1::TaskKind kind() const override;
   absl::Status Run(const coordinator::v1::Task& task, agent::TaskContext* context,
@@ -42,6 +47,7 @@ class EvaluateRunner : public agent::TaskRunner {
  private:
   coordinator::CoordinatorClient* const coordinator_;
   const std::string device_;
+  const common::PathPolicy paths_;
 };
 
 }  // namespace d2g::evaluate

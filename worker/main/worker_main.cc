@@ -10,6 +10,7 @@
 
 #include "services/common/admin_server.h"
 #include "services/common/log.h"
+#include "services/common/path_policy.h"
 #include "services/common/port_file.h"
 #include "services/common/program.h"
 #include "services/common/signals.h"
@@ -39,6 +40,7 @@ struct Flags {
   std::string device = "auto";
   int threads = 1;
   bool no_cuda_graphs = false;
+  common::PathPolicy paths;
   absl::Duration grace = absl::Seconds(20);
 };
 
@@ -57,12 +59,14 @@ std::vector<std::unique_ptr<agent::TaskRunner>> MakeRunners(
     options.producer.set_device(worker.device());
     options.producer.set_build(worker.build());
     options.device = device;
+    options.paths = flags.paths;
     runners.push_back(std::make_unique<simulate::SimulateRunner>(options, client, metrics));
   }
   if (wanted("evaluate")) {
-    runners.push_back(std::make_unique<evaluate::EvaluateRunner>(client, device.str()));
+    runners.push_back(
+        std::make_unique<evaluate::EvaluateRunner>(client, device.str(), flags.paths));
   }
-  if (wanted("export")) runners.push_back(std::make_unique<exporter::ExportRunner>());
+  if (wanted("export")) runners.push_back(std::make_unique<exporter::ExportRunner>(flags.paths));
   return runners;
 }
 
@@ -130,6 +134,7 @@ int Main(int argc, char** argv) {
       ->capture_default_str();
   app.add_flag("--no-cuda-graphs", flags.no_cuda_graphs,
                "on a GPU, launch every kernel of a small batch anew instead of replaying them");
+  common::AddPathFlags(&app, &flags.paths);
   common::AddDurationFlag(&app, "--grace", &flags.grace,
                           "after SIGTERM, time to flush triples and give the task back");
   if (const auto code = common::ParseCommandLine(&app, argc, argv)) return *code;

@@ -5,6 +5,7 @@
 #include <numbers>
 #include <utility>
 
+#include "worker/model/files/checkpoint_files.h"
 #include "worker/model/files/error.h"
 
 namespace d2g::recipe {
@@ -272,25 +273,26 @@ std::map<std::string, double> TrainStep::Metrics() const {
 
 std::map<std::string, model::TensorMap> TrainStep::State() const {
   std::map<std::string, model::TensorMap> state;
-  state["generator"] = OnCpu(generator_parameters_->tensors());
-  state["ema"] = ema_->State();
-  state["optimizer_g"] = generator_optimizer_->State();
+  state[model::kGeneratorTensors] = OnCpu(generator_parameters_->tensors());
+  state[model::kEmaTensors] = ema_->State();
+  state[model::kGeneratorOptimizerTensors] = generator_optimizer_->State();
   if (discriminator_) {
-    state["discriminator"] = OnCpu(discriminator_parameters_->tensors());
-    state["optimizer_d"] = discriminator_optimizer_->State();
+    state[model::kDiscriminatorTensors] = OnCpu(discriminator_parameters_->tensors());
+    state[model::kDiscriminatorOptimizerTensors] = discriminator_optimizer_->State();
   }
   return state;
 }
 
 void TrainStep::LoadState(const std::map<std::string, model::TensorMap>& state) {
-  generator_parameters_->Flatten(Find(state, "generator"), generator_parameters_->values(),
-                                 "generator");
-  ema_->LoadState(Find(state, "ema"));
-  generator_optimizer_->LoadState(Find(state, "optimizer_g"));
+  generator_parameters_->Flatten(Find(state, model::kGeneratorTensors),
+                                 generator_parameters_->values(), model::kGeneratorTensors);
+  ema_->LoadState(Find(state, model::kEmaTensors));
+  generator_optimizer_->LoadState(Find(state, model::kGeneratorOptimizerTensors));
   if (!discriminator_) return;
-  discriminator_parameters_->Flatten(Find(state, "discriminator"),
-                                     discriminator_parameters_->values(), "discriminator");
-  discriminator_optimizer_->LoadState(Find(state, "optimizer_d"));
+  discriminator_parameters_->Flatten(Find(state, model::kDiscriminatorTensors),
+                                     discriminator_parameters_->values(),
+                                     model::kDiscriminatorTensors);
+  discriminator_optimizer_->LoadState(Find(state, model::kDiscriminatorOptimizerTensors));
 }
 
 }  // namespace d2g::recipe

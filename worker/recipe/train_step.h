@@ -162,8 +162,9 @@ class TrainStep {
   FlatParameters& discriminator() { return *discriminator_parameters_; }
   bool has_discriminator() const { return discriminator_ != nullptr; }
 
-  // Everything to go on from, by checkpoint file: "generator", "ema", "optimizer_g" and, with D,
-  // "discriminator", "optimizer_d". Tensors are copies on the CPU.
+  // Everything to go on from, by the checkpoint file that takes it
+  // (worker/model/files/checkpoint_files.h); those of D where there is one. Tensors are copies on
+  // the CPU.
   std::map<std::string, model::TensorMap> State() const;
   // Throws model::Error naming the file and tensor that is missing or of another shape.
   void LoadState(const std::map<std::string, model::TensorMap>& state);

@@ -117,6 +117,7 @@ BatchSizer& SimulateRunner::SizerOf(const SimulateWork& work) {
 
 absl::StatusOr<SimulateRunner::Inputs> SimulateRunner::Load(const SimulateWork& work,
                                                             TaskContext* context) {
+  D2G_RETURN_IF_ERROR(common::CheckModelPath(options_.paths, work.teacher_path()));
   TeacherOptions options;
   options.dtype = TorchDtype(work.recipe().solver().compute_dtype());
   D2G_ASSIGN_OR_RETURN(options.solver, CatchTorch([&work] {

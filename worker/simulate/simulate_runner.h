@@ -12,6 +12,7 @@
 #include "absl/time/time.h"
 #include "coordinator/client.h"
 #include "d2g/coordinator/v1/task_service.pb.h"
+#include "services/common/path_policy.h"
 #include "services/store/triple_client.h"
 #include "worker/agent/lease_loop.h"
 #include "worker/simulate/batch_sizer.h"
@@ -27,6 +28,8 @@ struct SimulateRunnerOptions {
   // Recorded with the seals.
   store::v1::Producer producer;
   at::Device device = at::kCPU;
+  // Teachers are read where it allows.
+  common::PathPolicy paths;
   // How long a shard or the coordinator is tried to reach within a task. A shard is given up before
   // the lease would lapse: see agent::ShardPatience.
   absl::Duration patience = absl::Minutes(10);

@@ -10,13 +10,14 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "services/common/file_io.h"
+#include "services/common/output_folder.h"
 #include "services/common/status_macros.h"
 
 namespace d2g::trainer {
 
 absl::StatusOr<std::unique_ptr<AuditLog>> AuditLog::Open(const std::string& output_dir,
                                                          int64_t generation, int rank) {
-  const std::string folder = output_dir + "/audit";
+  const std::string folder = common::AuditFolder(output_dir);
   std::error_code error;
   std::filesystem::create_directories(folder, error);
   if (error) return common::ErrnoStatus(error.value(), folder, "create folder");

@@ -1,5 +1,6 @@
 #include "worker/trainer/checkpoint.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -7,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -16,6 +18,7 @@
 #include "services/common/file_manifest.h"
 #include "services/common/log.h"
 #include "services/common/status_macros.h"
+#include "worker/model/files/checkpoint_files.h"
 #include "worker/torch_status.h"
 
 namespace d2g::trainer {
@@ -25,9 +28,8 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr int kVersion = 1;
-constexpr char kStateFile[] = "state.json";
-constexpr char kTensorSuffix[] = ".safetensors";
 constexpr char kFolderPrefix[] = "step-";
+constexpr size_t kNonceDigits = 8;
 
 std::string StateToJson(const CheckpointState& state) {
   const json out = {{"version", kVersion},
@@ -92,14 +94,14 @@ absl::StatusOr<WrittenCheckpoint> WriteFolder(const std::string& folder,
     if (progress) progress();
     return true;
   };
-  std::vector<std::string> names = {kStateFile};
+  std::vector<std::string> names = {model::kCheckpointStateFile};
   for (const auto& [stem, map] : tensors) {
-    names.push_back(stem + kTensorSuffix);
+    names.push_back(model::TensorFile(stem));
     const std::string path = absl::StrCat(folder, "/", names.back());
     D2G_RETURN_IF_ERROR(CatchTorch([&] { model::WriteSafetensors(path, map, {}, progress); }));
   }
-  D2G_RETURN_IF_ERROR(
-      common::WriteFileAtomically(absl::StrCat(folder, "/", kStateFile), StateToJson(state)));
+  D2G_RETURN_IF_ERROR(common::WriteFileAtomically(
+      absl::StrCat(folder, "/", model::kCheckpointStateFile), StateToJson(state)));
   D2G_ASSIGN_OR_RETURN(const common::FileManifest manifest,
                        common::DescribeFiles(folder, names, tick));
   const std::string text = common::FormatManifest(manifest);
@@ -116,9 +118,12 @@ std::vector<fs::path> FoldersBefore(const std::string& checkpoints_dir, int64_t 
   fs::directory_iterator entry(checkpoints_dir, error);
   for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
     const std::vector<std::string> parts = absl::StrSplit(entry->path().filename().string(), '-');
-    int64_t writer = 0;
-    if (parts.size() == 4 && parts[0] == "step" && absl::StartsWith(parts[2], "g") &&
-        absl::SimpleAtoi(parts[2].substr(1), &writer) && writer < generation) {
+    int64_t step = 0, writer = 0;
+    // As NewFolderName makes them: what is called otherwise is not a writer's.
+    if (parts.size() == 4 && parts[0] == "step" && absl::SimpleAtoi(parts[1], &step) &&
+        absl::StartsWith(parts[2], "g") && absl::SimpleAtoi(parts[2].substr(1), &writer) &&
+        parts[3].size() == kNonceDigits && std::ranges::all_of(parts[3], absl::ascii_isxdigit) &&
+        writer < generation) {
       folders.push_back(entry->path());
     }
   }
@@ -154,18 +159,19 @@ absl::StatusOr<LoadedCheckpoint> ReadCheckpoint(const std::string& path,
   }
   D2G_ASSIGN_OR_RETURN(const common::FileManifest manifest,
                        common::ParseManifest(manifest_path, manifest_text));
-  if (manifest.count(kStateFile) == 0) {
-    return absl::DataLossError(absl::StrCat(manifest_path, ": does not list ", kStateFile));
+  if (manifest.count(model::kCheckpointStateFile) == 0) {
+    return absl::DataLossError(
+        absl::StrCat(manifest_path, ": does not list ", model::kCheckpointStateFile));
   }
   LoadedCheckpoint loaded;
   for (const auto& [name, entry] : manifest) {
     const std::string file = absl::StrCat(path, "/", name);
     D2G_RETURN_IF_ERROR(common::CheckFile(path, name, manifest));
-    if (name == kStateFile) {
+    if (name == model::kCheckpointStateFile) {
       D2G_ASSIGN_OR_RETURN(const std::string text, common::ReadFile(file));
       D2G_ASSIGN_OR_RETURN(loaded.state, StateFromJson(file, text));
-    } else if (absl::EndsWith(name, kTensorSuffix)) {
-      const std::string stem = name.substr(0, name.size() - (sizeof(kTensorSuffix) - 1));
+    } else if (absl::EndsWith(name, model::kTensorFileSuffix)) {
+      const std::string stem = name.substr(0, name.size() - (sizeof(model::kTensorFileSuffix) - 1));
       D2G_ASSIGN_OR_RETURN(loaded.tensors[stem],
                            CatchTorch([&] { return model::ReadSafetensors(file); }));
     }
@@ -201,7 +207,7 @@ void RemoveLostCheckpoints(const std::string& checkpoints_dir, const std::string
   for (const std::string& path : listed) kept.insert(fs::path(path).lexically_normal());
   for (const fs::path& folder : FoldersBefore(checkpoints_dir, generation)) {
     if (kept.count(folder.lexically_normal()) > 0) continue;
-    const std::string file = (folder / kStateFile).string();
+    const std::string file = (folder / model::kCheckpointStateFile).string();
     const absl::StatusOr<std::string> text = common::ReadFile(file);
     if (!text.ok()) continue;
     const absl::StatusOr<CheckpointState> state = StateFromJson(file, *text);

@@ -19,6 +19,8 @@
 #include "services/common/deadline.h"
 #include "services/common/log.h"
 #include "services/common/model_folder.h"
+#include "services/common/output_folder.h"
+#include "services/common/path_policy.h"
 #include "services/common/prompts.h"
 #include "services/common/status_macros.h"
 #include "worker/collective/process_group.h"
@@ -106,13 +108,25 @@ absl::Status MeetOthers(const agent::RankLaunch& launch, int rank, Gang* gang) {
 
 // Nothing was ever written to a job's output folder that cannot be made or written, so waiting
 // mends nothing. One that took checkpoints before is away for a while.
-absl::StatusOr<std::unique_ptr<AuditLog>> OpenAudit(const GangAssignment& assignment, int rank) {
-  auto audit = AuditLog::Open(assignment.work().spec().output_dir(), assignment.generation(), rank);
-  const absl::Status& status = audit.status();
+absl::Status JudgeOutput(const GangAssignment& assignment, const absl::Status& status) {
   const bool never = absl::IsPermissionDenied(status) || absl::IsNotFound(status);
   if (never && !assignment.work().has_resume()) {
     return absl::InvalidArgumentError(absl::StrCat("output_dir: ", status.message()));
   }
+  return status;
+}
+
+// Makes the output folder the job's. What another job left is set aside once: by rank 0, before it
+// says where the others meet it, so before they are started.
+absl::Status Claim(const GangAssignment& assignment, int rank) {
+  const coordinator::v1::JobSpec& spec = assignment.work().spec();
+  return JudgeOutput(assignment, common::ClaimOutput(spec.output_dir(), assignment.job(),
+                                                     rank == 0 && spec.overwrite()));
+}
+
+absl::StatusOr<std::unique_ptr<AuditLog>> OpenAudit(const GangAssignment& assignment, int rank) {
+  auto audit = AuditLog::Open(assignment.work().spec().output_dir(), assignment.generation(), rank);
+  D2G_RETURN_IF_ERROR(JudgeOutput(assignment, audit.status()));
   return audit;
 }
 
@@ -228,6 +242,12 @@ class Rank {
 };
 
 absl::StatusOr<TrainingEnd> Rank::Run() {
+  D2G_RETURN_IF_ERROR(common::CheckJobPaths(launch_.paths, work_.spec()));
+  if (rank_ == 0) {
+    // Before any other rank is started: what another job left is set aside once.
+    D2G_RETURN_IF_ERROR(common::ClaimOutput(work_.spec().output_dir(), assignment_.job(),
+                                            work_.spec().overwrite()));
+  }
   D2G_RETURN_IF_ERROR(OpenRendezvous(launch_, rank_, status_, &gang_));
   D2G_RETURN_IF_ERROR(Report(status_, agent::kPhaseLoad, work_.resume().step()));
   D2G_ASSIGN_OR_RETURN(audit_, OpenAudit(assignment_, rank_));
@@ -254,7 +274,8 @@ absl::StatusOr<TrainingEnd> Rank::Train(const std::vector<std::string>& prompts,
                                         std::optional<LoadedCheckpoint> resume,
                                         coordinator::CoordinatorClient* coordinator) {
   const coordinator::v1::TrainSpec& spec = work_.spec().train();
-  const std::string checkpoints_dir = work_.spec().output_dir() + "/checkpoints";
+  const std::string& output_dir = work_.spec().output_dir();
+  const std::string checkpoints_dir = common::CheckpointsFolder(output_dir);
   const at::Device device =
       launch_.device == "cpu"
           ? at::Device(at::kCPU)
@@ -300,9 +321,16 @@ absl::StatusOr<TrainingEnd> Rank::Train(const std::vector<std::string>& prompts,
   std::optional<CheckpointWriter> checkpoints;
   if (rank_ == 0) {
     RemoveOldCheckpoints(coordinator, assignment_, checkpoints_dir);
-    checkpoints.emplace(assignment_.job(), checkpoints_dir, [coordinator](const auto& request) {
+    const auto commit = [coordinator](const auto& request) {
       return coordinator->CommitCheckpoint(request, common::DeadlineIn(kCommitTimeout));
-    });
+    };
+    // Ranks that lost the coordinator train on: the folder may be another job's by now.
+    const auto write = [&output_dir, job = assignment_.job()](
+                           const auto&... what) -> absl::StatusOr<WrittenCheckpoint> {
+      D2G_RETURN_IF_ERROR(common::ClaimOutput(output_dir, job));
+      return WriteCheckpoint(what...);
+    };
+    checkpoints.emplace(assignment_.job(), checkpoints_dir, commit, write);
   }
   common::LogInfo("training", {{"job", assignment_.job()},
                                {"generation", assignment_.generation()},

@@ -11,8 +11,9 @@ namespace d2g::trainer {
 
 // Meets the other ranks, loads the teacher and, when the assignment says so, the checkpoint, then
 // trains. Blocks until the end; `stop` set by another thread means "checkpoint at the next step and
-// leave". Errors are the caller's to show: INVALID_ARGUMENT and FAILED_PRECONDITION for what the
-// job asks, DATA_LOSS for damaged files, UNAVAILABLE for peers that never came.
+// leave". Rank 0 makes output_dir the job's first (services/common/output_folder.h). Errors are the
+// caller's to show: INVALID_ARGUMENT and FAILED_PRECONDITION for what the job asks, DATA_LOSS for
+// damaged files, UNAVAILABLE for peers that never came.
 absl::StatusOr<TrainingEnd> RunRank(const agent::RankLaunch& launch, int rank,
                                     agent::RankStatusWriter* status, const std::atomic<bool>& stop);
 

@@ -27,6 +27,7 @@ TEST(RankLaunchTest, RoundTrips) {
   launch.threads = 3;
   launch.agent = "agent";
   launch.node = "node";
+  launch.paths = {{"/models"}, {"/jobs", "/more"}, {"/data"}};
   launch.log_format = "json";
   const auto text = FormatRankLaunch(launch);
   ASSERT_TRUE(text.ok()) << text.status();
@@ -39,6 +40,9 @@ TEST(RankLaunchTest, RoundTrips) {
   EXPECT_EQ(back->threads, launch.threads);
   EXPECT_EQ(back->agent, launch.agent);
   EXPECT_EQ(back->node, launch.node);
+  EXPECT_EQ(back->paths.model_roots, launch.paths.model_roots);
+  EXPECT_EQ(back->paths.output_roots, launch.paths.output_roots);
+  EXPECT_EQ(back->paths.keep_out, launch.paths.keep_out);
   EXPECT_EQ(back->log_format, launch.log_format);
 }
 
@@ -51,6 +55,8 @@ TEST(RankLaunchTest, RefusesWhatIsMalformed) {
               HasSubstr("\"threads\" is 0"));
   EXPECT_THAT(ParseRankLaunch(R"({"assignment":{},"device":4})").status().message(),
               HasSubstr("\"device\" is not a string"));
+  EXPECT_THAT(ParseRankLaunch(R"({"assignment":{},"model_roots":["/a",4]})").status().message(),
+              HasSubstr("\"model_roots\" is not a list of strings"));
 }
 
 TEST(RankReportTest, RoundTripsWithNanAsNull) {

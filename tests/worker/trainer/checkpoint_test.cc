@@ -221,12 +221,14 @@ TEST(Checkpoint, OnlyCheckpointsAreDeleted) {
 TEST(Checkpoint, UnfinishedFoldersOfOldGenerationsGo) {
   const TempDir dir;
   ASSERT_OK_AND_ASSIGN(const auto finished, WriteCheckpoint(dir.path(), State(40, 2), Tensors()));
-  for (const char* name : {"step-41-g2-aaaaaaaa", "step-41-g3-bbbbbbbb", "notes", "step-x"}) {
+  for (const char* name :
+       {"step-41-g2-aaaaaaaa", "step-41-g3-bbbbbbbb", "notes", "step-x", "step-41-g2-mine"}) {
     fs::create_directories(dir.File(name));
   }
   RemoveUnfinishedCheckpoints(dir.path(), /*generation=*/3);
-  EXPECT_EQ(Entries(dir.path()), (std::set<std::string>{fs::path(finished.path).filename().string(),
-                                                        "step-41-g3-bbbbbbbb", "notes", "step-x"}));
+  EXPECT_EQ(Entries(dir.path()),
+            (std::set<std::string>{fs::path(finished.path).filename().string(),
+                                   "step-41-g3-bbbbbbbb", "notes", "step-x", "step-41-g2-mine"}));
 }
 
 TEST(Checkpoint, FoldersThatNobodyCommittedGo) {
