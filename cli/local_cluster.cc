@@ -18,6 +18,12 @@ std::string TrainerDevice(const std::string& device) { return device.substr(0, d
 
 std::string Loopback(int port) { return absl::StrCat("127.0.0.1:", port); }
 
+std::string CoordinatorFolder(const LocalClusterOptions& o) { return o.data_dir + "/coordinator"; }
+
+std::string StoreFolder(const LocalClusterOptions& o, int shard) {
+  return absl::StrCat(o.data_dir, "/store-", shard);
+}
+
 using Arguments = std::vector<std::string>;
 
 class NoAddresses final : public AddressBook {
@@ -32,9 +38,19 @@ Arguments Shared(const std::string& program, const common::Ports& ports,
   return {program, "--admin-address", Loopback(ports.admin), "--port-file", port_file};
 }
 
+// The policy, with the folders that the members keep.
+common::PathPolicy WithOwnFolders(const LocalClusterOptions& o) {
+  common::PathPolicy paths = o.paths;
+  paths.keep_out.push_back(CoordinatorFolder(o));
+  for (int k = 0; k < o.shards; ++k) paths.keep_out.push_back(StoreFolder(o, k));
+  return paths;
+}
+
 }  // namespace
 
-std::vector<MemberSpec> LocalClusterMembers(const LocalClusterOptions& o) {
+std::vector<MemberSpec> LocalClusterMembers(const LocalClusterOptions& options) {
+  LocalClusterOptions o = options;
+  o.paths = WithOwnFolders(options);
   std::vector<MemberSpec> members;
   members.push_back(
       {.name = kCoordinator,
@@ -42,9 +58,10 @@ std::vector<MemberSpec> LocalClusterMembers(const LocalClusterOptions& o) {
        .port = o.port,
        .argv = [o](const common::Ports& ports, const std::string& port_file, const AddressBook&) {
          Arguments argv = Shared(o.bin_dir + "/d2g-coordinator", ports, port_file);
-         Append(argv, {"--listen", Loopback(ports.grpc), "--data-dir", o.data_dir + "/coordinator",
+         Append(argv, {"--listen", Loopback(ports.grpc), "--data-dir", CoordinatorFolder(o),
                        "--shards", absl::StrCat(o.shards), "--lease-duration",
                        absl::FormatDuration(o.lease_duration)});
+         Append(argv, common::PathArguments(o.paths));
          return argv;
        }});
   for (int k = 0; k < o.shards; ++k) {
@@ -53,10 +70,9 @@ std::vector<MemberSpec> LocalClusterMembers(const LocalClusterOptions& o) {
                        .argv = [o, k](const common::Ports& ports, const std::string& port_file,
                                       const AddressBook& addresses) {
                          Arguments argv = Shared(o.bin_dir + "/d2g-store", ports, port_file);
-                         Append(argv,
-                                {"--listen", Loopback(ports.grpc), "--data-dir",
-                                 absl::StrCat(o.data_dir, "/store-", k), "--shard", absl::StrCat(k),
-                                 "--coordinator", addresses.GrpcAddress(kCoordinator)});
+                         Append(argv, {"--listen", Loopback(ports.grpc), "--data-dir",
+                                       StoreFolder(o, k), "--shard", absl::StrCat(k),
+                                       "--coordinator", addresses.GrpcAddress(kCoordinator)});
                          return argv;
                        }});
   }
@@ -71,6 +87,7 @@ std::vector<MemberSpec> LocalClusterMembers(const LocalClusterOptions& o) {
                          Append(argv, {"--coordinator", addresses.GrpcAddress(kCoordinator),
                                        "--threads", absl::StrCat(o.threads), "--device", o.device,
                                        "--grace", absl::FormatDuration(kLocalWorkerGrace)});
+                         Append(argv, common::PathArguments(o.paths));
                          return argv;
                        }});
   }
@@ -86,6 +103,7 @@ std::vector<MemberSpec> LocalClusterMembers(const LocalClusterOptions& o) {
                                      TrainerDevice(o.device), "--rank-binary",
                                      o.bin_dir + "/d2g-rank", "--threads", absl::StrCat(o.threads),
                                      "--leave-timeout", absl::FormatDuration(kLocalLeaveTimeout)});
+                       Append(argv, common::PathArguments(o.paths));
                        return argv;
                      }});
   return members;

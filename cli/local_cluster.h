@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "cli/supervisor.h"
+#include "services/common/path_policy.h"
 
 namespace d2g::cli {
 
@@ -43,6 +44,8 @@ struct LocalClusterOptions {
   std::string device = "auto";
   // A lease without progress lapses after this.
   absl::Duration lease_duration = absl::Seconds(60);
+  // Where jobs may read and write. What the members keep in data_dir is kept out of by itself.
+  common::PathPolicy paths;
 };
 
 // The members, the coordinator first.

@@ -13,6 +13,7 @@
 #include "cli/progress.h"
 #include "cli/table.h"
 #include "google/protobuf/util/time_util.h"
+#include "services/common/output_folder.h"
 #include "services/common/utf8.h"
 
 namespace d2g::cli {
@@ -190,10 +191,16 @@ std::string JobDescription(const Job& job, const std::vector<Checkpoint>& checkp
                                  DurationText(now - ToTime(job.create_time())), " ago)"));
   line("teacher", job.spec().teacher().path());
   line("dataset", job.dataset());
-  line("output", job.spec().output_dir());
+  const std::string& replaced_by = job.output_replaced_by();
+  line("output",
+       replaced_by.empty()
+           ? job.spec().output_dir()
+           : absl::StrCat(job.spec().output_dir(), " (replaced by ", replaced_by,
+                          "; what it held is in ",
+                          common::ReplacedFolder(job.spec().output_dir(), job.name()), ")"));
   if (job.generation() > 0) line("generation", CountText(job.generation()));
   line("training", Figures(job.training_metrics()));
-  line("export", job.export_().path());
+  if (replaced_by.empty()) line("export", job.export_().path());
   absl::StrAppend(&out, "\nstages\n", StageTimesTable(job));
   if (!checkpoints.empty()) {
     Table table({"checkpoint", "generation", "committed", "folder"}, {2, 3});

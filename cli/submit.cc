@@ -34,6 +34,7 @@ struct SubmitFlags {
   std::string file;
   std::vector<std::string> set;
   std::string request_id;
+  bool overwrite = false;
   bool validate_only = false;
   bool watch = false;
 };
@@ -104,6 +105,7 @@ absl::StatusOr<int> Submit(const SubmitFlags& flags) {
   if (!flags.set.empty()) {
     D2G_RETURN_IF_ERROR(common::Annotate(ResolvePaths(".", request.mutable_spec()), "--set"));
   }
+  if (flags.overwrite) request.mutable_spec()->set_overwrite(true);
   request.set_request_id(flags.request_id.empty() ? RandomRequestId() : flags.request_id);
   const absl::StatusOr<common::PromptLines> prompts = ReadPrompts(request.mutable_spec());
   if (!prompts.ok()) return common::Annotate(prompts.status(), flags.file);
@@ -131,6 +133,8 @@ void AddSubmit(CLI::App& app, Action* action) {
       ->allow_extra_args(false);
   submit->add_option("--request-id", flags->request_id,
                      "The same id with the same file gives the same job; default: a new one");
+  submit->add_flag("--overwrite", flags->overwrite,
+                   "Take output_dir over from a job that has ended; its files are set aside");
   submit->add_flag("--validate-only", flags->validate_only, "Only check; nothing is stored");
   submit->add_flag("--watch", flags->watch, "Then follow the job until it ends");
   submit->callback([flags, action] { *action = [flags] { return Submit(*flags); }; });

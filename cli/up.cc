@@ -20,6 +20,7 @@
 #include "services/common/address.h"
 #include "services/common/clock.h"
 #include "services/common/file_io.h"
+#include "services/common/path_policy.h"
 #include "services/common/status_macros.h"
 
 namespace d2g::cli {
@@ -136,6 +137,7 @@ void AddUp(CLI::App& app, Action* action) {
       ->check(CheckDevice);
   common::AddDurationFlag(up, "--lease-duration", &cluster.lease_duration,
                           "A lease without progress lapses after this");
+  common::AddPathFlags(up, &cluster.paths);
   up->add_option("--bin-dir", cluster.bin_dir, "Folder of the binaries; default: d2g's own");
   up->add_flag("--exit-with-parent", options->exit_with_parent,
                "Stop when the process that started d2g ends");

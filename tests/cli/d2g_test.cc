@@ -249,6 +249,17 @@ TEST_F(D2gTest, TheSameRequestIdGivesTheSameJob) {
   EXPECT_THAT(second.output, AllOf(HasSubstr("output_dir: "), HasSubstr("is in use by jobs/")));
 }
 
+TEST_F(D2gTest, OverwriteTakesTheFolderOfAnEndedJob) {
+  const std::string job = SubmitGoodJob();
+  EXPECT_EQ(D2g({"cancel", job}).code, kOk);
+  testing::WriteSampleFile(Input("output/d2g-job.json"), "{\"job\": \"" + job + "\"}");
+  const ExitResult refused = D2g({"submit", Input("job.yaml")});
+  EXPECT_EQ(refused.code, kBadInput);
+  EXPECT_THAT(refused.output, AllOf(HasSubstr("output_dir: "), HasSubstr(job)));
+  const ExitResult taken = D2g({"submit", Input("job.yaml"), "--overwrite"});
+  EXPECT_EQ(taken.code, kOk) << taken.output;
+}
+
 TEST_F(D2gTest, ShowsAndSteersAJob) {
   const std::string job = SubmitGoodJob();
   EXPECT_THAT(D2g({"jobs"}).output, AllOf(HasSubstr(job), HasSubstr("sample"), HasSubstr("running"),

@@ -46,5 +46,25 @@ TEST(LocalCluster, StopsWithinTheTimeThatDownWaits) {
   EXPECT_LT(sum, kLocalStopTimeout);
 }
 
+TEST(LocalCluster, WhoReadsOrWritesForJobsIsToldWhere) {
+  LocalClusterOptions options{.data_dir = "/data", .shards = 2, .workers = 1};
+  options.paths.model_roots = {"/models"};
+  options.paths.output_roots = {"/jobs"};
+  int told = 0;
+  for (const MemberSpec& member : LocalClusterMembers(options)) {
+    const auto argv = member.argv({}, "ports", NoAddresses());
+    if (member.name.starts_with("store-")) continue;
+    for (const auto& [flag, folder] :
+         {std::pair("--model-root", "/models"), std::pair("--output-root", "/jobs"),
+          std::pair("--keep-out", "/data/coordinator"), std::pair("--keep-out", "/data/store-1")}) {
+      const std::string pair[] = {flag, folder};
+      EXPECT_NE(std::search(argv.begin(), argv.end(), std::begin(pair), std::end(pair)), argv.end())
+          << member.name << " " << flag << " " << folder;
+    }
+    ++told;
+  }
+  EXPECT_EQ(told, 3);
+}
+
 }  // namespace
 }  // namespace d2g::cli

@@ -166,6 +166,17 @@ TEST(Report, EvaluationShowsIntervalsAndGap) {
             "  pictures side by side: /out/grid.png\n");
 }
 
+TEST(Report, ADescriptionSaysWhoReplacedTheOutput) {
+  Job job = RunningJob();
+  job.mutable_spec()->set_output_dir("/out");
+  job.mutable_export_()->set_path("/out/export");
+  EXPECT_THAT(JobDescription(job, {}, {}, absl::FromUnixSeconds(7200)), HasSubstr("/out/export"));
+  job.set_output_replaced_by("jobs/b2");
+  const std::string text = JobDescription(job, {}, {}, absl::FromUnixSeconds(7200));
+  EXPECT_THAT(text, HasSubstr("/out (replaced by jobs/b2; what it held is in /out/replaced/a1)"));
+  EXPECT_THAT(text, ::testing::Not(HasSubstr("/out/export")));
+}
+
 TEST(Report, JobsTableHasARowAJob) {
   Job done = RunningJob();
   done.set_state(Job::STATE_SUCCEEDED);

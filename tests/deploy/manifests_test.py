@@ -83,6 +83,9 @@ def check_flags(where, container, ports):
     if not program.exists():  # a build without LibTorch has no worker
         expect(program.name == "d2g-worker", f"{where}: {program} was not built")
         return
+    if any(m["name"] == "shared" for m in container["volumeMounts"]):
+        for flag in ("--model-root=", "--output-root="):
+            expect(any(a.startswith(flag + "/shared/") for a in container["args"]), f"{where}: no {flag}")
     text = subprocess.run([program, "--help"], capture_output=True, text=True, timeout=60).stdout
     known = set(re.findall(r"--[a-z][a-z-]*", text))
     for argument in container["args"]:

@@ -6,6 +6,8 @@
 #include <map>
 #include <set>
 
+#include "absl/time/clock.h"
+#include "services/common/model_folder.h"
 #include "tests/testing/process.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/test_cluster.h"
@@ -92,6 +94,41 @@ TEST(JobTest, RunsToItsEndAndEveryProcessShowsIt) {
     EXPECT_EQ(cluster.Terminate(role, number).code, 0) << testing::ProgramOf(role);
   }
   EXPECT_EQ(cluster.Terminate(Role::kCoordinator).code, 0);
+}
+
+// A folder is one job's, through every process that writes there.
+TEST(JobTest, ASecondJobGetsTheFolderOfAnEndedOneOnlyWhenItAsks) {
+  testing::TestClusterOptions options;
+  options.workers = 1;
+  TestCluster cluster(options);
+  testing::WriteTinyTeacher(cluster.dir().File("teacher"));
+  ASSERT_THAT(cluster.Start(), IsOk()) << cluster.Logs();
+  const std::string out = cluster.dir().File("out");
+  auto spec = testing::MakeTestJob(cluster.dir().File("teacher"), out, 128, /*steps=*/20);
+  ASSERT_OK_AND_ASSIGN(const Job submitted, cluster.Submit(spec, testing::kTestPrompts));
+  ASSERT_OK_AND_ASSIGN(const Job first, cluster.WaitForEnd(submitted.name(), absl::Minutes(5)));
+  ASSERT_EQ(first.state(), Job::STATE_SUCCEEDED) << first.DebugString() << cluster.Logs();
+
+  const auto soon = [] { return absl::Now() + absl::Minutes(1); };
+  coordinator::v1::CreateJobRequest request;
+  *request.mutable_spec() = first.spec();
+  request.mutable_spec()->mutable_train()->set_steps(10);
+  EXPECT_THAT(cluster.client().CreateJob(request, soon()),
+              testing::StatusIs(absl::StatusCode::kInvalidArgument,
+                                ::testing::HasSubstr("holds the output of " + first.name())));
+  request.mutable_spec()->set_overwrite(true);
+  ASSERT_OK_AND_ASSIGN(const Job taken, cluster.client().CreateJob(request, soon()));
+  ASSERT_OK_AND_ASSIGN(const Job second, cluster.WaitForEnd(taken.name(), absl::Minutes(5)));
+  ASSERT_EQ(second.state(), Job::STATE_SUCCEEDED) << second.DebugString() << cluster.Logs();
+  EXPECT_EQ(second.export_().checkpoint_step(), 10);
+  coordinator::v1::GetJobRequest get;
+  get.set_name(first.name());
+  ASSERT_OK_AND_ASSIGN(const Job old, cluster.client().GetJob(get, soon()));
+  EXPECT_EQ(old.output_replaced_by(), second.name());
+  const std::string set_aside = out + "/replaced/" + first.name().substr(sizeof("jobs/") - 1);
+  ASSERT_OK_AND_ASSIGN(const std::string digest, common::FolderDigest(set_aside + "/export"));
+  EXPECT_EQ(digest, first.export_().digest()) << "the first student, whole";
+  EXPECT_FALSE(std::filesystem::is_empty(set_aside + "/checkpoints"));
 }
 
 // The demo teacher with its evaluator: short of steps, but through every stage.

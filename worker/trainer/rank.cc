@@ -243,13 +243,10 @@ class Rank {
 
 absl::StatusOr<TrainingEnd> Rank::Run() {
   D2G_RETURN_IF_ERROR(common::CheckJobPaths(launch_.paths, work_.spec()));
-  if (rank_ == 0) {
-    // Before any other rank is started: what another job left is set aside once.
-    D2G_RETURN_IF_ERROR(common::ClaimOutput(work_.spec().output_dir(), assignment_.job(),
-                                            work_.spec().overwrite()));
-  }
+  if (rank_ == 0) D2G_RETURN_IF_ERROR(Claim(assignment_, rank_));
   D2G_RETURN_IF_ERROR(OpenRendezvous(launch_, rank_, status_, &gang_));
   D2G_RETURN_IF_ERROR(Report(status_, agent::kPhaseLoad, work_.resume().step()));
+  if (rank_ != 0) D2G_RETURN_IF_ERROR(Claim(assignment_, rank_));
   D2G_ASSIGN_OR_RETURN(audit_, OpenAudit(assignment_, rank_));
   model::SetUpTorchProcess(launch_.threads);
   if (work_.spec().train().deterministic()) {
