@@ -9,6 +9,7 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "nlohmann/json.hpp"
@@ -29,6 +30,12 @@ constexpr const char* kFolders[] = {"checkpoints", "evaluation", "export", "audi
 
 std::string In(const std::string& folder, const std::string& name) {
   return absl::StrCat(folder, "/", name);
+}
+
+// "jobs/ID", which also is a folder's name below replaced/.
+bool IsJobName(absl::string_view job) {
+  const bool has_prefix = absl::ConsumePrefix(&job, kJobPrefix);
+  return has_prefix && !job.empty() && job != "." && job != ".." && !absl::StrContains(job, '/');
 }
 
 // Whether there is anything, be it a link to nothing.
@@ -58,8 +65,7 @@ absl::StatusOr<std::string> FirstEntry(const std::string& path) {
 absl::StatusOr<OutputOwner> ReadMark(const std::string& file) {
   if (!Exists(file)) return OutputOwner{};
   const std::optional<std::string> job = JobIn(file);
-  if (!job || !job->starts_with(kJobPrefix) ||
-      job->find('/', sizeof(kJobPrefix) - 1) != job->npos) {
+  if (!job || !IsJobName(*job)) {
     return absl::FailedPreconditionError(
         absl::StrCat(file, " does not say whose folder it is: {\"job\": \"jobs/ID\"} is expected"));
   }
@@ -72,7 +78,7 @@ OutputOwner OwnerByFiles(const std::string& output_dir, const std::string& askin
   const auto look = [&](const std::string& file) {
     const std::optional<std::string> job = JobIn(file);
     const bool better = owner.source.empty() || owner.job.empty() || (job && *job == asking);
-    if (job && better) owner = {*job, file};
+    if (job && better) owner = {IsJobName(*job) ? *job : "", file};
   };
   look(In(ExportFolder(output_dir), kLineageFile));
   std::error_code error;
@@ -198,6 +204,9 @@ OutputOwner FindOutputAround(const std::string& output_dir) {
 }
 
 absl::Status ClaimOutput(const std::string& output_dir, const std::string& job, bool take_over) {
+  if (!IsJobName(job)) {
+    return absl::InvalidArgumentError(absl::StrCat("job \"", job, "\" is not \"jobs/ID\""));
+  }
   D2G_RETURN_IF_ERROR(MakeFolders(output_dir));
   D2G_ASSIGN_OR_RETURN(const OutputOwner owner, FindOutputOwner(output_dir, job));
   if (owner.job == job && owner.source == In(output_dir, kOwnerFile)) return absl::OkStatus();

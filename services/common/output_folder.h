@@ -54,9 +54,9 @@ absl::StatusOr<OutputOwner> FindOutputOwner(const std::string& output_dir,
 OutputOwner FindOutputAround(const std::string& output_dir);
 
 // Makes output_dir where it is missing and `job` its owner, durably. FAILED_PRECONDITION names
-// another owner, or files that no job made. With `take_over` another job's files go to its
-// ReplacedFolder first. A repeat is a success. REQUIRES, with `take_over`: no other process of the
-// job writes there yet.
+// another owner, or files that no job made; INVALID_ARGUMENT a job that is not "jobs/ID". With
+// `take_over` another job's files go to its ReplacedFolder first. A repeat is a success. REQUIRES,
+// with `take_over`: no other process of the job writes there yet.
 absl::Status ClaimOutput(const std::string& output_dir, const std::string& job,
                          bool take_over = false);
 

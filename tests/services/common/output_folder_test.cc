@@ -144,13 +144,28 @@ TEST_F(OutputFolderTest, WithoutAMarkTheFilesSayWhoseTheyAre) {
   EXPECT_TRUE(fs::exists(File("replaced/unnamed/export/d2g.json")));
 }
 
+TEST_F(OutputFolderTest, NoFileSaysWhereToMoveThings) {
+  Write("checkpoints/step-1-g1-0/state.json", R"({"job": "jobs/../../elsewhere"})");
+  EXPECT_THAT(ClaimOutput(out_, "jobs/two", /*take_over=*/true), IsOk());
+  EXPECT_TRUE(fs::exists(File("replaced/unnamed/checkpoints/step-1-g1-0/state.json")));
+  EXPECT_EQ(std::distance(fs::directory_iterator(dir_.path()), {}), 1);
+}
+
 TEST_F(OutputFolderTest, AMarkThatCannotBeReadIsNobodysLicence) {
-  for (const char* mark : {"", "[]", "{}", R"({"job": "../x"})", R"({"job": "jobs/a/b"})"}) {
+  for (const char* mark :
+       {"", "[]", "{}", R"({"job": "../x"})", R"({"job": "jobs/a/b"})", R"({"job": "jobs/.."})"}) {
     Write("d2g-job.json", mark);
     EXPECT_THAT(ClaimOutput(out_, "jobs/one", /*take_over=*/true),
                 StatusIs(kRefused, HasSubstr(File("d2g-job.json") + " does not say")))
         << mark;
   }
+}
+
+TEST_F(OutputFolderTest, NobodyClaimsWithoutAName) {
+  for (const char* job : {"", "jobs/", "one", "jobs/.."}) {
+    EXPECT_THAT(ClaimOutput(out_, job), StatusIs(absl::StatusCode::kInvalidArgument)) << job;
+  }
+  EXPECT_FALSE(fs::exists(out_));
 }
 
 TEST_F(OutputFolderTest, OfJobsThatClaimAtOnceOneWins) {

@@ -50,6 +50,7 @@ class EvaluateTest : public ::testing::Test {
     // Few prompts, so that some have several pictures.
     for (size_t i = 0; i < 8; ++i) prompts_.push_back(list.lines[i * 57]);
 
+    work_.set_job("jobs/1");
     work_.mutable_spec()->mutable_teacher()->set_path(path);
     work_.mutable_spec()->set_output_dir(dir_.path());
     auto* evaluate = work_.mutable_spec()->mutable_evaluate();
@@ -233,6 +234,14 @@ TEST_F(EvaluateTest, SolutionsOfOneStepAreTheTeachersOnlyRow) {
 TEST_F(EvaluateTest, RefusesAnotherTeacher) {
   work_.mutable_recipe()->set_teacher_digest("xxh3-128:00");
   EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("xxh3-128:00")));
+}
+
+TEST_F(EvaluateTest, RefusesTheFolderOfAnotherJob) {
+  const std::string mark = dir_.File("d2g-job.json");
+  ASSERT_THAT(common::WriteFileAtomically(mark, R"({"job": "jobs/2"})"), IsOk());
+  EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kFailedPrecondition,
+                              HasSubstr("holds the output of jobs/2")));
+  EXPECT_FALSE(std::filesystem::exists(dir_.File("evaluation")));
 }
 
 TEST_F(EvaluateTest, RefusesACheckpointWhoseBytesChanged) {
