@@ -25,13 +25,17 @@ bool Matches(std::u32string_view text, size_t at, std::u32string_view wanted,
   return true;
 }
 
-// The length of the fixed text at `at` that is a piece of its own, or 0.
-size_t FixedLength(std::u32string_view text, size_t at, SplitPattern pattern) {
-  if (text[at] == U'<' && pattern == SplitPattern::kSlow) {
-    for (const std::u32string_view token : {U"<|startoftext|>", U"<|endoftext|>"}) {
-      if (Matches(text, at, token, pattern)) return token.size();
-    }
+// The length of the text of the start or end token at `at`, or 0.
+size_t EndTokenLength(std::u32string_view text, size_t at, SplitPattern pattern) {
+  if (text[at] != U'<' || pattern == SplitPattern::kFast) return 0;
+  for (const std::u32string_view token : {U"<|startoftext|>", U"<|endoftext|>"}) {
+    if (Matches(text, at, token, pattern)) return token.size();
   }
+  return 0;
+}
+
+// The length of the contraction at `at`, or 0.
+size_t ContractionLength(std::u32string_view text, size_t at, SplitPattern pattern) {
   if (text[at] != U'\'') return 0;
   for (const std::u32string_view suffix : {U"'s", U"'t", U"'re", U"'ve", U"'m", U"'ll", U"'d"}) {
     if (Matches(text, at, suffix, pattern)) return suffix.size();
@@ -96,7 +100,16 @@ std::vector<std::u32string_view> SplitPieces(std::u32string_view text, SplitPatt
       ++i;
       continue;
     }
-    size_t length = FixedLength(text, i, pattern);
+    size_t length = EndTokenLength(text, i, pattern);
+    if (length > 0 && pattern == SplitPattern::kFast5) {
+      constexpr size_t kBracket = 2;  // "<|" and "|>"
+      pieces.push_back(text.substr(i, kBracket));
+      pieces.push_back(text.substr(i + kBracket, length - 2 * kBracket));
+      pieces.push_back(text.substr(i + length - kBracket, kBracket));
+      i += length;
+      continue;
+    }
+    if (length == 0) length = ContractionLength(text, i, pattern);
     if (length == 0 && IsNumber(text[i])) length = 1;
     if (length == 0) {
       const bool letters = IsLetter(text[i]);

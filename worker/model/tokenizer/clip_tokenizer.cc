@@ -29,6 +29,19 @@ std::optional<TokenizerFlavour> FlavourOf(const std::string& name) {
   return std::nullopt;
 }
 
+// Whether transformers 4 cannot read the folder under the class that `flavour` stands for, and
+// transformers 5 can: it has nothing but a tokenizer.json for CLIPTokenizer, or a list where 4
+// wants an object.
+bool NeedsVersion5(const std::string& folder, TokenizerFlavour flavour) {
+  if (flavour == TokenizerFlavour::kSlow && !std::filesystem::exists(folder + "/vocab.json") &&
+      std::filesystem::exists(folder + "/tokenizer.json")) {
+    return true;
+  }
+  const std::string path = folder + "/tokenizer_config.json";
+  if (!std::filesystem::exists(path)) return false;
+  return JsonConfig(ReadJsonFile(path), path).IsList("extra_special_tokens");
+}
+
 // The slow tokenizer's constructor makes tokens of the names of three roles.
 TokenizerSettings AsSlowConstructor(TokenizerSettings settings) {
   settings.bos.is_text = settings.eos.is_text = false;
@@ -53,6 +66,9 @@ struct ClipTokenizer::Impl {
   void LoadSlow(const std::string& folder);
   void LoadFast(const std::string& folder);
   void AddFastTokens(const Vocabulary& vocabulary, const std::vector<SpecialToken>& specials);
+  void LoadFast5(const std::string& folder, const std::string& source, const Vocabulary& vocabulary,
+                 const MergeList& merges);
+  std::vector<AddedToken> AddedTokens5() const;
   void FindCompanions();
   bool IsAdded(const std::string& content) const;
   void TokenizeSlow(const std::u32string& text, std::vector<int64_t>& ids) const;
@@ -107,13 +123,24 @@ void ClipTokenizer::Impl::LoadSlow(const std::string& folder) {
 void ClipTokenizer::Impl::LoadFast(const std::string& folder) {
   const std::string path = folder + "/tokenizer.json";
   if (!std::filesystem::exists(path)) {
-    LoadSlow(folder);
+    if (flavour == TokenizerFlavour::kFast5) {
+      LoadFast5(folder, folder, ReadVocabulary(folder + "/vocab.json"),
+                ReadMerges(folder + "/merges.txt"));
+    } else {
+      LoadSlow(folder);
+    }
     return;
   }
   const FastTokenizerFile file = ReadFastTokenizer(path);
-  settings = TokenizerSettings::FromFolder(folder, flavour);
+  if (file.split == SplitPattern::kFast5) flavour = TokenizerFlavour::kFast5;
+  if (flavour == TokenizerFlavour::kFast5) {
+    LoadFast5(folder, path, file.vocabulary, file.merges);
+  } else {
+    settings = TokenizerSettings::FromFolder(folder, flavour);
+  }
   if (!settings.padding_side) settings.padding_side = file.padding_side;
   if (!settings.truncation_side) settings.truncation_side = file.truncation_side;
+  if (flavour == TokenizerFlavour::kFast5) return;
   bpe = BytePairEncoding::MakeFast(file.vocabulary, file.merges, path, file.unk_token);
   bos = file.bos;
   eos = file.eos;
@@ -153,6 +180,58 @@ void ClipTokenizer::Impl::AddFastTokens(const Vocabulary& vocabulary,
   };
   pad = id_of(settings.pad.token.content);
   if (pad < 0 && settings.unk) pad = id_of(settings.unk->token.content);
+}
+
+// Transformers 5 takes vocabulary, merges and added tokens from the folder, and makes all else
+// anew.
+void ClipTokenizer::Impl::LoadFast5(const std::string& folder, const std::string& source,
+                                    const Vocabulary& vocabulary, const MergeList& merges) {
+  settings = TokenizerSettings::FromFolder(folder, flavour);
+  const std::string unk_token = settings.unk ? settings.unk->token.content : "None";
+  bpe = BytePairEncoding::MakeFast(vocabulary, merges, source, unk_token);
+  fast_added.Add(vocabulary, AddedTokens5());
+  fast_added.Finish(CleanFast);
+  vocab_size = std::max(vocabulary.id_limit(), fast_added.id_limit());
+  const auto find = [&](const std::string& token) {
+    const int64_t id = fast_added.Find(token);
+    return id < 0 ? vocabulary.Find(token) : id;
+  };
+  const auto id_of = [&](const SpecialToken& special) {
+    const int64_t id = find(special.token.content);
+    return id < 0 && settings.unk ? find(unk_token) : id;
+  };
+  bos = id_of(settings.bos);
+  eos = id_of(settings.eos);
+  pad = id_of(settings.pad);
+}
+
+// The saved tokens in the order of their ids, then the special ones that are not among them.
+std::vector<AddedToken> ClipTokenizer::Impl::AddedTokens5() const {
+  std::vector<std::pair<int64_t, AddedToken>> saved = settings.added;
+  std::stable_sort(saved.begin(), saved.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::vector<SpecialToken> tokens;
+  std::set<std::string> saved_contents, names;
+  for (auto& [id, token] : saved) {
+    saved_contents.insert(token.content);
+    tokens.push_back({std::move(token), /*is_text=*/false});
+  }
+  const std::vector<SpecialToken> named = settings.Named();
+  std::vector<SpecialToken> specials = named;
+  specials.insert(specials.end(), settings.additional.begin(), settings.additional.end());
+  for (const SpecialToken& special : specials) {
+    const bool is_known = std::any_of(tokens.begin(), tokens.end(), [&](const SpecialToken& token) {
+      return token.is_text == special.is_text && token.token == special.token;
+    });
+    if (!is_known && !saved_contents.contains(special.token.content)) tokens.push_back(special);
+  }
+  for (const SpecialToken& special : named) names.insert(special.token.content);
+  std::vector<AddedToken> added;
+  for (SpecialToken& special : tokens) {
+    special.token.special |= special.is_text || names.contains(special.token.content);
+    added.push_back(std::move(special.token));
+  }
+  return added;
 }
 
 bool ClipTokenizer::Impl::IsAdded(const std::string& content) const {
@@ -199,6 +278,8 @@ void ClipTokenizer::Impl::TokenizeFast(const std::u32string& text,
   using Kind = FastAddedTokens::Kind;
   BytePairEncoding::Scratch scratch;
   const bool split = settings.split_special_tokens;
+  const SplitPattern pattern =
+      flavour == TokenizerFlavour::kFast5 ? SplitPattern::kFast5 : SplitPattern::kFast;
   for (const TextPart& part : fast_added.Split(text, Kind::kNotNormalized, split)) {
     if (part.id >= 0) {
       ids.push_back(part.id);
@@ -210,7 +291,7 @@ void ClipTokenizer::Impl::TokenizeFast(const std::u32string& text,
         ids.push_back(inner.id);
         continue;
       }
-      for (const std::u32string_view piece : SplitPieces(inner.text, SplitPattern::kFast)) {
+      for (const std::u32string_view piece : SplitPieces(inner.text, pattern)) {
         bpe->Append(piece, scratch, ids);
       }
     }
@@ -221,8 +302,8 @@ ClipTokenizer ClipTokenizer::Load(const std::string& folder, TokenizerFlavour fl
   ClipTokenizer tokenizer;
   tokenizer.impl_ = std::make_unique<Impl>();
   Impl& impl = *tokenizer.impl_;
-  impl.flavour = flavour;
-  if (flavour == TokenizerFlavour::kSlow) {
+  impl.flavour = NeedsVersion5(folder, flavour) ? TokenizerFlavour::kFast5 : flavour;
+  if (impl.flavour == TokenizerFlavour::kSlow) {
     impl.LoadSlow(folder);
   } else {
     impl.LoadFast(folder);

@@ -1,4 +1,5 @@
-// CLIP's byte-level BPE tokenizer, as transformers 4.57.6 and tokenizers 0.22.2 run it.
+// CLIP's byte-level BPE tokenizer, as transformers 4.57.6 and tokenizers 0.22.2 run it, and, where
+// these cannot read the folder, as transformers 5.24.0 and tokenizers 0.23.3 do.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,12 @@ class ClipTokenizer {
  public:
   // Reads a tokenizer folder: vocab.json and merges.txt (the fast one takes tokenizer.json where it
   // is there), with tokenizer_config.json, special_tokens_map.json and added_tokens.json where they
-  // are. Throws Error naming file and option or line for what is malformed or not supported.
+  // are. `flavour` stands for the class that the folder is read as, kSlow for CLIPTokenizer and
+  // kFast for CLIPTokenizerFast. What transformers 5 wrote is read as its one class reads it,
+  // whichever of the two is asked for: a folder with tokenizer.json alone for CLIPTokenizer, with a
+  // list as extra_special_tokens, or, for CLIPTokenizerFast, with 5's split expression in
+  // tokenizer.json. Throws Error naming file and option or line for what is malformed or not
+  // supported.
   static ClipTokenizer Load(const std::string& folder,
                             TokenizerFlavour flavour = TokenizerFlavour::kSlow);
 

@@ -86,7 +86,8 @@ std::vector<TextPart> FastAddedTokens::Split(std::u32string_view text, Kind kind
       while (stop < text.size() && IsWhiteSpace(text[stop])) ++stop;
     }
     if (done < start) parts.push_back({text.substr(done, start - done), -1});
-    parts.push_back({text.substr(start, std::max(start, stop) - start), pattern_ids_[pattern]});
+    // A match within white space that the token before it took along leaves nothing.
+    if (start < stop) parts.push_back({text.substr(start, stop - start), pattern_ids_[pattern]});
     done = stop;
   }
   if (done < text.size()) parts.push_back({text.substr(done), -1});

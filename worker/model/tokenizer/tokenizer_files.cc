@@ -156,26 +156,39 @@ const json& Member(const json& object, const char* key, const std::string& path)
   return it == object.end() ? kNull : *it;
 }
 
-void CheckPipeline(const json& file, const std::string& path) {
+void CheckNormalizer(const json& file, const std::string& path) {
   const json& normalizer = Member(file, "normalizer", path);
   Require(normalizer, json::parse(R"({"type":"Sequence","normalizers":[{"type":"NFC"},
             {"type":"Replace","pattern":{"Regex":"\\s+"},"content":" "},{"type":"Lowercase"}]})"),
           path + ": normalizer");
+}
+
+// The expressions that cut text: transformers 4's, and what transformers 5 puts before it.
+constexpr char kSplitExpression[] = R"('s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+)";
+constexpr char kSplitPrefix5[] = R"(<\|startoftext\|>|<\|endoftext\|>|)";
+
+SplitPattern CheckSplitter(const json& file, const std::string& path) {
   const json& splitter = Member(file, "pre_tokenizer", path);
-  const json expected = json::parse(R"json([{"type":"Split","pattern":{
-    "Regex":"'s|'t|'re|'ve|'m|'ll|'d|[\\p{L}]+|[\\p{N}]|[^\\s\\p{L}\\p{N}]+"},
-    "behavior":"Removed","invert":true},{"type":"ByteLevel","add_prefix_space":false}])json");
   const json& steps = Member(splitter, "pretokenizers", path + ": pre_tokenizer");
   const std::string what = path + ": pre_tokenizer";
   Require(splitter, {{"type", "Sequence"}}, what);
-  if (!steps.is_array() || steps.size() != expected.size()) {
+  if (!steps.is_array() || steps.size() != 2) {
     Fail(what, " is ", splitter.dump().substr(0, 200), ", not supported");
   }
-  for (size_t i = 0; i < expected.size(); ++i) Require(steps[i], expected[i], what);
+  const std::string expression5 = std::string(kSplitPrefix5) + kSplitExpression;
+  const bool is5 = Member(steps[0], "pattern", what) == json{{"Regex", expression5}};
+  Require(steps[0],
+          {{"type", "Split"},
+           {"pattern", {{"Regex", is5 ? expression5 : kSplitExpression}}},
+           {"behavior", "Removed"},
+           {"invert", true}},
+          what);
+  Require(steps[1], {{"type", "ByteLevel"}, {"add_prefix_space", false}}, what);
   const json& use_regex = Member(steps[1], "use_regex", what);
   if (!use_regex.is_null() && use_regex != true) {
     Fail(what, ": use_regex ", use_regex.dump(), " is not supported (only true is)");
   }
+  return is5 ? SplitPattern::kFast5 : SplitPattern::kFast;
 }
 
 // The id in a post-processor's pair of token and id.
@@ -306,8 +319,9 @@ std::vector<std::pair<int64_t, AddedToken>> ReadAddedTokens(const std::string& p
 
 FastTokenizerFile ReadFastTokenizer(const std::string& path) {
   const json file = ReadJsonFile(path);
-  CheckPipeline(file, path);
+  CheckNormalizer(file, path);
   FastTokenizerFile out;
+  out.split = CheckSplitter(file, path);
   const json& processor = Member(file, "post_processor", path);
   Require(processor, {{"type", "RobertaProcessing"}}, path + ": post_processor");
   out.bos = PairId(processor, "cls", path);

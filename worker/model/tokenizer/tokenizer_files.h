@@ -11,6 +11,7 @@
 
 #include "worker/model/tokenizer/added_token.h"
 #include "worker/model/tokenizer/byte_pair_encoding.h"
+#include "worker/model/tokenizer/clip_text_splitter.h"
 
 namespace d2g::model {
 
@@ -37,6 +38,7 @@ std::vector<std::pair<int64_t, AddedToken>> ReadAddedTokens(const std::string& p
 struct FastTokenizerFile {
   Vocabulary vocabulary;
   MergeList merges;
+  SplitPattern split = SplitPattern::kFast;  // or kFast5
   std::optional<std::string> unk_token;
   std::vector<AddedToken> added_tokens;
   int64_t bos = 0, eos = 0;  // what its post-processor puts around text
@@ -44,7 +46,7 @@ struct FastTokenizerFile {
 };
 
 // Reads a tokenizer.json. Only the normaliser, pre-tokenizer, post-processor and kind of model of
-// CLIPTokenizerFast are supported; others are refused by name.
+// CLIPTokenizerFast, as transformers 4 and 5 write them, are supported; others are refused by name.
 FastTokenizerFile ReadFastTokenizer(const std::string& path);
 
 }  // namespace d2g::model

@@ -25,6 +25,7 @@ constexpr int64_t kMaxLength = 1 << 20;
 constexpr const char* kRoles[] = {"bos_token", "eos_token", "unk_token", "sep_token",
                                   "pad_token", "cls_token", "mask_token"};
 constexpr const char* kAdditional = "additional_special_tokens";
+constexpr const char* kExtra = "extra_special_tokens";
 
 // An object of special_tokens_map.json is a token at once; one of tokenizer_config.json has to say
 // so in "__type", and becomes one only after the other files are read.
@@ -60,18 +61,30 @@ class Reader {
     if (std::filesystem::exists(config_path)) config_ = ReadJsonFile(config_path);
     source_ = config_path;
     const JsonConfig options(config_, config_path);
+    if (is5()) RenameAdditional();
     if (options.Has("added_tokens_decoder")) {
       ReadDecoder(options);
     } else {
       ReadLegacyFiles();
     }
     ReadRoles();
+    if (is5()) {
+      ReadExtra5();
+    } else {
+      ReadExtra();
+    }
     // The older files override any option.
     ReadOptions(JsonConfig(config_, source_));
     return std::move(settings_);
   }
 
  private:
+  bool is5() const { return flavour_ == TokenizerFlavour::kFast5; }
+
+  static bool IsRole(const std::string& name) {
+    return std::find(std::begin(kRoles), std::end(kRoles), name) != std::end(kRoles);
+  }
+
   void ReadDecoder(const JsonConfig& options) {
     const json& decoder = options.Get("added_tokens_decoder");
     if (!decoder.is_object()) options.FailAt("added_tokens_decoder", "must be an object");
@@ -97,16 +110,10 @@ class Reader {
       const json map = ReadJsonFile(map_path);
       if (!map.is_object()) Fail(map_path, ": not a JSON object");
       for (const auto& [key, value] : map.items()) {
-        if (value.is_object()) {
+        if (value.is_object() && !(is5() && key == kExtra)) {
           config_[key] = Marked(value);
-        } else if (key == kAdditional && value.is_array()) {
-          json& list = config_[kAdditional];
-          if (!list.is_array()) list = json::array();
-          for (json token : value) {
-            if (token.is_object()) token = Marked(token);
-            mistaken = ParseSpecial(token, map_path + ": " + key).token.content;
-            if (std::find(list.begin(), list.end(), token) == list.end()) list.push_back(token);
-          }
+        } else if (key == (is5() ? kExtra : kAdditional) && value.is_array()) {
+          mistaken = AppendTokens(key, value, map_path).value_or(mistaken);
         } else {
           config_[key] = value;
         }
@@ -123,13 +130,29 @@ class Reader {
     }
   }
 
+  // Adds the tokens of special_tokens_map.json to the list of that name, each once; returns the
+  // last one's content.
+  std::optional<std::string> AppendTokens(const std::string& key, const json& tokens,
+                                          const std::string& map_path) {
+    std::optional<std::string> last;
+    json& list = config_[key];
+    if (!list.is_array()) list = json::array();
+    for (json token : tokens) {
+      if (token.is_object()) token = Marked(token);
+      last = ParseSpecial(token, map_path + ": " + key).token.content;
+      if (std::find(list.begin(), list.end(), token) == list.end()) list.push_back(token);
+    }
+    return last;
+  }
+
   void ReadAddedTokensFile(const std::string& path, const std::string& mistaken) {
     std::set<std::string> specials;
     for (const char* role : kRoles) {
       if (config_.contains(role)) specials.insert(NameOf(config_[role]));
     }
-    if (config_.contains(kAdditional) && config_[kAdditional].is_array()) {
-      for (const json& token : config_[kAdditional]) specials.insert(NameOf(token));
+    const char* const list = is5() ? kExtra : kAdditional;
+    if (config_.contains(list) && config_[list].is_array()) {
+      for (const json& token : config_[list]) specials.insert(NameOf(token));
     }
     const json tokens = ReadJsonFile(path);
     if (!tokens.is_object()) Fail(path, ": not an object of token ids");
@@ -137,7 +160,7 @@ class Reader {
       AddedToken token{content};
       token.special = specials.contains(content);
       token.normalized = !token.special;
-      by_name_[mistaken] = token;
+      by_name_[is5() ? content : mistaken] = token;
       AddToken(ParseTokenId(id, path + ": \"" + content + "\""), token);
     }
   }
@@ -199,18 +222,52 @@ class Reader {
     settings_.sep = Role("sep_token", nullptr);
     settings_.cls = Role("cls_token", nullptr);
     settings_.mask = Role("mask_token", nullptr);
+  }
+
+  void ReadExtra() {
     settings_.additional = List(kAdditional);
-    const auto extra = config_.find("extra_special_tokens");
-    if (extra == config_.end() || extra->is_null()) return;
-    if (!extra->is_object()) {
-      Fail(source_, ": option \"extra_special_tokens\" must be an object of tokens");
+    const auto extra = config_.find(kExtra);
+    if (extra != config_.end() && !extra->is_null()) ReadNamed(*extra);
+  }
+
+  // An object of tokens, whose names are the keys.
+  void ReadNamed(const json& tokens) {
+    const std::string option = source_ + ": option \"" + kExtra + "\"";
+    if (!tokens.is_object()) Fail(option, " must be an object of tokens");
+    for (const auto& [name, value] : tokens.items()) {
+      if (IsRole(name)) Fail(option, ": \"", name, "\" is a role of its own");
+      settings_.extra.push_back(ParseSpecial(value, option + ": " + name));
     }
-    for (const auto& [name, value] : extra->items()) {
-      if (std::find(std::begin(kRoles), std::end(kRoles), name) != std::end(kRoles)) {
-        Fail(source_, ": option \"extra_special_tokens\": \"", name, "\" is a role of its own");
+  }
+
+  // What transformers 5 does with the older list before it reads any other file.
+  void RenameAdditional() {
+    if (!config_.is_object() || !config_.contains(kAdditional)) return;
+    const auto extra = config_.find(kExtra);
+    if (extra != config_.end() && !extra->is_null() && !extra->empty()) return;
+    const json tokens = config_[kAdditional];
+    config_.erase(kAdditional);
+    config_[kExtra] = tokens;
+  }
+
+  void ReadExtra5() {
+    // Any other option whose name ends so is a token, too; those that are objects come first.
+    for (const bool objects : {true, false}) {
+      for (const auto& [name, value] : config_.items()) {
+        if (!name.ends_with("_token") || IsRole(name)) continue;
+        const bool is_token = value.is_object() && value.value(kType, json()) == kTypeToken;
+        if (objects ? is_token : value.is_string()) {
+          settings_.extra.push_back(ParseSpecial(value, source_ + ": option \"" + name + "\""));
+        }
       }
-      const std::string what = source_ + ": option \"extra_special_tokens\": " + name;
-      settings_.extra.push_back(ParseSpecial(value, what));
+    }
+    const auto extra = config_.find(kExtra);
+    if (extra == config_.end()) {
+      settings_.additional = List(kAdditional);
+    } else if (extra->is_object()) {
+      ReadNamed(*extra);
+    } else {
+      settings_.additional = List(kExtra);
     }
   }
 
@@ -276,6 +333,15 @@ std::vector<SpecialToken> TokenizerSettings::Specials() const {
     for (size_t i = first; i < unique.size(); ++i) seen.insert(unique[i].token.content);
   }
   return unique;
+}
+
+std::vector<SpecialToken> TokenizerSettings::Named() const {
+  std::vector<SpecialToken> named = {bos, eos};
+  for (const std::optional<SpecialToken>& token : {unk, sep, std::optional(pad), cls, mask}) {
+    if (token) named.push_back(*token);
+  }
+  named.insert(named.end(), extra.begin(), extra.end());
+  return named;
 }
 
 }  // namespace d2g::model

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 
 #include "tests/worker/model/temp_folder.h"
@@ -104,7 +105,6 @@ TEST_F(TokenizerTest, BadFilesAreNamed) {
        "additional_special_tokens"},
       {{{"tokenizer_config.json", R"({"additional_special_tokens":[{"content":"a"}]})"}},
        "\"__type\""},
-      {{{"tokenizer_config.json", R"({"extra_special_tokens":["a"]})"}}, "extra_special_tokens"},
       {{{"tokenizer_config.json", R"({"extra_special_tokens":{"eos_token":"a"}})"}},
        "\"eos_token\" is a role of its own"},
       {{{"tokenizer_config.json", R"({"added_tokens_decoder":[]})"}}, "added_tokens_decoder"},
@@ -266,6 +266,67 @@ TEST_F(TokenizerTest, TheFolderChoosesTheFlavour) {
   std::filesystem::remove(folder_ / "model_index.json");
   Write({{"tokenizer_config.json", R"({"tokenizer_class":"T5Tokenizer"})"}});
   EXPECT_THAT(MessageOf(is_fast), HasSubstr("tokenizer_class"));
+}
+
+TEST_F(TokenizerTest, WhatTransformers5SavedIsReadAsItReadsIt) {
+  // Transformers 5 ends a word after the text of a special token, in whichever case it stands.
+  const std::string vocabulary = Replaced(kVocabulary, "}", R"(,"></w>":7,">":8})");
+  const std::string file =
+      Replaced(Replaced(FastFile(), kVocabulary, vocabulary), R"("id":7)", R"("id":9)");
+  const std::string file5 = Replaced(file, "'s|", R"(<\\|startoftext\\|>|<\\|endoftext\\|>|'s|)");
+  const auto ends_word = [&] {
+    const ClipTokenizer tokenizer = ClipTokenizer::LoadComponent(folder_.path(), "tokenizer");
+    const std::vector<int64_t> ids = tokenizer.Tokenize("<|ENDOFTEXT|>!");
+    return std::find(ids.begin(), ids.end(), 7) != ids.end();
+  };
+  for (const char* name : {"CLIPTokenizer", "CLIPTokenizerFast"}) {
+    const bool is_fast = std::string(name) == "CLIPTokenizerFast";
+    folder_.Write("model_index.json",
+                  std::string(R"({"tokenizer":["transformers",")") + name + "\"]}");
+    Write({{"vocab.json", ""}, {"merges.txt", ""}, {"tokenizer.json", file5}});
+    EXPECT_TRUE(ends_word()) << name;
+    // Transformers 4 has no CLIPTokenizer without vocab.json.
+    Write({{"vocab.json", ""}, {"merges.txt", ""}, {"tokenizer.json", file}});
+    EXPECT_EQ(ends_word(), !is_fast) << name;
+    // Where both versions can read the folder, 4's class decides.
+    Write({{"vocab.json", vocabulary}, {"tokenizer.json", file5}});
+    EXPECT_EQ(ends_word(), is_fast) << name;
+    // A list is 5's, whatever else is there.
+    const std::string config = R"({"extra_special_tokens":["<y>",
+        {"__type":"AddedToken","content":"<z>","lstrip":true}]})";
+    Write(
+        {{"vocab.json", vocabulary}, {"tokenizer.json", file}, {"tokenizer_config.json", config}});
+    EXPECT_TRUE(ends_word()) << name;
+    const ClipTokenizer tokenizer = ClipTokenizer::LoadComponent(folder_.path(), "tokenizer");
+    EXPECT_THAT(tokenizer.Tokenize("a<y> <z><x>"), ElementsAre(1, 10, 11, 9)) << name;
+    Write({{"vocab.json", vocabulary}, {"tokenizer_config.json", config}});
+    EXPECT_TRUE(ends_word()) << name;
+  }
+}
+
+TEST_F(TokenizerTest, ListsOfTransformers5AreChecked) {
+  const auto refusal = [&](const std::string& config) {
+    return Refusal({{"vocab.json", ""},
+                    {"merges.txt", ""},
+                    {"tokenizer.json", FastFile()},
+                    {"tokenizer_config.json", config}});
+  };
+  EXPECT_THAT(refusal(R"({"extra_special_tokens":[1]})"),
+              HasSubstr("option \"extra_special_tokens\" is 1, not a token"));
+  EXPECT_THAT(refusal(R"({"extra_special_tokens":[{"content":"x"}]})"),
+              HasSubstr("an object must have \"__type\": \"AddedToken\""));
+  EXPECT_THAT(refusal(R"({"extra_special_tokens":"x"})"),
+              HasSubstr("option \"extra_special_tokens\" must be a list of tokens"));
+  EXPECT_THAT(refusal(R"({"extra_special_tokens":{"eos_token":"x"}})"),
+              HasSubstr("\"eos_token\" is a role of its own"));
+  EXPECT_THAT(refusal(R"({"eos_token":null})"), HasSubstr("\"eos_token\" is null"));
+}
+
+TEST_F(TokenizerTest, WhiteSpaceThatATokenTookAlongIsNoOtherToken) {
+  Write({{"added_tokens.json", R"({" ":7})"},
+         {"tokenizer_config.json",
+          R"({"added_tokens_decoder":{"7":{"content":" ","lstrip":true,"rstrip":true}}})"}});
+  EXPECT_THAT(Load(TokenizerFlavour::kFast).Tokenize("a   b"), ElementsAre(1, 7, 5));
 }
 
 TEST_F(TokenizerTest, TextualInversionsOfSeveralVectorsAreWrittenOut) {
