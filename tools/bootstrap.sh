@@ -3,7 +3,7 @@
 #   tools/bootstrap.sh            what ./run build, demo need
 #   tools/bootstrap.sh format     also clang-format
 #   tools/bootstrap.sh lint       also clang-format, clang-tidy and clang
-#   tools/bootstrap.sh venv       also the Python environment that the interop tests use
+#   tools/bootstrap.sh venv       also the Python environments that the interop tests use
 #   tools/bootstrap.sh dataset    also the pictures that the demo teacher is trained on
 # D2G_BOOTSTRAP=0 trusts that all is there.
 set -euo pipefail
@@ -44,15 +44,30 @@ flavour=cpu
 [ "${D2G_CUDA:-0}" = 0 ] || flavour=cuda
 "$here/libtorch.sh" "$flavour" "$cache/libtorch-$version-$flavour"
 
-for extra in "$@"; do
-  [ "$extra" = venv ] || continue
-  venv=$cache/venv-$(sha256sum "$here/requirements.txt" | cut -c1-12)
+# Makes the Python environment $1 from the files of pinned packages that follow and lets $cache/$1
+# point at it. The packages of the environment $2 (none if empty) are seen in it, too, after its own.
+python_environment() {
+  local name=$1 base=$2 venv
+  shift 2
+  venv=$cache/$name-$(cat "$@" | sha256sum | cut -c1-12)
   if [ ! -e "$venv/.complete" ]; then
     echo "making the Python environment for the interop tests in $venv"
     rm -rf "$venv"
     /usr/bin/python3 -m venv "$venv"
-    "$venv/bin/pip" install -q --disable-pip-version-check -r "$here/requirements.txt"
+    "$venv/bin/pip" install -q --disable-pip-version-check ${base:+--no-deps} -r "${@: -1}"
+    if [ -n "$base" ]; then
+      "$base/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+        >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth"
+    fi
     touch "$venv/.complete"
   fi
-  ln -sfn "$venv" "$cache/venv"
+  ln -sfn "$venv" "$cache/$name"
+}
+
+for extra in "$@"; do
+  [ "$extra" = venv ] || continue
+  python_environment venv "" "$here/requirements.txt"
+  # What the newest diffusers and transformers have in another version; torch, 5 GB, is shared.
+  python_environment venv-newest "$(readlink -f "$cache/venv")" \
+    "$here/requirements.txt" "$here/requirements-newest.txt"
 done

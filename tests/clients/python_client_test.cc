@@ -20,15 +20,10 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using testing::Process;
+using testing::Python;
 using testing::RunProcess;
 using testing::SourcePath;
 using testing::WaitFor;
-
-std::string Python() {
-  const char* cache = std::getenv("D2G_CACHE");
-  return cache != nullptr ? absl::StrCat(cache, "/venv/bin/python")
-                          : absl::StrCat(std::getenv("HOME"), "/.cache/d2g/venv/bin/python");
-}
 
 TEST(PythonClient, SubmitsAndWatches) {
   const testing::TempDir dir;

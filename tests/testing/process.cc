@@ -90,4 +90,10 @@ std::string SourcePath(const std::string& relative) {
   return Environment("D2G_SOURCE_DIR") + "/" + relative;
 }
 
+std::string Python(const std::string& environment) {
+  const char* cache = std::getenv("D2G_CACHE");
+  const std::string folder = cache != nullptr ? cache : Environment("HOME") + "/.cache/d2g";
+  return folder + "/" + environment + "/bin/python";
+}
+
 }  // namespace d2g::testing

@@ -53,4 +53,7 @@ ExitResult RunProcess(std::vector<std::string> arguments,
 // Absolute path of a file of the source tree ($D2G_SOURCE_DIR).
 std::string SourcePath(const std::string& relative);
 
+// The interpreter of an environment that tools/bootstrap.sh made: "venv" or "venv-newest".
+std::string Python(const std::string& environment = "venv");
+
 }  // namespace d2g::testing

@@ -4,7 +4,7 @@ import json
 import pathlib
 
 from transformers import CLIPTokenizer, CLIPTokenizerFast
-from transformers.models.clip.tokenization_clip import bytes_to_unicode
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 PROMPTS = [
     "", " ", "a", "A Photo of a DARK slim T-Shirt", "a  photo\tof\na\r\nbag", "hello!", "!!!", "! !",

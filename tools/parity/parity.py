@@ -1,6 +1,10 @@
 """Compares d2g with diffusers and transformers on random models in random configurations.
 
-    python tools/parity/parity.py KIND [--cases N] [--seed S] [--d2g build/ci/bin/d2g] [--keep DIR]
+    ~/.cache/d2g/venv/bin/python tools/parity/parity.py KIND [--cases N] [--seed S] [--keep DIR]
+        [--d2g build/ci/bin/d2g]
+
+The reference is what the environment has installed: venv diffusers 0.35 and transformers 4,
+venv-newest the newest of both, whose folders are then the ones that are read.
 
 KIND is the name of a module beside this one without `_cases` (unet, text, tokenizer, vae, teacher).
 Such a module has
@@ -48,6 +52,12 @@ class D2g:
             raise Refused(f"exit code {done.returncode}: {done.stderr.strip()}")
         return done.stdout
 
+    def inspect(self, model):
+        """What it says of a folder that it can run; raises Refused for one that it cannot."""
+        by_itself = pathlib.Path(self.program).name == "d2g-model"
+        words = ["inspect"] if by_itself else ["model", "inspect", "--no-digest"]
+        return json.loads(self.run(*words, model, "--json"))
+
     def component(self, model, component, inputs, folder, *flags):
         """One network of a model folder on tensors; returns its outputs by name."""
         from safetensors.torch import load_file, save_file
@@ -90,6 +100,7 @@ def main():
     parser.add_argument("kind")
     parser.add_argument("--cases", type=int, default=20, help="drawn cases, after the named ones")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--named", type=int, help="named cases, chosen by the seed; all by default")
     parser.add_argument("--only", help="run the cases whose name contains this")
     parser.add_argument("--keep", type=pathlib.Path, help="keep the folders of failed cases here")
     root = pathlib.Path(__file__).resolve().parents[2]
@@ -98,7 +109,10 @@ def main():
 
     module = importlib.import_module(f"{arguments.kind}_cases")
     drawn = module.cases(random.Random(arguments.seed))
-    cases = list(getattr(module, "NAMED", [])) + [next(drawn) for _ in range(arguments.cases)]
+    named = list(getattr(module, "NAMED", []))
+    if arguments.named is not None:
+        named = random.Random(arguments.seed).sample(named, min(arguments.named, len(named)))
+    cases = named + [next(drawn) for _ in range(arguments.cases)]
     ran, failed, worst = 0, 0, 0.0
     for name, config in cases:
         if arguments.only and arguments.only not in name:

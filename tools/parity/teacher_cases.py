@@ -241,7 +241,12 @@ def compare(config, folder, d2g):
     pipe.set_progress_bar_config(disable=True)
     model = folder / "model"
     pipe.save_pretrained(model)
-    (model / "scheduler" / "scheduler_config.json").write_text(json.dumps(config["file"]))
+    scheduler_file = model / "scheduler" / "scheduler_config.json"
+    scheduler_file.write_text(json.dumps(SD_FILE))  # inspect looks at it as the default solver does
+    size = config["sample_size"] if isinstance(config["sample_size"], list) else [
+        config["sample_size"]] * 2
+    yield "latent_shape", d2g.inspect(model)["latent_shape"], [config["channels"], *size], 0
+    scheduler_file.write_text(json.dumps(config["file"]))
     if config["unet_version"]:
         yield from compare_drawn_size(config, model, d2g)
         return

@@ -133,7 +133,8 @@ def compare(case, folder, d2g):
     ids = token_ids(case, reference.config, generator)
     with torch.no_grad():
         theirs = reference(ids, output_hidden_states=True)
-        pooled = reference.text_model(ids).pooler_output
+        # transformers 5 has the network itself where 4 has a module around it.
+        pooled = getattr(reference, "text_model", reference)(ids).pooler_output
     # What transformers cannot read under these names, d2g can.
     unprefixed = target / "unprefixed.safetensors"
     if unprefixed.exists():

@@ -2,14 +2,20 @@
 
 A configuration is a seed and the few choices that decide which reference runs; everything else is
 drawn from the seed. Where transformers itself cannot read the folder, d2g only must not crash.
+With transformers 5 installed only folders are made that d2g reads as 5 does: with tokenizer.json
+alone, or with a list of extra tokens beside it.
 """
 import json
 import random as random_module
 import warnings
 
 import numpy
+import transformers
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from parity import Refused
+
+IS5 = int(transformers.__version__.split(".")[0]) >= 5
 
 warnings.filterwarnings("ignore")
 
@@ -34,16 +40,13 @@ FRAGMENTS = [
 ]
 ADDED = ["tok", "Tok", "extra tok", "<new>", "<new1>", "cat", "photo", "!", "\u00e9", "ab", "abc", "bc", "b", " ",
          "  x", "<|extra|>", "ca", "</w>", "a</w>", "\u65e5", "word", "'s", "K", "\u00c9t\u00e9"]
-
-
-def byte_symbols():
-    from transformers.models.clip.tokenization_clip import bytes_to_unicode
-    return bytes_to_unicode()
+if IS5:  # Which of two tokens with the same lower case it finds is drawn anew in each process.
+    ADDED.remove("Tok")
 
 
 def train(count, weights):
     """Merges learnt from WORDS, each as often as its weight."""
-    symbols = byte_symbols()
+    symbols = bytes_to_unicode()
     words = {}
     for word, weight in zip(WORDS, weights):
         pieces = [symbols[b] for b in word.encode()]
@@ -76,7 +79,7 @@ def train(count, weights):
 
 def random_merges(random, count):
     """Merges in no order that training would give."""
-    symbols = byte_symbols()
+    symbols = bytes_to_unicode()
     known = [symbols[b] for b in b"abcdehoprst'!"] + [symbols[b] + "</w>" for b in b"abcdehoprst'!"]
     merges = []
     while len(merges) < count:
@@ -89,7 +92,7 @@ def random_merges(random, count):
 
 
 def vocabulary(random, complete):
-    symbols = list(byte_symbols().values())
+    symbols = list(bytes_to_unicode().values())
     if random.random() < 0.3:
         merges = random_merges(random, random.randrange(80))
     else:
@@ -238,6 +241,88 @@ def handmade(random, folder, fast):
             {name: vocab.get(name, len(vocab) + i) for i, name in enumerate(sorted(names))}))
 
 
+SPLIT_PREFIX5 = r"<\|startoftext\|>|<\|endoftext\|>|"
+
+
+def saved_by_5(random, folder):
+    """A folder that transformers 5 saved, with what else may lie in it."""
+    from transformers import CLIPTokenizer
+    vocab, merges = write_base(random, folder.parent / "base", complete=True)
+    kwargs = {"model_max_length": length(random)}
+    for chance, key, values in (
+            (0.3, "pad_token", ["!", "<pad>", "a", "<|startoftext|>", added_token(random)]),
+            (0.15, "unk_token", ["<unk>", "a", "<|startoftext|>"]),
+            (0.1, "bos_token", ["<s>", "b</w>"]),
+            (0.1, "eos_token", ["</s>", added_token(random)]),
+            (0.1, "mask_token", ADDED), (0.15, "padding_side", ["left"]),
+            (0.15, "truncation_side", ["left"]), (0.15, "split_special_tokens", [True]),
+            (0.1, "image_token", ["<image>", added_token(random)]),
+            (0.1, "extra_special_tokens", [{"image_token": "<image>", "cat_token": "cat"}]),
+            (0.3, "add_prefix_space", [True]), (0.3, "do_lower_case", [False])):
+        if random.random() < chance:
+            kwargs[key] = random.choice(values)
+    if random.random() < 0.3:
+        kwargs[random.choice(["additional_special_tokens", "extra_special_tokens"])] = [
+            random.choice(ADDED) if random.random() < 0.5 else added_token(random)
+            for _ in range(random.randrange(1, 4))]
+    made = CLIPTokenizer(vocab, merges, **kwargs)
+    if random.random() < 0.5:
+        made.add_tokens([random.choice(ADDED) if random.random() < 0.4 else added_token(random, False)
+                         for _ in range(random.randrange(1, 6))])
+    if random.random() < 0.2:
+        made.add_special_tokens({"pad_token": random.choice(ADDED)})
+    if random.random() < 0.2:
+        made.add_tokens([added_token(random, True) for _ in range(2)], special_tokens=True)
+    made.save_pretrained(folder)
+
+
+def alter_5(random, folder):
+    """Turns what transformers 5 saved into another layout of which only 5 makes a CLIPTokenizer.
+    Returns whether the folder says so itself, whatever the class is called."""
+    config_path, file_path = folder / "tokenizer_config.json", folder / "tokenizer.json"
+    config = json.loads(config_path.read_text())
+    file = json.loads(file_path.read_text())
+    is_marked = True
+    if random.random() < 0.2:  # As CLIPTokenizerFast of transformers 4 wrote it.
+        pattern = file["pre_tokenizer"]["pretokenizers"][0]["pattern"]
+        pattern["Regex"] = pattern["Regex"].removeprefix(SPLIT_PREFIX5)
+        is_marked = False
+    if random.random() < 0.1:
+        file["padding"] = {"strategy": {"Fixed": 9}, "direction": random.choice(["Left", "Right"]),
+                           "pad_to_multiple_of": None, "pad_id": 1, "pad_type_id": 0,
+                           "pad_token": "!"}
+        file["truncation"] = {"direction": random.choice(["Left", "Right"]), "max_length": 9,
+                              "strategy": "LongestFirst", "stride": 0}
+    if random.random() < 0.2:
+        config["added_tokens_decoder"] = {
+            str(token["id"]): {key: value for key, value in token.items() if key != "id"}
+            for token in file["added_tokens"] if random.random() < 0.8}
+    if random.random() < 0.2:
+        config.setdefault("additional_special_tokens", random.sample(ADDED, 2))
+    if random.random() < 0.2:
+        roles = {role: random.choice([random.choice(ADDED), {
+            "content": random.choice(ADDED), **flags(random)}])
+                 for role in ("eos_token", "unk_token", "pad_token") if random.random() < 0.5}
+        if random.random() < 0.5:
+            roles[random.choice(["additional_special_tokens", "extra_special_tokens"])] = (
+                random.sample(ADDED, 2))
+        (folder / "special_tokens_map.json").write_text(json.dumps(roles))
+    if random.random() < 0.2:
+        size = len(file["model"]["vocab"])
+        (folder / "added_tokens.json").write_text(json.dumps(
+            {name: file["model"]["vocab"].get(name, size + i)
+             for i, name in enumerate(sorted(random.sample(ADDED, 3)))}))
+    if isinstance(config.get("extra_special_tokens"), list) and random.random() < 0.5:
+        for name in ("vocab.json", "merges.txt"):  # Saved over an older folder.
+            (folder / name).write_bytes((folder.parent / "base" / name).read_bytes())
+    for key in list(config):
+        if key != "extra_special_tokens" and random.random() < 0.05:
+            del config[key]
+    config_path.write_text(json.dumps(config))
+    file_path.write_text(json.dumps(file, ensure_ascii=random.random() < 0.5))
+    return is_marked or isinstance(config.get("extra_special_tokens"), list)
+
+
 def texts(random, count):
     planes = [(0x21, 0x7F), (0x80, 0x250), (0x250, 0x600), (0x600, 0x1100), (0x1100, 0x1200),
               (0x1200, 0x2000), (0x2000, 0x3000), (0x3000, 0xD800), (0xE000, 0x10000),
@@ -260,6 +345,29 @@ def texts(random, count):
                 parts[-1] = random.choice([str.upper, str.title, str.lower])(parts[-1])
         drawn.append(random.choice(["", " ", " ", "  "]).join(parts))
     return drawn
+
+
+def make_folder(config, random, target):
+    """Writes a tokenizer; returns the class that the model's index gives it."""
+    name = "CLIPTokenizerFast" if config["fast"] else "CLIPTokenizer"
+    everything = config["made"] == "all_unicode"
+    if not IS5:
+        if everything:
+            write_base(random, target, complete=True)
+        else:
+            {"constructed": constructed, "handmade": handmade}[config["made"]](
+                random, target, config["made_fast"])
+    elif everything:
+        transformers.CLIPTokenizer(*vocabulary(random, complete=True)).save_pretrained(target)
+    else:
+        saved_by_5(random, target)
+        if config["made"] == "handmade" and not alter_5(random, target):
+            name = "CLIPTokenizer"
+    if everything:
+        path = target / "tokenizer_config.json"
+        options = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps(dict(options, model_max_length=700)))
+    return name
 
 
 def cases(random):
@@ -297,15 +405,8 @@ def compare(config, folder, d2g):
     from transformers import CLIPTokenizer, CLIPTokenizerFast
     random = random_module.Random(config["seed"])
     target = folder / config["component"]
-    name = "CLIPTokenizerFast" if config["fast"] else "CLIPTokenizer"
-    if config["made"] == "all_unicode":
-        vocab, _ = write_base(random, target, complete=True)
-        (target / "tokenizer_config.json").write_text(json.dumps({"model_max_length": 700}))
-        prompts = all_unicode()
-    else:
-        {"constructed": constructed, "handmade": handmade}[config["made"]](
-            random, target, config["made_fast"])
-        prompts = texts(random, 60)
+    name = make_folder(config, random, target)
+    prompts = all_unicode() if config["made"] == "all_unicode" else texts(random, 60)
     (folder / "model_index.json").write_text(json.dumps({config["component"]: ["transformers", name]}))
     try:
         reference = (CLIPTokenizerFast if config["fast"] else CLIPTokenizer).from_pretrained(target)

@@ -10,6 +10,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 
 #include "d2g/coordinator/v1/task_service.pb.h"
 #include "services/common/file_io.h"
@@ -72,23 +73,21 @@ inline coordinator::v1::ExportWork MakeWork(const common::ModelFolder& teacher,
   return work;
 }
 
-// The Python whose diffusers exports are tried with: $D2G_INTEROP_PYTHON, or that of the cache.
-inline std::string InteropPython() {
-  if (const char* python = std::getenv("D2G_INTEROP_PYTHON")) return python;
-  const char* cache = std::getenv("D2G_CACHE");
-  return (cache ? std::string(cache) : std::string(std::getenv("HOME")) + "/.cache/d2g") +
-         "/venv/bin/python";
-}
-
-// Expects that stock diffusers loads the folder without a variant and draws what d2g generate does,
-// of the same size. `work` is a folder for what is drawn.
+// Expects that stock diffusers, in the oldest version that d2g knows and in the newest, loads the
+// folder without a variant and draws what d2g generate does, of the same size. `work` is a folder
+// for what is drawn.
 inline void ExpectSameInDiffusers(const std::string& exported, const std::string& work) {
-  const testing::ExitResult result = testing::RunProcess(
-      {InteropPython(), testing::SourcePath("tests/worker/export/compare_with_diffusers.py"),
-       exported, std::string(std::getenv("D2G_BIN_DIR")) + "/d2g", work},
-      absl::Minutes(3));
-  EXPECT_EQ(result.code, 0) << result.output;
-  EXPECT_THAT(result.output, ::testing::HasSubstr("largest difference"));
+  for (const auto& [environment, version] :
+       {std::pair("venv", "diffusers 0.35"), std::pair("venv-newest", "diffusers 0.42")}) {
+    const testing::ExitResult result =
+        testing::RunProcess({testing::Python(environment),
+                             testing::SourcePath("tests/worker/export/compare_with_diffusers.py"),
+                             exported, std::string(std::getenv("D2G_BIN_DIR")) + "/d2g", work},
+                            absl::Minutes(3));
+    EXPECT_EQ(result.code, 0) << result.output;
+    EXPECT_THAT(result.output, ::testing::AllOf(::testing::HasSubstr(version),
+                                                ::testing::HasSubstr("largest difference")));
+  }
 }
 
 }  // namespace d2g::exporter
