@@ -4,8 +4,6 @@
 
 #include <cstdlib>
 #include <filesystem>
-#include <set>
-#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -13,45 +11,19 @@
 #include "cli/yaml_message.h"
 #include "services/common/file_io.h"
 #include "services/common/status_macros.h"
+#include "services/spec/field_rules.h"
 
 namespace d2g::cli {
-namespace {
 
 using coordinator::v1::JobSpec;
 
-struct PathField {
-  const char* name;
-  std::string* path;
-};
-
-// The fields that hold paths. A path that is only meaningful on the nodes is still written
-// relative to the job file: on the machine of the local cluster both are the same.
-std::vector<PathField> PathFields(JobSpec* spec) {
-  std::vector<PathField> paths;
-  if (spec->has_teacher()) {
-    paths.push_back({"teacher.path", spec->mutable_teacher()->mutable_path()});
-  }
-  if (spec->has_prompts()) {
-    paths.push_back({"prompts.path", spec->mutable_prompts()->mutable_path()});
-  }
-  if (spec->train().has_regression()) {
-    paths.push_back({"train.regression.features_path",
-                     spec->mutable_train()->mutable_regression()->mutable_features_path()});
-  }
-  if (spec->has_evaluate()) {
-    paths.push_back(
-        {"evaluate.evaluator_path", spec->mutable_evaluate()->mutable_evaluator_path()});
-  }
-  paths.push_back({"output_dir", spec->mutable_output_dir()});
-  return paths;
-}
+namespace {
 
 // `path` as a shell would hand it over: a job file is read by no shell, and after the = of --set
 // none looks at it.
-absl::StatusOr<std::string> ExpandPath(const PathField& field) {
-  const std::string& path = *field.path;
+absl::StatusOr<std::string> ExpandPath(const std::string& field, const std::string& path) {
   const auto bad = [&](absl::string_view why) {
-    return absl::InvalidArgumentError(absl::StrCat(field.name, ": '", path, "' ", why));
+    return absl::InvalidArgumentError(absl::StrCat(field, ": '", path, "' ", why));
   };
   if (absl::StartsWith(path, "$")) {
     return bad("begins with a variable, which is not replaced here; write the folder out");
@@ -87,14 +59,15 @@ absl::Status SetJobField(std::string_view assignment, JobSpec* spec) {
                          spec);
 }
 
-absl::Status ResolvePaths(const std::string& folder, JobSpec* spec) {
+// A path that is only meaningful on the nodes is still relative to the job file: on the machine of
+// the local cluster both are the same.
+absl::Status ResolvePaths(const std::string& folder, JobSpec* job) {
   D2G_ASSIGN_OR_RETURN(const std::string base, common::AbsolutePath(folder));
-  for (const PathField& field : PathFields(spec)) {
-    if (field.path->empty()) continue;
-    D2G_ASSIGN_OR_RETURN(const std::string path, ExpandPath(field));
-    *field.path = (std::filesystem::path(base) / path).lexically_normal().string();
-  }
-  return absl::OkStatus();
+  return spec::TransformPaths(
+      job, [&](const std::string& field, const std::string& path) -> absl::StatusOr<std::string> {
+        D2G_ASSIGN_OR_RETURN(const std::string expanded, ExpandPath(field, path));
+        return (std::filesystem::path(base) / expanded).lexically_normal().string();
+      });
 }
 
 absl::StatusOr<JobSpec> LoadJobFile(const std::string& path) {

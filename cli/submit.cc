@@ -20,6 +20,7 @@
 #include "services/common/prompts.h"
 #include "services/common/status_macros.h"
 #include "services/common/utf8.h"
+#include "services/spec/annotated_spec.h"
 
 namespace d2g::cli {
 namespace {
@@ -37,6 +38,7 @@ struct SubmitFlags {
   bool overwrite = false;
   bool validate_only = false;
   bool watch = false;
+  bool help_spec = false;
 };
 
 // Makes a retry of one submission safe when the user named no id.
@@ -97,6 +99,10 @@ absl::StatusOr<Job> Create(CoordinatorLink& link, const CreateJobRequest& reques
 }
 
 absl::StatusOr<int> Submit(const SubmitFlags& flags) {
+  if (flags.help_spec) {
+    std::fputs(spec::AnnotatedSpec().c_str(), stdout);
+    return kExitOk;
+  }
   CreateJobRequest request;
   D2G_ASSIGN_OR_RETURN(*request.mutable_spec(), LoadJobFile(flags.file));
   for (const std::string& assignment : flags.set) {
@@ -127,7 +133,9 @@ absl::StatusOr<int> Submit(const SubmitFlags& flags) {
 void AddSubmit(CLI::App& app, Action* action) {
   auto flags = std::make_shared<SubmitFlags>();
   CLI::App* submit = app.add_subcommand("submit", "Submit a job file (YAML or JSON)");
-  submit->add_option("FILE", flags->file, "The job file")->required();
+  auto* file = submit->add_option("FILE", flags->file, "The job file");
+  submit->add_flag("--help-spec", flags->help_spec,
+                   "Print a job file with every field, its meaning, limits and default");
   AddCoordinatorFlags(submit, &flags->coordinator);
   submit->add_option("--set", flags->set, "FIELD=VALUE over the file, as in train.steps=100")
       ->allow_extra_args(false);
@@ -137,7 +145,10 @@ void AddSubmit(CLI::App& app, Action* action) {
                    "Take output_dir over from a job that has ended; its files are set aside");
   submit->add_flag("--validate-only", flags->validate_only, "Only check; nothing is stored");
   submit->add_flag("--watch", flags->watch, "Then follow the job until it ends");
-  submit->callback([flags, action] { *action = [flags] { return Submit(*flags); }; });
+  submit->callback([flags, file, action] {
+    if (!flags->help_spec && file->count() == 0) throw CLI::RequiredError("FILE");
+    *action = [flags] { return Submit(*flags); };
+  });
 }
 
 }  // namespace d2g::cli

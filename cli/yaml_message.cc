@@ -3,19 +3,15 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <limits>
-#include <optional>
 #include <set>
 #include <vector>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "google/protobuf/descriptor.h"
 #include "services/common/status_macros.h"
+#include "services/spec/field_text.h"
 
 namespace d2g::cli {
 namespace {
@@ -86,111 +82,11 @@ const FieldDescriptor* FindField(const Descriptor& type, const std::string& name
   return nullptr;
 }
 
-// An integer written as 2048, "2048", 1e6 or 2048.0. Empty when it is none or out of range.
-template <typename Int>
-std::optional<Int> ToInteger(const std::string& text) {
-  Int value;
-  if (absl::SimpleAtoi(text, &value)) return value;
-  double number;
-  if (!absl::SimpleAtod(text, &number) || number != std::floor(number)) return std::nullopt;
-  // Doubles hold integers exactly up to 2^53; larger ones must be written out.
-  if (std::fabs(number) > 9007199254740992.0) return std::nullopt;
-  if (number < static_cast<double>(std::numeric_limits<Int>::min()) ||
-      number > static_cast<double>(std::numeric_limits<Int>::max())) {
-    return std::nullopt;
-  }
-  return static_cast<Int>(number);
-}
-
-// Calls `set` with the integer in `text`, or says what was expected.
-template <typename Int, typename Set>
-absl::Status SetInteger(const std::string& text, const Place& place, Set set) {
-  const std::optional<Int> value = ToInteger<Int>(text);
-  if (!value.has_value()) {
-    return Bad(place, absl::StrCat("'", text, "' is not a whole number from ",
-                                   std::numeric_limits<Int>::min(), " to ",
-                                   std::numeric_limits<Int>::max()));
-  }
-  set(*value);
-  return absl::OkStatus();
-}
-
-absl::Status SetEnum(const std::string& text, const FieldDescriptor& field, const Place& place,
-                     Message* message) {
-  const auto* type = field.enum_type();
-  const auto* value = type->FindValueByName(text);
-  int32_t number;
-  if (value == nullptr && absl::SimpleAtoi(text, &number)) value = type->FindValueByNumber(number);
-  if (value == nullptr) {
-    std::vector<std::string> names;
-    for (int i = 0; i < type->value_count(); ++i) {
-      if (type->value(i)->number() != 0) names.push_back(type->value(i)->name());
-    }
-    return Bad(place, absl::StrCat("'", text, "' is none of ", absl::StrJoin(names, ", ")));
-  }
-  const Reflection& reflection = *message->GetReflection();
-  field.is_repeated() ? reflection.AddEnum(message, &field, value)
-                      : reflection.SetEnum(message, &field, value);
-  return absl::OkStatus();
-}
-
 // Sets, or for a repeated field adds, one scalar.
 absl::Status SetScalar(const std::string& text, const FieldDescriptor& field, const Place& place,
                        Message* message) {
-  const Reflection& reflection = *message->GetReflection();
-  const bool add = field.is_repeated();
-  switch (field.cpp_type()) {
-    case FieldDescriptor::CPPTYPE_INT32:
-      return SetInteger<int32_t>(text, place, [&](int32_t v) {
-        add ? reflection.AddInt32(message, &field, v) : reflection.SetInt32(message, &field, v);
-      });
-    case FieldDescriptor::CPPTYPE_INT64:
-      return SetInteger<int64_t>(text, place, [&](int64_t v) {
-        add ? reflection.AddInt64(message, &field, v) : reflection.SetInt64(message, &field, v);
-      });
-    case FieldDescriptor::CPPTYPE_UINT32:
-      return SetInteger<uint32_t>(text, place, [&](uint32_t v) {
-        add ? reflection.AddUInt32(message, &field, v) : reflection.SetUInt32(message, &field, v);
-      });
-    case FieldDescriptor::CPPTYPE_UINT64:
-      return SetInteger<uint64_t>(text, place, [&](uint64_t v) {
-        add ? reflection.AddUInt64(message, &field, v) : reflection.SetUInt64(message, &field, v);
-      });
-    case FieldDescriptor::CPPTYPE_DOUBLE:
-    case FieldDescriptor::CPPTYPE_FLOAT: {
-      double value;
-      if (!absl::SimpleAtod(text, &value) || !std::isfinite(value)) {
-        return Bad(place, absl::StrCat("'", text, "' is not a finite number"));
-      }
-      if (field.cpp_type() == FieldDescriptor::CPPTYPE_FLOAT) {
-        const auto narrow = static_cast<float>(value);
-        add ? reflection.AddFloat(message, &field, narrow)
-            : reflection.SetFloat(message, &field, narrow);
-      } else {
-        add ? reflection.AddDouble(message, &field, value)
-            : reflection.SetDouble(message, &field, value);
-      }
-      return absl::OkStatus();
-    }
-    case FieldDescriptor::CPPTYPE_BOOL: {
-      if (text != "true" && text != "false") {
-        return Bad(place, absl::StrCat("'", text, "' is neither true nor false"));
-      }
-      const bool value = text == "true";
-      add ? reflection.AddBool(message, &field, value) : reflection.SetBool(message, &field, value);
-      return absl::OkStatus();
-    }
-    case FieldDescriptor::CPPTYPE_STRING:
-      if (field.type() == FieldDescriptor::TYPE_BYTES) break;
-      add ? reflection.AddString(message, &field, text)
-          : reflection.SetString(message, &field, text);
-      return absl::OkStatus();
-    case FieldDescriptor::CPPTYPE_ENUM:
-      return SetEnum(text, field, place, message);
-    case FieldDescriptor::CPPTYPE_MESSAGE:
-      break;
-  }
-  return Bad(place, "cannot be set from a file");
+  const absl::Status status = spec::SetFieldFromText(text, field, message);
+  return status.ok() ? status : Bad(place, std::string(status.message()));
 }
 
 const char* KindOf(const YAML::Node& node) {

@@ -10,7 +10,8 @@
 namespace d2g::cli {
 
 // Fills `message` from a YAML (or JSON) document by protobuf's JSON mapping. Supports nested
-// messages, repeated fields and all scalar kinds; map fields and bytes are refused as unsupported.
+// messages, repeated fields and all scalar kinds (services/spec/field_text.h says how they are
+// spelled); map fields and bytes are refused as unsupported.
 // INVALID_ARGUMENT: "FILE:LINE: FIELD.PATH: what is wrong". `message` is then half filled.
 absl::Status ParseYamlMessage(std::string_view text, const std::string& file,
                               google::protobuf::Message* message);

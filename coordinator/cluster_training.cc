@@ -9,8 +9,10 @@
 #include "coordinator/limits.h"
 #include "coordinator/timestamps.h"
 #include "services/common/output_folder.h"
+#include "services/common/path_policy.h"
 #include "services/common/status_macros.h"
 #include "services/common/utf8.h"
+#include "services/spec/field_rules.h"
 
 namespace d2g::coordinator {
 
@@ -81,8 +83,8 @@ std::vector<TrainDemand> ClusterState::Demands(Moment now) const {
     demand.job = id;
     demand.min_ranks = train.min_ranks();
     // Every rank has at least one triple of a batch.
-    demand.max_ranks =
-        std::min(train.max_ranks() == 0 ? kMaxRanks : train.max_ranks(), train.global_batch());
+    demand.max_ranks = train.max_ranks() == 0 ? train.global_batch()
+                                              : std::min(train.max_ranks(), train.global_batch());
     const Checkpoint* last = LastCheckpoint(id);
     demand.resume_step = last == nullptr ? 0 : last->step();
   }
@@ -214,7 +216,7 @@ absl::StatusOr<CommitCheckpointResponse> ClusterState::CommitCheckpoint(
   D2G_ASSIGN_OR_RETURN(const JobRow* job, FindJob(request.job()));
   const std::string id = job->id();
   const std::string folder =
-      d2g::common::CheckpointsFolder(NormalPath(job->spec().output_dir())) + "/";
+      d2g::common::CheckpointsFolder(d2g::common::NormalPath(job->spec().output_dir())) + "/";
   const bool hex = request.manifest_digest().size() == 32 &&
                    std::all_of(request.manifest_digest().begin(), request.manifest_digest().end(),
                                [](char c) { return absl::ascii_isxdigit(c); });
@@ -223,9 +225,9 @@ absl::StatusOr<CommitCheckpointResponse> ClusterState::CommitCheckpoint(
         absl::StrCat("manifest_digest: \"", ValidUtf8(request.manifest_digest(), kMaxIdBytes),
                      "\" is not 32 hex digits"));
   }
-  const std::string path = NormalPath(request.path());
+  const std::string path = d2g::common::NormalPath(request.path());
   if (!absl::StartsWith(path, folder) || absl::StrContains(request.path(), "/../") ||
-      request.path().size() > kMaxPathBytes) {
+      request.path().size() > spec::kMaxPathBytes) {
     return absl::InvalidArgumentError(absl::StrCat(
         "path: \"", ValidUtf8(request.path(), 2 * kMaxIdBytes), "\" is not below ", folder));
   }

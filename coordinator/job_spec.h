@@ -11,11 +11,9 @@
 
 namespace d2g::coordinator {
 
-using d2g::common::NormalPath;
-
-// Fills in the defaults that job.proto names, makes paths normal, and returns every field that is
-// out of its limits, with its value and the limit. Looks at nothing but the message. Paths are
-// "spec.train.steps" and so on.
+// Fills in defaults and makes paths normal by the rules at the fields (services/spec/field_rules.h)
+// and those that take several fields; returns every field that is out of its limits, with its value
+// and the limit. Looks at nothing but the message. Fields are called "spec.train.steps" and so on.
 std::vector<d2g::common::FieldViolation> NormalizeSpec(d2g::coordinator::v1::JobSpec* spec);
 
 // What training waits for: sealed triples that are not held out. REQUIRES: a normalized spec.

@@ -9,38 +9,6 @@
 
 namespace d2g::coordinator {
 
-// Job spec.
-inline constexpr int kMaxDisplayNameCharacters = 63;
-inline constexpr int64_t kMaxTriples = 1'000'000'000;
-inline constexpr int32_t kMaxSolverSteps = 1000;
-inline constexpr double kMaxGuidance = 100;
-inline constexpr int32_t kMinBlockSize = 16;
-inline constexpr int32_t kMaxBlockSize = 65536;
-inline constexpr int32_t kMinHoldoutEvery = 2;
-inline constexpr int32_t kMaxHoldoutEvery = 65536;
-inline constexpr int32_t kMaxSimulateBatch = 4096;
-inline constexpr int64_t kMaxTrainSteps = 100'000'000;
-inline constexpr int32_t kMaxGlobalBatch = 65536;
-inline constexpr int32_t kMaxRanks = 4096;
-inline constexpr double kMaxLearningRate = 1;
-inline constexpr double kMaxClipNorm = 1e6;
-inline constexpr double kMaxLossWeight = 1e6;
-// Of the text and of the noise mismatches each: D needs generated negatives too.
-inline constexpr double kMaxMismatchWeight = 0.4;
-// Of D's learning rate: what its part from the teacher gets when the spec does not say.
-inline constexpr double kBackboneRateShare = 0.1;
-inline constexpr int32_t kMaxKeepCheckpoints = 1000;
-inline constexpr int32_t kMaxT0 = 99'999;
-inline constexpr int32_t kMaxOutputScales = 16;
-inline constexpr int32_t kMaxPictures = 1'000'000;
-inline constexpr int32_t kMaxGridColumns = 100;
-inline constexpr int32_t kMaxTimingRepeats = 1000;
-inline constexpr int kMaxPathBytes = 4096;
-
-// Global batches that training waits for when the spec does not say, and the least it may say.
-inline constexpr int64_t kDefaultStartBatches = 100;
-inline constexpr int64_t kMinStartBatches = 10;
-
 // Requests.
 inline constexpr int kMaxRequestIdBytes = 128;
 inline constexpr int kMaxIdBytes = 128;  // worker and agent ids, node names, devices, builds

@@ -9,6 +9,8 @@
 #include <set>
 
 #include "google/protobuf/util/message_differencer.h"
+#include "services/spec/annotated_spec.h"
+#include "services/spec/field_rules.h"
 
 namespace d2g::cli {
 namespace {
@@ -82,7 +84,7 @@ TEST(JobFile, RefusesWrongTypes) {
   EXPECT_THAT(ErrorOf("train: {deterministic: yes}"), HasSubstr("neither true nor false"));
   EXPECT_THAT(ErrorOf("train: 3"), HasSubstr("train: expected fields (a map), found a single"));
   EXPECT_THAT(ErrorOf("output_dir: [a, b]"), HasSubstr("expected a single value, found a list"));
-  EXPECT_THAT(ErrorOf("simulate: {storage_dtype: FP16}"), HasSubstr("none of DTYPE_FP16"));
+  EXPECT_THAT(ErrorOf("simulate: {storage_dtype: FP16}"), HasSubstr("none of fp16, bf16, fp32"));
 }
 
 TEST(JobFile, RefusesWhatIsNoJobFile) {
@@ -142,6 +144,17 @@ TEST(JobFile, OthersHomesAndVariablesAreRefused) {
     EXPECT_THAT(std::string(spec.status().message()), HasSubstr(part));
     EXPECT_THAT(std::string(spec.status().message()), HasSubstr("tilde_job.yaml"));
   }
+}
+
+TEST(JobFile, TheAnnotatedSpecIsAJobFileOfDefaults) {
+  JobSpec printed = MustParse(spec::AnnotatedSpec());
+  JobSpec empty;
+  for (JobSpec* job : {&printed, &empty}) {
+    spec::FieldChecker check("spec");
+    check.ApplyRules(job);
+  }
+  EXPECT_TRUE(MessageDifferencer::Equals(printed, empty))
+      << printed.DebugString() << empty.DebugString();
 }
 
 TEST(JobFile, SetsSingleFields) {

@@ -1,8 +1,14 @@
 #include "worker/recipe/ema.h"
 
+#include <algorithm>
+
 #include "worker/model/files/error.h"
 
 namespace d2g::recipe {
+
+double EmaDecay(double decay, int64_t step) {
+  return std::min(decay, static_cast<double>(1 + step) / static_cast<double>(10 + step));
+}
 
 Ema::Ema(const FlatParameters& parameters, double decay)
     : parameters_(parameters), decay_(decay), average_(parameters.values().clone()) {
@@ -11,9 +17,9 @@ Ema::Ema(const FlatParameters& parameters, double decay)
   }
 }
 
-void Ema::Update() {
+void Ema::Update(int64_t step) {
   const at::NoGradGuard no_grad;
-  average_.lerp_(parameters_.values(), 1 - decay_);
+  average_.lerp_(parameters_.values(), 1 - EmaDecay(decay_, step));
 }
 
 model::TensorMap Ema::State() const {

@@ -1,6 +1,8 @@
 // Exponential moving average of parameters.
 #pragma once
 
+#include <cstdint>
+
 #include <ATen/core/Tensor.h>
 
 #include "worker/model/weights/safetensors.h"
@@ -8,14 +10,19 @@
 
 namespace d2g::recipe {
 
-// average = decay * average + (1 - decay) * values, fp32, starting at the values. `parameters` must
-// outlive it. Not thread-safe.
+// min(decay, (1 + step) / (10 + step)), the warm-up of diffusers' EMAModel: an average that has seen
+// few steps would otherwise hold mostly the values that it started from, the teacher's.
+double EmaDecay(double decay, int64_t step);
+
+// average = d * average + (1 - d) * values, fp32, starting at the values, where d is
+// EmaDecay(decay, step). `parameters` must outlive it. Not thread-safe.
 class Ema {
  public:
   // Throws model::Error unless 0 <= decay < 1.
   Ema(const FlatParameters& parameters, double decay);
 
-  void Update();
+  // `step` counts from 0.
+  void Update(int64_t step);
 
   // By parameter name: copies on the CPU.
   model::TensorMap State() const;

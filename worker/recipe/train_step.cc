@@ -256,7 +256,7 @@ UpdateResult TrainStep::UpdateGenerator() {
     rate *= 0.5 * (1 + std::cos(std::numbers::pi * std::min(1.0, share)));
   }
   const UpdateResult result = Update(*generator_parameters_, *generator_optimizer_, rate);
-  if (!result.skipped) ema_->Update();
+  if (!result.skipped) ema_->Update(step_);
   return result;
 }
 

@@ -139,13 +139,26 @@ TEST(ClipGradientNorm, ScalesOnlyAboveTheLimit) {
   EXPECT_NEAR(gradients.norm().item<double>(), 1, 1e-6);
 }
 
+TEST(Ema, AShortRunIsNotLeftWithTheTeachersWeights) {
+  TensorMap network{{"p", at::zeros({2})}};
+  const FlatParameters flat(network);
+  Ema ema(flat, 0.99);
+  flat.values().fill_(1);
+  for (int64_t step = 0; step < 60; ++step) ema.Update(step);
+  EXPECT_GT(ema.State().at("p")[0].item<float>(), 0.999)
+      << "at the full decay from the first step 55 % would be the start's";
+  EXPECT_DOUBLE_EQ(EmaDecay(0.99, 0), 0.1);
+  EXPECT_DOUBLE_EQ(EmaDecay(0.99, 890), 0.99);
+  EXPECT_DOUBLE_EQ(EmaDecay(0, 5), 0);
+}
+
 TEST(Ema, FollowsTheParameters) {
   TensorMap network{{"p", at::zeros({2})}};
   const FlatParameters flat(network);
   Ema ema(flat, 0.9);
   flat.values().fill_(1);
-  ema.Update();
-  ema.Update();
+  ema.Update(1000);
+  ema.Update(1001);
   EXPECT_NEAR(ema.State().at("p")[0].item<float>(), 1 - 0.81, 1e-6);
   EXPECT_THAT([&] { Ema(flat, 1.0); }, ThrowsMessage<model::Error>(HasSubstr("ema_decay")));
 }
