@@ -16,10 +16,11 @@ struct JobInputs {
   std::vector<d2g::common::FieldViolation> violations;
 };
 
-// Reads the teacher's folder (all of it, for its digest), and checks that the teacher's scheduler
-// has the spec's t0 and an x there, that its decoder has the discriminator's scales, that the
-// evaluator's and the feature network's folders are there and that output_dir is, or can be made, a
-// folder that can be written; and that `paths` allows them all. Makes and changes no file. Blocks;
+// Checks that `paths` allows the folders that the spec names; that the teacher can be run and its
+// scheduler can run the spec's solver and has its t0 and an x there; that its decoder has the
+// discriminator's scales; that the configs and headers of the evaluator and of the feature network
+// are as those who load them want; and that output_dir is, or can be made, a folder that can be
+// written. Reads all of a teacher that can be run, for its digest. Makes and changes no file. Blocks;
 // thread-safe. REQUIRES: a normalized spec.
 JobInputs CheckJobInputs(const d2g::coordinator::v1::JobSpec& spec,
                          const d2g::common::PathPolicy& paths = {});

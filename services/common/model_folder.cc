@@ -12,11 +12,13 @@
 #include "services/common/digest.h"
 #include "services/common/status_macros.h"
 #include "services/common/utf8.h"
+#include "worker/model/check/model_summary.h"
 #include "worker/model/files/error.h"
 #include "worker/model/files/json_config.h"
 #include "worker/model/files/latent_size.h"
 #include "worker/model/files/safetensors_header.h"
 #include "worker/model/files/weight_files.h"
+#include "worker/recipe/network_folders.h"
 
 namespace d2g::common {
 namespace {
@@ -48,6 +50,15 @@ auto Checked(const F& f) -> absl::StatusOr<decltype(f())> {
   } catch (const model::Error& error) {
     return absl::InvalidArgumentError(ValidUtf8(error.what(), kMaxFailureBytes));
   }
+}
+
+template <typename F>
+absl::Status CheckedStatus(const F& f) {
+  return Checked([&f] {
+           f();
+           return true;
+         })
+      .status();
 }
 
 absl::StatusOr<json> ReadJsonObject(const std::string& path) {
@@ -171,7 +182,30 @@ absl::StatusOr<model::LatentSize> LatentSizeOf(const std::string& path, const js
 
 }  // namespace
 
-absl::Status CheckSafetensorsFile(const std::string& path) { return TensorsOf(path).status(); }
+absl::Status CheckPipeline(const std::string& path) {
+  std::error_code error;
+  if (!fs::is_directory(path, error)) return Bad(path, "is not a folder");
+  // A folder without an index may be one component, which inspect looks at, too.
+  if (!IsFile(path + "/model_index.json")) return Bad(path + "/model_index.json", "is missing");
+  D2G_ASSIGN_OR_RETURN(const std::string troubles,
+                       Checked([&] { return model::SummariseModel(path).Troubles(); }));
+  if (troubles.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(ValidUtf8(troubles, kMaxMessageBytes));
+}
+
+absl::Status CheckSolver(const std::string& path, const v1::SolverSpec& solver) {
+  return CheckedStatus([&] {
+    model::CheckSolverSettings(path, {solver.kind(), solver.steps(), solver.timestep_spacing()});
+  });
+}
+
+absl::Status CheckFeatureNetwork(const std::string& path, std::optional<int32_t> latent_channels) {
+  return CheckedStatus([&] { recipe::CheckFeatureFolder(path, latent_channels); });
+}
+
+absl::Status CheckEvaluator(const std::string& path) {
+  return CheckedStatus([&] { recipe::CheckEvaluatorFolder(path); });
+}
 
 absl::StatusOr<ModelFolder> InspectModelFolder(const std::string& path, const Tick& tick) {
   std::error_code error;

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "d2g/common/v1/recipe.pb.h"
 #include "services/common/digest.h"
 
 namespace d2g::common {
@@ -36,8 +38,25 @@ struct ModelFolder {
   int64_t total_bytes = 0;
 };
 
-// Checks that `path` holds a usable pipeline: model_index.json; unet, vae and text_encoder with
-// config.json and safetensors weights (a variant, where there is no plain file and one variant
+// OK when d2g runs the pipeline at `path`: pipeline and component classes, every component's
+// options, names and shapes of all weights, tokenizers, scheduler, and that they go together. What
+// d2g model inspect says is the message of INVALID_ARGUMENT. Reads configs and headers, no weights.
+absl::Status CheckPipeline(const std::string& path);
+
+// OK when the scheduler of a pipeline that CheckPipeline takes can run so; INVALID_ARGUMENT with
+// the reason.
+absl::Status CheckSolver(const std::string& path, const d2g::common::v1::SolverSpec& solver);
+
+// OK when training can compare latents of so many channels (where that is known) in the features of
+// the network at `path`; INVALID_ARGUMENT naming the file and what is wrong with it. Reads no
+// weights.
+absl::Status CheckFeatureNetwork(const std::string& path, std::optional<int32_t> latent_channels);
+
+// The same of an evaluator.
+absl::Status CheckEvaluator(const std::string& path);
+
+// Checks that `path` holds the files of a pipeline: model_index.json; unet, vae and text_encoder
+// with config.json and safetensors weights (a variant, where there is no plain file and one variant
 // only) whose header, offsets and file size agree; tokenizer and scheduler files. A second text
 // encoder and tokenizer are checked where the index lists them; other components (safety checker)
 // are left out of checks and digest. INVALID_ARGUMENT names the first bad file and, for a truncated
@@ -53,8 +72,5 @@ absl::StatusOr<ModelFolder> FindModelFolder(const std::string& path, const std::
 // Digest of every regular file under `path`, in the same form; hidden files are left out. NOT_FOUND
 // when there is no such folder.
 absl::StatusOr<std::string> FolderDigest(const std::string& path, const Tick& tick = nullptr);
-
-// OK when the file's safetensors header is well-formed and the file is exactly as long as it says.
-absl::Status CheckSafetensorsFile(const std::string& path);
 
 }  // namespace d2g::common

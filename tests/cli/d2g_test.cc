@@ -20,8 +20,8 @@
 #include "cli/cluster_file.h"
 #include "services/common/port_file.h"
 #include "tests/testing/process.h"
-#include "tests/testing/sample_model.h"
 #include "tests/testing/temp_dir.h"
+#include "tests/testing/tiny_folder.h"
 #include "tests/testing/tmpfs.h"
 #include "tests/testing/wait.h"
 
@@ -68,14 +68,14 @@ std::map<std::string, std::string> FilesUnder(const std::string& folder) {
 class D2gTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    testing::WriteSampleModel(Input("teacher"));
-    testing::WriteSampleFile(Input("prompts.txt"), "a red shoe\na blue shoe\n");
+    testing::WriteTinyFolder(Input("teacher"));
+    testing::WriteText(Input("prompts.txt"), "a red shoe\na blue shoe\n");
     WriteJob(kJob);
     StartCoordinator();
   }
 
   std::string Input(const std::string& name) const { return dir_.File("in/" + name); }
-  void WriteJob(const std::string& text) { testing::WriteSampleFile(Input("job.yaml"), text); }
+  void WriteJob(const std::string& text) { testing::WriteText(Input("job.yaml"), text); }
 
   void StartCoordinator() {
     const std::string port_file = dir_.File("ports.json");
@@ -153,18 +153,18 @@ TEST_F(D2gTest, TeacherWithATruncatedFile) {
 }
 
 TEST_F(D2gTest, PromptListWithAnEmptyLine) {
-  testing::WriteSampleFile(Input("prompts.txt"), "a shoe\n\na coat\n");
+  testing::WriteText(Input("prompts.txt"), "a shoe\n\na coat\n");
   EXPECT_THAT(SubmitBadJob(), AllOf(HasSubstr("prompts.txt"), HasSubstr("line 2 is empty")));
 }
 
 TEST_F(D2gTest, PromptListWithAnOverlongLine) {
-  testing::WriteSampleFile(Input("prompts.txt"), "a shoe\n" + std::string(1001, 'x') + "\n");
+  testing::WriteText(Input("prompts.txt"), "a shoe\n" + std::string(1001, 'x') + "\n");
   EXPECT_THAT(SubmitBadJob(), HasSubstr("line 2 has 1001 bytes; the limit is 1000"));
 }
 
 TEST_F(D2gTest, PromptListThatIsTooLarge) {
   // Sparse: it is refused by its size, before it is read.
-  testing::WriteSampleFile(Input("prompts.txt"), "a shoe\n");
+  testing::WriteText(Input("prompts.txt"), "a shoe\n");
   std::filesystem::resize_file(Input("prompts.txt"), (256 << 20) + 1);
   const ExitResult result = D2g({"submit", Input("job.yaml")});
   EXPECT_EQ(result.code, kBadInput) << result.output;

@@ -11,6 +11,7 @@
 #include "services/common/model_folder.h"
 #include "tests/testing/process.h"
 #include "tests/testing/temp_dir.h"
+#include "tests/testing/tiny_folder.h"
 #include "tests/testing/tmpfs.h"
 
 namespace d2g {
@@ -105,6 +106,22 @@ TEST(ModelCommandsTest, InspectEndsWithBadInputForWhatD2gCannotRun) {
   EXPECT_THAT(other.output,
               AllOf(HasSubstr("SequentialNet is not supported"), HasSubstr("not usable by d2g")));
   EXPECT_EQ(RunProcess({"d2g", "model", "inspect", "/nonexistent"}).code, 3);
+}
+
+TEST(ModelCommandsTest, InspectSaysWhatSubmitRefusesAndWhatIsLeftOut) {
+  const testing::TempDir dir;
+  testing::WriteTinyFolder(dir.File("model"));
+  const std::string unet = dir.File("model/unet/diffusion_pytorch_model.safetensors");
+  testing::EditTensors(unet, [](auto& tensors) { tensors["v_pred"] = {{0}}; });
+  const ExitResult good = RunProcess({"d2g", "model", "inspect", dir.File("model")});
+  EXPECT_EQ(good.code, 0);
+  EXPECT_THAT(good.output, HasSubstr("left out: 1 tensor without elements (v_pred)"));
+  testing::EditTensors(unet, [](auto& tensors) { tensors.erase("conv_in.bias"); });
+  const ExitResult bad = RunProcess({"d2g", "model", "inspect", dir.File("model")});
+  EXPECT_EQ(bad.code, 3);
+  const absl::Status submitted = common::CheckPipeline(dir.File("model"));
+  ASSERT_FALSE(submitted.ok());
+  EXPECT_THAT(bad.output, HasSubstr(std::string(submitted.message())));
 }
 
 TEST(DoctorTest, AsksTheModelProgramAndLeavesNothingBehind) {

@@ -10,8 +10,8 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/port_file.h"
 #include "tests/testing/process.h"
-#include "tests/testing/sample_model.h"
 #include "tests/testing/temp_dir.h"
+#include "tests/testing/tiny_folder.h"
 #include "tests/testing/wait.h"
 
 namespace d2g {
@@ -27,14 +27,14 @@ using testing::WaitFor;
 
 TEST(PythonClient, SubmitsAndWatches) {
   const testing::TempDir dir;
-  testing::WriteSampleModel(dir.File("teacher"));
-  testing::WriteSampleFile(dir.File("prompts.txt"), "a red shoe\na blue shoe\n");
-  testing::WriteSampleFile(dir.File("job.json"),
-                           absl::StrCat(R"({"teacher": {"path": ")", dir.File("teacher"),
-                                        R"("}, "prompts": {"path": ")", dir.File("prompts.txt"),
-                                        R"("}, "simulate": {"triples": "64", "blockSize": 16},
+  testing::WriteTinyFolder(dir.File("teacher"));
+  testing::WriteText(dir.File("prompts.txt"), "a red shoe\na blue shoe\n");
+  testing::WriteText(dir.File("job.json"),
+                     absl::StrCat(R"({"teacher": {"path": ")", dir.File("teacher"),
+                                  R"("}, "prompts": {"path": ")", dir.File("prompts.txt"),
+                                  R"("}, "simulate": {"triples": "64", "blockSize": 16},
                        "train": {"steps": "10", "globalBatch": 4}, "outputDir": ")",
-                                        dir.File("output"), R"("})"));
+                                  dir.File("output"), R"("})"));
   Process coordinator({"d2g-coordinator", "--listen", "127.0.0.1:0", "--data-dir",
                        dir.File("coordinator"), "--shards", "1", "--port-file",
                        dir.File("ports.json")});

@@ -4,7 +4,9 @@
 #include <chrono>
 
 #include "worker/model/files/error.h"
+#include "worker/model/network/parameters.h"
 #include "worker/model/weights/safetensors.h"
+#include "worker/recipe/network_folders.h"
 #include "worker/recipe/quality.h"
 
 namespace d2g::evaluate {
@@ -81,16 +83,9 @@ at::Tensor OtherPrompt(const HeldOut& held_out) {
 Evaluator Evaluator::Load(const std::string& folder) {
   const std::string path = folder + "/reference.safetensors";
   const model::TensorMap reference = model::ReadSafetensors(path);
-  for (const char* name : {"mean", "cov"}) {
-    if (!reference.contains(name)) model::Fail(path, " lacks the tensor ", name);
-  }
+  recipe::CheckReference(model::StoredTensorsOf(reference), path);
   recipe::FeatureMoments moments{reference.at("mean").to(at::kDouble),
                                  reference.at("cov").to(at::kDouble)};
-  const int64_t width = moments.mean.numel();
-  if (moments.mean.dim() != 1 || moments.covariance.sizes() != at::IntArrayRef({width, width})) {
-    model::Fail(path, ": mean ", reference.at("mean").sizes(), " and cov ",
-                reference.at("cov").sizes(), " do not fit");
-  }
   return {recipe::SequentialNet::Load(folder), std::move(moments)};
 }
 

@@ -8,7 +8,7 @@
 #include "worker/model/files/json_config.h"
 #include "worker/model/files/safetensors_header.h"
 #include "worker/model/files/weight_files.h"
-#include "worker/model/network/clip_text_model.h"
+#include "worker/model/config/clip_text_config.h"
 
 namespace d2g::exporter {
 namespace {

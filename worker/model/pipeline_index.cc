@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
+#include "worker/model/config/vae_config.h"
 #include "worker/model/files/error.h"
 #include "worker/model/files/json_config.h"
-#include "worker/model/network/autoencoder.h"
 
 namespace d2g::model {
 

@@ -14,39 +14,22 @@ PromptEncoder PromptEncoder::Load(const std::string& folder, const PipelineIndex
   encoder.is_xl_ = index.is_xl;
   encoder.force_zeros_ = index.is_xl && index.force_zeros_for_empty_prompt;
   encoder.texts_ = index.texts;
+  encoder.pooling_ = PoolingEncoder(index);
   for (const TextComponents& text : index.texts) {
     encoder.tokenizers_.push_back(ClipTokenizer::Load(folder + "/" + text.tokenizer, text.flavour));
     encoder.encoders_.push_back(ClipTextModel::Load(folder + "/" + text.encoder, options));
-    if (index.is_xl && text.projects && encoder.pooling_ < 0) {
-      encoder.pooling_ = static_cast<int64_t>(encoder.encoders_.size()) - 1;
-    }
     if (progress) progress();
   }
-  encoder.CheckFits(folder);
+  CheckTextsFit(folder, index, encoder.Fit());
   return encoder;
 }
 
-void PromptEncoder::CheckFits(const std::string& folder) const {
-  const int64_t length = tokenizer().model_max_length();
-  for (size_t i = 0; i < tokenizers_.size(); ++i) {
-    const TextComponents& names = texts_[i];
-    if (tokenizers_[i].model_max_length() != length) {
-      Fail(folder, ": model_max_length of ", names.tokenizer, " is ",
-           tokenizers_[i].model_max_length(), ", of ", texts_[0].tokenizer, " ", length);
-    }
-    const ClipTextConfig& config = encoders_[i].config();
-    if (names.projects && !config.has_projection) {
-      Fail(folder, "/", names.encoder, ": there is no text_projection.weight, which ",
-           "CLIPTextModelWithProjection has");
-    }
-    if (is_xl_ && config.num_hidden_layers < 1) {
-      Fail(folder, "/", names.encoder, ": num_hidden_layers is 0: there is no penultimate state");
-    }
-    if (length > config.max_position_embeddings) {
-      Fail(folder, ": model_max_length ", length, " of ", names.tokenizer, " is over ",
-           names.encoder, "'s max_position_embeddings ", config.max_position_embeddings);
-    }
+std::vector<TextFit> PromptEncoder::Fit() const {
+  std::vector<TextFit> texts;
+  for (size_t i = 0; i < texts_.size(); ++i) {
+    texts.push_back({texts_[i], tokenizers_[i].model_max_length(), encoders_[i].config()});
   }
+  return texts;
 }
 
 PromptEmbeddings PromptEncoder::EncodeDistinct(const std::vector<std::string>& prompts) const {
@@ -96,16 +79,6 @@ PromptEmbeddings PromptEncoder::EncodeNegative(const std::optional<std::string>&
     embeddings.pooled = at::zeros_like(embeddings.pooled);
   }
   return embeddings;
-}
-
-int64_t PromptEncoder::width() const {
-  int64_t width = 0;
-  for (const ClipTextModel& encoder : encoders_) width += encoder.config().hidden_size;
-  return width;
-}
-
-int64_t PromptEncoder::pooled_width() const {
-  return pooling_ < 0 ? 0 : encoders_[static_cast<size_t>(pooling_)].config().projection_dim;
 }
 
 }  // namespace d2g::model

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "worker/model/network/clip_text_model.h"
+#include "worker/model/pipeline_fit.h"
 #include "worker/model/pipeline_index.h"
 #include "worker/model/tokenizer/clip_tokenizer.h"
 
@@ -34,9 +35,8 @@ class PromptEncoder {
   // XL pipeline says so, zeros.
   PromptEmbeddings EncodeNegative(const std::optional<std::string>& prompt) const;
 
-  // D and P above; P is 0 where there is no pooled embedding.
-  int64_t width() const;
-  int64_t pooled_width() const;
+  // What CheckPipelineFits asks for.
+  std::vector<TextFit> Fit() const;
 
   const ClipTokenizer& tokenizer() const { return tokenizers_.front(); }
   const ClipTextModel& text_encoder() const { return encoders_.front(); }
@@ -45,7 +45,6 @@ class PromptEncoder {
   PromptEncoder() = default;
   // One row for each prompt.
   PromptEmbeddings EncodeDistinct(const std::vector<std::string>& prompts) const;
-  void CheckFits(const std::string& folder) const;
 
   bool is_xl_ = false;
   bool force_zeros_ = false;

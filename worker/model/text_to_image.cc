@@ -15,12 +15,6 @@ namespace {
 // What an XL refiner is told about the picture wanted and about the one not wanted.
 constexpr double kAestheticScore = 6.0;
 constexpr double kNegativeAestheticScore = 2.5;
-constexpr int64_t kTimeIds = 6;
-constexpr int64_t kRefinerTimeIds = 5;
-
-int64_t TimeIdCount(const PipelineIndex& index) {
-  return index.requires_aesthetics_score ? kRefinerTimeIds : kTimeIds;
-}
 
 // Picture size, corner of the cut, and wanted size or score: [rows, 5 or 6].
 at::Tensor TimeIds(const PipelineIndex& index, int64_t rows, int64_t height, int64_t width,
@@ -75,12 +69,9 @@ TextToImageModel TextToImageModel::Load(const std::string& folder, const ModelOp
   model.options_.progress = nullptr;
   model.index_ = PipelineIndex::FromFolder(folder);
   const auto scheduler = [&](SolverKind kind) {
-    auto config = SchedulerConfig::FromFile(folder + "/scheduler/scheduler_config.json", kind);
-    if (options.pipeline_scheduler_overrides && !model.index_.is_xl) {
-      config.steps_offset = 1;
-      config.clip_sample = false;
-    }
-    return config;
+    return options.pipeline_scheduler_overrides
+               ? ReadPipelineScheduler(folder, model.index_, kind)
+               : SchedulerConfig::FromFile(folder + "/scheduler/scheduler_config.json", kind);
   };
   model.scheduler_config_ = scheduler(options.solver);
   try {
@@ -101,44 +92,9 @@ TextToImageModel TextToImageModel::Load(const std::string& folder, const ModelOp
     model.vae_->SetTiling(options.tile_vae);
     progress();
   }
-  model.CheckFits(folder);
+  CheckPipelineFits(folder, model.index_, model.prompts_->Fit(), model.unet_->config(),
+                    model.vae_ ? std::optional(model.vae_->latent_channels()) : std::nullopt);
   return model;
-}
-
-void TextToImageModel::CheckFits(const std::string& folder) const {
-  const UNetConfig& unet = unet_->config();
-  const std::string source = folder + "/unet/config.json";
-  if (unet.out_channels != unet.in_channels) {
-    Fail(source, ": option \"out_channels\" is ", unet.out_channels,
-         ", not in_channels = ", unet.in_channels, ": a solver needs what it put in");
-  }
-  if (vae_ && vae_->latent_channels() != unet.in_channels) {
-    Fail(folder, ": the vae's latent_channels ", vae_->latent_channels(),
-         " differ from the unet's in_channels ", unet.in_channels);
-  }
-  if (unet.text_width() != prompts_->width()) {
-    Fail(folder, ": the unet's text width ", unet.text_width(),
-         " (cross_attention_dim or encoder_hid_dim) differs from the text encoders' hidden_size ",
-         prompts_->width());
-  }
-  if (unet.class_embed_type != ClassEmbedType::kNone) {
-    Fail(source, ": option \"class_embed_type\" asks for labels, which prompts do not give");
-  }
-  const bool wants_pooled = unet.addition_embed_type == AdditionEmbedType::kTextTime;
-  if (wants_pooled != index_.is_xl) {
-    Fail(source, ": option \"addition_embed_type\" is ", wants_pooled ? "" : "not ",
-         "text_time: not supported in this pipeline");
-  }
-  if (wants_pooled) {
-    const int64_t width =
-        prompts_->pooled_width() + TimeIdCount(index_) * unet.addition_time_embed_dim;
-    if (width != unet.projection_class_embeddings_input_dim) {
-      Fail(source, ": option \"projection_class_embeddings_input_dim\" is ",
-           unet.projection_class_embeddings_input_dim, ", not ", width, ": projection_dim ",
-           prompts_->pooled_width(), " and ", TimeIdCount(index_),
-           " times addition_time_embed_dim ", unet.addition_time_embed_dim);
-    }
-  }
 }
 
 at::Tensor TextToImageModel::EncodePrompts(const std::vector<std::string>& prompts) const {

@@ -112,7 +112,6 @@ class TextToImageModel {
 
  private:
   TextToImageModel() = default;
-  void CheckFits(const std::string& folder) const;
   // What the network is told besides sample and timestep, for latents of h x w.
   UNetConditions Conditions(const PromptEmbeddings& cond, const PromptEmbeddings* uncond,
                             int64_t height, int64_t width, double guidance) const;

@@ -5,6 +5,7 @@
 
 #include "worker/model/files/error.h"
 #include "worker/recipe/losses.h"
+#include "worker/recipe/network_folders.h"
 
 namespace d2g::recipe {
 namespace {
@@ -59,16 +60,7 @@ std::shared_ptr<const RegressionTerm> MakePseudoHuberTerm(double weight, double 
 std::shared_ptr<const RegressionTerm> MakeFeatureTerm(double weight,
                                                       std::shared_ptr<const SequentialNet> network,
                                                       int64_t latent_channels) {
-  if (network->image_channels() != latent_channels) {
-    throw model::Error(
-        "the latent feature network reads " + std::to_string(network->image_channels()) +
-        " channels, but the teacher's latents have " + std::to_string(latent_channels));
-  }
-  std::vector<std::string> taps;
-  for (const std::string& name : network->tap_names()) {
-    if (name != "logits") taps.push_back(name);
-  }
-  if (taps.empty()) throw model::Error("the latent feature network has no tap besides logits");
+  std::vector<std::string> taps = FeatureTaps(network->config(), latent_channels);
   return std::make_shared<FeatureTerm>(weight, std::move(network), std::move(taps));
 }
 

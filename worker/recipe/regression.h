@@ -27,8 +27,7 @@ class RegressionTerm {
 // Pseudo-Huber on latents (losses.h). Throws model::Error unless c > 0.
 std::shared_ptr<const RegressionTerm> MakePseudoHuberTerm(double weight, double c);
 
-// Distance in the features of `network` at every tap but "logits" (losses.h). Throws model::Error
-// when the network has no such tap or does not read `latent_channels` channels.
+// Distance in the features of `network` at its FeatureTaps (losses.h). Throws as those do.
 std::shared_ptr<const RegressionTerm> MakeFeatureTerm(double weight,
                                                       std::shared_ptr<const SequentialNet> network,
                                                       int64_t latent_channels);

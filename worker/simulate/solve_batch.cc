@@ -179,7 +179,8 @@ absl::StatusOr<std::vector<store::v1::Triple>> MakeTriples(const common::v1::Dat
         store::MakeTriple(batch.indices[k], batch.prompt_indices[k], x, z, recipe.storage_dtype()));
     const int64_t bad = store::FindNonFinite(triple.x(), recipe.storage_dtype());
     if (bad >= 0) {
-      return absl::InternalError(absl::StrCat(
+      // Trying again would give the same: a triple is a function of its recipe.
+      return absl::InvalidArgumentError(absl::StrCat(
           "the latent of triple ", batch.indices[k], " has ", x[static_cast<size_t>(bad)],
           " at position ", bad, ", which ", common::v1::DType_Name(recipe.storage_dtype()),
           " does not hold as a finite number"));

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "worker/model/files/error.h"
+#include "worker/model/files/json_config.h"
 #include "worker/recipe/regression.h"
 
 namespace d2g::recipe {
@@ -33,14 +34,18 @@ TensorMap Weights() {
           {"layers.6.bias", at::tensor({0.0F, 1.0F, -1.0F})}};
 }
 
+SequentialConfig Config(const std::string& text) {
+  return SequentialConfig::FromJson(model::ParseJson(text, "config.json"));
+}
+
 std::string Replace(std::string text, const std::string& from, const std::string& to) {
   return text.replace(text.find(from), from.size(), to);
 }
 
 TEST(SequentialNet, RunsItsLayersInOrder) {
   const TensorMap w = Weights();
-  const SequentialNet net(kConfig, w);
-  EXPECT_THAT(net.tap_names(), ElementsAre("early", "pooled", "logits"));
+  const SequentialNet net(Config(kConfig), w);
+  EXPECT_THAT(net.config().tap_names, ElementsAre("early", "pooled", "logits"));
   ASSERT_EQ(net.labels().size(), 1);
   EXPECT_EQ(net.labels()[0].name, "boot");
   const at::Tensor x = at::arange(16, at::kFloat).view({1, 1, 4, 4}) / 8 - 1;
@@ -55,21 +60,23 @@ TEST(SequentialNet, RunsItsLayersInOrder) {
 
 TEST(SequentialNet, RefusesWhatDoesNotFit) {
   auto expect = [](const std::string& config, const TensorMap& weights, const char* message) {
-    EXPECT_THAT([&] { SequentialNet(config, weights); },
+    EXPECT_THAT([&] { SequentialNet(Config(config), weights); },
                 ThrowsMessage<model::Error>(HasSubstr(message)));
   };
-  expect("{", Weights(), "not a JSON object");
+  expect("[]", Weights(), "not a JSON object");
   expect(Replace(kConfig, "\"version\": 1", "\"version\": 2"), Weights(), "version 1");
   expect(Replace(kConfig, "\"relu\"", "\"gelu\""), Weights(), "layer 2 has the unknown type");
   expect(Replace(kConfig, "\"logits\": 6", "\"logits\": 7"), Weights(), "layer 7 of 7");
   expect(Replace(kConfig, "\"out_features\": 3", "\"out_features\": 4"), Weights(),
          "layers.6.weight");
+  expect(Replace(kConfig, "\"num_groups\": 1", "\"num_groups\": 3"), Weights(),
+         "layer 1: num_groups must divide");
   TensorMap missing = Weights(), extra = Weights();
   missing.erase("layers.1.bias");
   extra["layers.9.bias"] = at::ones({1});
-  expect(kConfig, missing, "lacks layers.1.bias");
-  expect(kConfig, extra, "unused tensor layers.9.bias");
-  const SequentialNet net(kConfig, Weights());
+  expect(kConfig, missing, "1 missing (layers.1.bias)");
+  expect(kConfig, extra, "1 unexpected (layers.9.bias)");
+  const SequentialNet net(Config(kConfig), Weights());
   EXPECT_THAT(
       [&] {
         net.Taps(at::zeros({1, 3, 4, 4}), {"logits"});
@@ -83,7 +90,7 @@ TEST(SequentialNet, RefusesWhatDoesNotFit) {
 }
 
 TEST(FeatureTerm, LeavesOutTheLogitsAndReachesItsInput) {
-  auto net = std::make_shared<const SequentialNet>(kConfig, Weights());
+  auto net = std::make_shared<const SequentialNet>(Config(kConfig), Weights());
   const auto term = MakeFeatureTerm(2.5, net, 1);
   EXPECT_EQ(term->weight(), 2.5);
   const at::Tensor b = at::arange(32, at::kFloat).view({2, 1, 4, 4}).sin();

@@ -159,8 +159,8 @@ TEST_F(BatchWriterTest, AnErrorOfTheSinkStays) {
 TEST_F(BatchWriterTest, ALatentThatIsNotFiniteIsNamedAndNotWritten) {
   sink_.Allow(1);
   ASSERT_THAT(writer_->Write(Batch({7, 8}, NAN)), IsOk());
-  EXPECT_THAT(writer_->Flush(),
-              StatusIs(absl::StatusCode::kInternal, HasSubstr("the latent of triple 7 has nan")));
+  EXPECT_THAT(writer_->Flush(), StatusIs(absl::StatusCode::kInvalidArgument,
+                                         HasSubstr("the latent of triple 7 has nan")));
   EXPECT_THAT(sink_.taken(), IsEmpty());
   EXPECT_EQ(simulate_.triples.Value(), 0);
 }

@@ -8,6 +8,10 @@
 
 namespace d2g::model {
 
+// The stems of the weight files that the two libraries write.
+inline constexpr const char* kDiffusersWeights = "diffusion_pytorch_model";
+inline constexpr const char* kTransformersWeights = "model";
+
 // Names relative to the folder.
 struct WeightFiles {
   std::string index;  // empty when one file holds all

@@ -3,16 +3,12 @@
 #include <algorithm>
 
 #include "worker/model/files/error.h"
-#include "worker/model/files/json_config.h"
 #include "worker/model/network/autoencoder_kl.h"
 #include "worker/model/network/autoencoder_tiny.h"
 
 namespace d2g::model {
 
 namespace {
-
-constexpr const char* kKl = "AutoencoderKL";
-constexpr const char* kTiny = "AutoencoderTiny";
 
 // Points of the pictures that run at once: four of 512 by 512. A larger batch is no faster from
 // here on.
@@ -62,21 +58,15 @@ void Autoencoder::SetTiling(bool on) {
   tiling_ = on;
 }
 
-bool IsAutoencoderClass(const std::string& name) { return name == kKl || name == kTiny; }
-
 std::unique_ptr<Autoencoder> LoadAutoencoder(const std::string& folder,
                                              const LoadOptions& options) {
-  const std::string path = folder + "/config.json";
-  const JsonConfig json(ReadJsonFile(path), path);
-  const std::string class_name =
-      json.String("_class_name", json.Has("encoder_block_out_channels") ? kTiny : kKl);
-  if (class_name == kKl) {
-    return std::make_unique<AutoencoderKL>(AutoencoderKL::Load(folder, options));
+  switch (ReadVaeKind(folder + "/config.json")) {
+    case VaeKind::kKl:
+      return std::make_unique<AutoencoderKL>(AutoencoderKL::Load(folder, options));
+    case VaeKind::kTiny:
+      return std::make_unique<AutoencoderTiny>(AutoencoderTiny::Load(folder, options));
   }
-  if (class_name == kTiny) {
-    return std::make_unique<AutoencoderTiny>(AutoencoderTiny::Load(folder, options));
-  }
-  json.FailAt("_class_name", "not supported (only AutoencoderKL and AutoencoderTiny are)");
+  Fail(folder, ": unknown kind of autoencoder");
 }
 
 }  // namespace d2g::model

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "worker/model/config/vae_config.h"
 #include "worker/model/network/load_options.h"
 #include "worker/model/network/parameters.h"
 
@@ -18,19 +19,6 @@ namespace d2g::model {
 struct LatentDistribution {
   at::Tensor mean;    // of the posterior, or the latents of a network that has none
   at::Tensor logvar;  // clamped to [-30, 20]; undefined where the network has no posterior
-};
-
-// What a network's file says about its pictures and latents.
-struct AutoencoderTraits {
-  int64_t in_channels = 3;
-  int64_t out_channels = 3;
-  int64_t latent_channels = 4;
-  int64_t levels = 1;
-  double scaling_factor = 1;
-  double shift_factor = 0;
-  std::vector<double> latents_mean;  // one for each latent channel, or empty
-  std::vector<double> latents_std;
-  bool force_upcast = false;
 };
 
 // Encode and Decode may be called from several threads at once, not together with SetTiling. With
@@ -57,7 +45,7 @@ class Autoencoder {
   int64_t out_channels() const { return traits_.out_channels; }
   int64_t latent_channels() const { return traits_.latent_channels; }
   // Picture side / latent side as pipelines reckon it: 2^(levels - 1).
-  int64_t scale() const { return int64_t{1} << (traits_.levels - 1); }
+  int64_t scale() const { return traits_.scale(); }
 
   // For pipelines: StableDiffusionPipeline decodes latents / scaling_factor and ignores the other
   // four. StableDiffusionXLPipeline decodes latents * latents_std / scaling_factor + latents_mean
@@ -91,8 +79,5 @@ class Autoencoder {
 // name. Without _class_name the options tell which of the two it is.
 std::unique_ptr<Autoencoder> LoadAutoencoder(const std::string& folder,
                                              const LoadOptions& options = {});
-
-// What LoadAutoencoder can load, as model_index.json and config.json name it.
-bool IsAutoencoderClass(const std::string& name);
 
 }  // namespace d2g::model

@@ -10,35 +10,6 @@
 
 namespace d2g::model {
 
-// Defaults are those of diffusers.
-struct AutoencoderConfig {
-  // Throws Error naming option and value for what is not supported.
-  static AutoencoderConfig FromFile(const std::string& path);
-
-  AutoencoderTraits Traits() const;
-
-  int64_t in_channels = 3;
-  int64_t out_channels = 3;
-  std::vector<int64_t> block_out_channels = {64};
-  // Whether a level has attention (AttnDownEncoderBlock2D, AttnUpDecoderBlock2D), in the order in
-  // which they run; empty: none has.
-  std::vector<bool> down_attends;
-  std::vector<bool> up_attends;
-  int64_t layers_per_block = 1;
-  std::string act_fn = "silu";
-  int64_t latent_channels = 4;
-  int64_t norm_num_groups = 32;
-  int64_t sample_size = 32;  // side of a tile
-  double scaling_factor = 0.18215;
-  double shift_factor = 0;
-  std::vector<double> latents_mean;
-  std::vector<double> latents_std;
-  bool force_upcast = true;
-  bool use_quant_conv = true;
-  bool use_post_quant_conv = true;
-  bool mid_block_add_attention = true;
-};
-
 class AutoencoderKL : public Autoencoder {
  public:
   // Reads config.json and diffusion_pytorch_model.safetensors (or its shards). The attention of old

@@ -5,8 +5,8 @@
 #include <optional>
 #include <utility>
 
+#include "worker/model/config/vae_parameters.h"
 #include "worker/model/files/error.h"
-#include "worker/model/files/json_config.h"
 #include "worker/model/network/vae_networks.h"
 #include "worker/model/network/vae_tiling.h"
 
@@ -139,77 +139,7 @@ struct TinyDecoder {
   std::vector<TinyStage> stages;
 };
 
-// The one width of a network whose layers all have the same.
-int64_t OneWidth(const JsonConfig& json, const char* key) {
-  const std::vector<int64_t> widths = json.Widths(key, {64, 64, 64, 64});
-  for (const int64_t width : widths) {
-    if (width != widths.front()) json.FailAt(key, "its entries must be equal");
-  }
-  return widths.front();
-}
-
-std::vector<int64_t> BlockCounts(const JsonConfig& json, const char* key, const char* widths,
-                                 const std::vector<int64_t>& fallback) {
-  const size_t stages = json.Widths(widths, {64, 64, 64, 64}).size();
-  std::vector<int64_t> counts = json.Has(key) ? json.Ints(key, {}, 0) : fallback;
-  if (!json.IsList(key) && json.Has(key)) json.FailAt(key, "must be a list of integers");
-  if (counts.size() != stages) {
-    json.FailAt(key, "has " + std::to_string(counts.size()) + " entries, but " + widths + " has " +
-                         std::to_string(stages));
-  }
-  for (const int64_t count : counts) {
-    if (count < 0 || count > kMaxConfigLayers) {
-      json.FailAt(key, "its entries must be in [0, " + std::to_string(kMaxConfigLayers) + "]");
-    }
-  }
-  return counts;
-}
-
 }  // namespace
-
-AutoencoderTinyConfig AutoencoderTinyConfig::FromFile(const std::string& path) {
-  const JsonConfig json(ReadJsonFile(path), path);
-  if (json.String("_class_name", "AutoencoderTiny") != "AutoencoderTiny") {
-    json.FailAt("_class_name", "not AutoencoderTiny");
-  }
-  AutoencoderTinyConfig c;
-  c.in_channels = json.IntBetween("in_channels", 3, 1, kMaxConfigSize);
-  c.out_channels = json.IntBetween("out_channels", 3, 1, kMaxConfigSize);
-  c.latent_channels = json.IntBetween("latent_channels", 4, 1, kMaxConfigSize);
-  c.encoder_width = OneWidth(json, "encoder_block_out_channels");
-  c.decoder_width = OneWidth(json, "decoder_block_out_channels");
-  c.num_encoder_blocks =
-      BlockCounts(json, "num_encoder_blocks", "encoder_block_out_channels", c.num_encoder_blocks);
-  c.num_decoder_blocks =
-      BlockCounts(json, "num_decoder_blocks", "decoder_block_out_channels", c.num_decoder_blocks);
-  c.act_fn = ReadVaeActivation(json, "relu");
-  c.upsample_fn = json.String("upsample_fn", "nearest");
-  const std::vector<std::string> modes = {"nearest", "nearest-exact", "bilinear", "bicubic",
-                                          "area"};
-  if (std::find(modes.begin(), modes.end(), c.upsample_fn) == modes.end()) {
-    json.FailAt("upsample_fn",
-                "not supported (nearest, nearest-exact, bilinear, bicubic and area are)");
-  }
-  c.upsampling_scaling_factor = json.Double("upsampling_scaling_factor", 2);
-  if (!(c.upsampling_scaling_factor >= 1 && c.upsampling_scaling_factor <= 64)) {
-    json.FailAt("upsampling_scaling_factor", "must be in [1, 64]");
-  }
-  c.scaling_factor = json.Double("scaling_factor", 1);
-  if (c.scaling_factor == 0) json.FailAt("scaling_factor", "must not be 0");
-  c.shift_factor = json.Double("shift_factor", 0);
-  return c;
-}
-
-AutoencoderTraits AutoencoderTinyConfig::Traits() const {
-  AutoencoderTraits traits;
-  traits.in_channels = in_channels;
-  traits.out_channels = out_channels;
-  traits.latent_channels = latent_channels;
-  traits.levels = static_cast<int64_t>(num_decoder_blocks.size());
-  traits.scaling_factor = scaling_factor;
-  traits.shift_factor = shift_factor;
-  return traits;
-}
 
 struct AutoencoderTiny::Impl {
   Impl(const AutoencoderTinyConfig& c, ParameterReader& reader)
@@ -234,7 +164,8 @@ struct AutoencoderTiny::Impl {
 AutoencoderTiny AutoencoderTiny::Load(const std::string& folder, const LoadOptions& options) {
   const AutoencoderTinyConfig config = AutoencoderTinyConfig::FromFile(folder + "/config.json");
   const TensorMap tensors =
-      ReadSafetensorsFolder(folder, "diffusion_pytorch_model", options.variant);
+      MatchedParameters(ReadSafetensorsFolder(folder, "diffusion_pytorch_model", options.variant),
+                        VaeParameters(config), VaeParameterRules(), folder);
   ParameterReader reader(tensors, folder, options);
   return AutoencoderTiny(std::make_unique<Impl>(config, reader));
 }
@@ -245,7 +176,9 @@ AutoencoderTiny::AutoencoderTiny(std::unique_ptr<Impl> impl)
 AutoencoderTiny::AutoencoderTiny(const AutoencoderTinyConfig& config, const TensorMap& parameters,
                                  const LoadOptions& options)
     : Autoencoder(config.Traits()) {
-  ParameterReader reader(parameters, "vae", options);
+  const TensorMap tensors =
+      MatchedParameters(parameters, VaeParameters(config), VaeParameterRules(), "vae");
+  ParameterReader reader(tensors, "vae", options);
   impl_ = std::make_unique<Impl>(config, reader);
 }
 AutoencoderTiny::~AutoencoderTiny() = default;
@@ -304,9 +237,7 @@ void AutoencoderTiny::CheckTiling() const {
 const TensorMap& AutoencoderTiny::parameters() const { return impl_->parameters; }
 
 ShapeMap AutoencoderTiny::ParameterShapes(const AutoencoderTinyConfig& config) {
-  ParameterReader reader;
-  const Impl impl(config, reader);
-  return reader.shapes();
+  return VaeParameters(config);
 }
 
 }  // namespace d2g::model

@@ -1,13 +1,11 @@
 #include "worker/model/network/clip_text_model.h"
 
-#include <algorithm>
 #include <limits>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "worker/model/files/error.h"
-#include "worker/model/files/json_config.h"
 #include "worker/model/network/attention.h"
 
 namespace d2g::model {
@@ -19,25 +17,24 @@ constexpr const char* kProjection = "text_projection.weight";
 // What old configs call their end token, whichever it is.
 constexpr int64_t kLegacyEosTokenId = 2;
 
-using ActivationFunction = at::Tensor (*)(const at::Tensor&);
-
-// transformers' names; the approximations by tanh are one function written in several ways.
-ActivationFunction FindActivation(const std::string& name) {
-  if (name == "quick_gelu") {
-    return [](const at::Tensor& x) { return Activate(Activation::kQuickGelu, x); };
+at::Tensor ApplyActivation(TextActivation activation, const at::Tensor& x) {
+  switch (activation) {
+    case TextActivation::kQuickGelu:
+      return Activate(Activation::kQuickGelu, x);
+    case TextActivation::kGelu:
+      return at::gelu(x);
+    case TextActivation::kTanhGelu:
+      return at::gelu(x, "tanh");
+    case TextActivation::kSilu:
+      return at::silu(x);
+    case TextActivation::kRelu:
+      return at::relu(x);
+    case TextActivation::kMish:
+      return at::mish(x);
+    case TextActivation::kTanh:
+      return at::tanh(x);
   }
-  if (name == "gelu" || name == "gelu_python") {
-    return [](const at::Tensor& x) { return at::gelu(x); };
-  }
-  for (const char* const tanh :
-       {"gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_accurate"}) {
-    if (name == tanh) return [](const at::Tensor& x) { return at::gelu(x, "tanh"); };
-  }
-  if (name == "silu" || name == "swish") return [](const at::Tensor& x) { return at::silu(x); };
-  if (name == "relu") return [](const at::Tensor& x) { return at::relu(x); };
-  if (name == "mish") return [](const at::Tensor& x) { return at::mish(x); };
-  if (name == "tanh") return [](const at::Tensor& x) { return at::tanh(x); };
-  return nullptr;
+  Fail("unknown activation");
 }
 
 struct EncoderLayer {
@@ -51,14 +48,14 @@ struct EncoderLayer {
         fc1(reader, name + ".mlp.fc1", c.hidden_size, c.intermediate_size),
         fc2(reader, name + ".mlp.fc2", c.intermediate_size, c.hidden_size),
         heads(c.num_attention_heads),
-        activation(FindActivation(c.hidden_act)) {}
+        activation(c.activation) {}
 
   at::Tensor operator()(const at::Tensor& x, const at::Tensor& mask) const {
     const at::Tensor n = norm1(x);
     const at::Tensor attended = DotProductAttention(
         SplitHeads(q(n), heads), SplitHeads(k(n), heads), SplitHeads(v(n), heads), mask);
     const at::Tensor h = out(MergeHeads(attended), x);
-    return fc2(activation(fc1(norm2(h))), h);
+    return fc2(ApplyActivation(activation, fc1(norm2(h))), h);
   }
 
   LayerNorm norm1;
@@ -66,92 +63,10 @@ struct EncoderLayer {
   LayerNorm norm2;
   Linear fc1, fc2;
   int64_t heads;
-  ActivationFunction activation;
+  TextActivation activation;
 };
 
-// A CLIPModel's other half.
-bool IsOfWholeModel(const std::string& name) {
-  return name.starts_with("vision_model.") || name == "visual_projection.weight" ||
-         name == "logit_scale";
-}
-
-// That, and buffers that old versions saved.
-bool IsIgnored(const std::string& name) {
-  return name.ends_with("position_ids") || IsOfWholeModel(name);
-}
-
-// The parameters by their prefixed names, without those that are not used.
-TensorMap Normalised(const TensorMap& parameters, const ClipTextConfig& config,
-                     const std::string& what) {
-  const std::string prefix = kPrefix;
-  TensorMap normalised;
-  for (const auto& [name, tensor] : parameters) {
-    if (IsIgnored(name) || (name == kProjection && !config.has_projection)) continue;
-    const std::string full = ClipTextTensorName(name);
-    if (!normalised.emplace(full, tensor).second) {
-      Fail(what, ": has both ", full, " and ", full.substr(prefix.size()));
-    }
-  }
-  return normalised;
-}
-
-// Throws Error unless a list of class names, if there is one, holds a text model.
-void CheckArchitectures(const JsonConfig& config) {
-  const std::vector<std::string> names = config.Strings("architectures", {});
-  for (const char* const name : {"CLIPTextModel", "CLIPTextModelWithProjection", "CLIPModel"}) {
-    if (std::count(names.begin(), names.end(), name) > 0) return;
-  }
-  if (names.empty()) return;
-  config.FailAt("architectures",
-                "not supported (only CLIPTextModel and CLIPTextModelWithProjection are)");
-}
-
 }  // namespace
-
-std::string ClipTextTensorName(const std::string& name) {
-  const bool complete = name.starts_with(kPrefix) || name == kProjection || IsOfWholeModel(name);
-  return complete ? name : kPrefix + name;
-}
-
-ClipTextConfig ClipTextConfig::FromFile(const std::string& path) {
-  const JsonConfig file(ReadJsonFile(path), path);
-  CheckArchitectures(file);
-  const bool nested = file.Has("text_config");
-  const JsonConfig json =
-      nested ? JsonConfig(file.Get("text_config"), path + ": text_config") : file;
-  const std::string type = json.String("model_type", "clip_text_model");
-  if (type != "clip_text_model" && type != "clip") {
-    json.FailAt("model_type", "not supported (only clip_text_model is)");
-  }
-  json.RequireDefault("use_attention_mask", false);
-  ClipTextConfig c;
-  c.vocab_size = json.IntAtLeast("vocab_size", c.vocab_size, 1);
-  c.hidden_size = json.IntAtLeast("hidden_size", c.hidden_size, 1);
-  c.intermediate_size = json.IntAtLeast("intermediate_size", c.intermediate_size, 1);
-  c.num_hidden_layers = json.IntAtLeast("num_hidden_layers", c.num_hidden_layers, 0);
-  if (c.num_hidden_layers > kMaxConfigLayers) {
-    json.FailAt("num_hidden_layers", "must be at most " + std::to_string(kMaxConfigLayers));
-  }
-  c.num_attention_heads = json.IntAtLeast("num_attention_heads", c.num_attention_heads, 1);
-  c.max_position_embeddings =
-      json.IntAtLeast("max_position_embeddings", c.max_position_embeddings, 1);
-  c.hidden_act = json.String("hidden_act", c.hidden_act);
-  if (FindActivation(c.hidden_act) == nullptr) {
-    json.FailAt("hidden_act",
-                "not supported (quick_gelu, gelu, gelu_new, gelu_fast, gelu_pytorch_tanh, silu, "
-                "relu, mish and tanh are)");
-  }
-  c.layer_norm_eps = json.Double("layer_norm_eps", c.layer_norm_eps);
-  if (c.layer_norm_eps < 0) json.FailAt("layer_norm_eps", "must be at least 0");
-  c.eos_token_id = json.Int("eos_token_id", c.eos_token_id);
-  c.projection_dim = json.IntAtLeast("projection_dim", c.projection_dim, 1);
-  const std::vector<std::string> names = file.Strings("architectures", {});
-  c.has_projection = std::count(names.begin(), names.end(), "CLIPTextModelWithProjection") > 0;
-  if (c.hidden_size % c.num_attention_heads != 0) {
-    json.FailAt("num_attention_heads", "must divide hidden_size " + std::to_string(c.hidden_size));
-  }
-  return c;
-}
 
 struct ClipTextModel::Impl {
   Impl(const ClipTextConfig& c, ParameterReader& reader) : config(c) {
@@ -189,14 +104,11 @@ struct ClipTextModel::Impl {
 };
 
 ClipTextModel ClipTextModel::Load(const std::string& folder, const LoadOptions& options) {
-  ClipTextConfig config = ClipTextConfig::FromFile(folder + "/config.json");
   const TensorMap stored = ReadSafetensorsFolder(folder, "model", options.variant);
-  const auto projection = stored.find(kProjection);
-  if (projection != stored.end() &&
-      projection->second.sizes() == at::IntArrayRef({config.projection_dim, config.hidden_size})) {
-    config.has_projection = true;
-  }
-  const TensorMap tensors = Normalised(stored, config, folder);
+  const ClipTextConfig config = WithStoredProjection(
+      ClipTextConfig::FromFile(folder + "/config.json"), StoredTensorsOf(stored));
+  const TensorMap tensors =
+      MatchedParameters(stored, ClipTextParameters(config), ClipTextParameterRules(config), folder);
   ParameterReader reader(tensors, folder, options);
   ClipTextModel model;
   model.impl_ = std::make_unique<Impl>(config, reader);
@@ -206,8 +118,9 @@ ClipTextModel ClipTextModel::Load(const std::string& folder, const LoadOptions& 
 ClipTextModel::ClipTextModel() = default;
 ClipTextModel::ClipTextModel(const ClipTextConfig& config, const TensorMap& parameters,
                              const at::TensorOptions& options) {
-  const TensorMap normalised = Normalised(parameters, config, "text encoder");
-  ParameterReader reader(normalised, "text encoder", options);
+  const TensorMap tensors = MatchedParameters(parameters, ClipTextParameters(config),
+                                              ClipTextParameterRules(config), "text encoder");
+  ParameterReader reader(tensors, "text encoder", options);
   impl_ = std::make_unique<Impl>(config, reader);
 }
 ClipTextModel::~ClipTextModel() = default;
@@ -256,9 +169,7 @@ const TensorMap& ClipTextModel::parameters() const { return impl_->parameters; }
 const ClipTextConfig& ClipTextModel::config() const { return impl_->config; }
 
 ShapeMap ClipTextModel::ParameterShapes(const ClipTextConfig& config) {
-  ParameterReader reader;
-  const Impl impl(config, reader);
-  return reader.shapes();
+  return ClipTextParameters(config);
 }
 
 }  // namespace d2g::model

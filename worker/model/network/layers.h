@@ -13,16 +13,12 @@
 
 #include <ATen/ATen.h>
 
+#include "worker/model/config/activation.h"
 #include "worker/model/kernels/packed_weight.h"
 #include "worker/model/network/parameters.h"
 
 namespace d2g::model {
 
-enum class Activation { kSilu, kGelu, kQuickGelu, kRelu, kMish };
-
-// Names as in diffusers and transformers: silu, swish, gelu, quick_gelu, relu, mish. Throws Error
-// naming `source` for any other.
-Activation ParseActivation(const std::string& name, const std::string& source);
 at::Tensor Activate(Activation activation, const at::Tensor& x);
 
 // x [..., in], weight [out, in], bias [out] or undefined -> [..., out].

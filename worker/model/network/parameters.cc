@@ -2,34 +2,16 @@
 
 #include <sys/mman.h>
 
-#include <algorithm>
 #include <memory>
-#include <sstream>
+#include <optional>
 #include <utility>
 
+#include "worker/model/config/stored_weights.h"
 #include "worker/model/files/error.h"
 
 namespace d2g::model {
 
 namespace {
-
-constexpr size_t kNamesShown = 50;
-
-std::string Listed(std::vector<std::string> names) {
-  std::sort(names.begin(), names.end());
-  std::ostringstream out;
-  for (size_t i = 0; i < names.size() && i < kNamesShown; ++i) {
-    out << (i ? ", " : "") << Printable(names[i]);
-  }
-  if (names.size() > kNamesShown) out << " and " << names.size() - kNamesShown << " more";
-  return out.str();
-}
-
-std::string ShapeText(at::IntArrayRef shape) {
-  std::ostringstream out;
-  out << shape;
-  return out.str();
-}
 
 // A block of memory that goes back to the system when its tensor goes, whatever the heap would do.
 struct Block {
@@ -58,45 +40,40 @@ at::Tensor ShortLivedCopy(const at::Tensor& tensor, at::ScalarType dtype) {
   return copy;
 }
 
-void FailIfAny(const std::string& what, const std::vector<std::string>& missing,
-               const std::vector<std::string>& wrong, const std::vector<std::string>& extra) {
-  if (missing.empty() && wrong.empty() && extra.empty()) return;
-  std::ostringstream message;
-  message << what << ": parameters do not fit the config:";
-  const char* separator = " ";
-  auto add = [&](const char* kind, const std::vector<std::string>& names) {
-    if (names.empty()) return;
-    message << separator << names.size() << " " << kind << " (" << Listed(names) << ")";
-    separator = "; ";
-  };
-  add("missing", missing);
-  add("wrong", wrong);
-  add("unexpected", extra);
-  throw Error(message.str());
-}
-
 }  // namespace
 
+StoredTensors StoredTensorsOf(const TensorMap& tensors) {
+  StoredTensors stored;
+  for (const auto& [name, tensor] : tensors) {
+    const std::optional<SafetensorsDtype> dtype = SafetensorsDtypeOf(tensor.scalar_type());
+    stored[name] = {tensor.sizes().vec(),
+                    dtype ? DtypeWord(*dtype) : c10::toString(tensor.scalar_type()),
+                    tensor.is_floating_point()};
+  }
+  return stored;
+}
+
+TensorMap MatchedParameters(const TensorMap& stored, const ShapeMap& wanted,
+                            const ParameterRules& rules, const std::string& what) {
+  const ParameterMatch match = MatchParameters(StoredTensorsOf(stored), wanted, rules, what);
+  TensorMap parameters;
+  for (const auto& [name, source] : match.stored) {
+    const at::Tensor& tensor = stored.at(source);
+    const bool flat = tensor.dim() == static_cast<int64_t>(wanted.at(name).size());
+    parameters[name] = flat ? tensor : tensor.flatten(1);
+  }
+  return parameters;
+}
+
 ParameterReader::ParameterReader(const TensorMap& source, std::string what, LoadOptions options)
-    : source_(&source), what_(std::move(what)), options_(std::move(options)) {}
+    : source_(source), what_(std::move(what)), options_(std::move(options)) {}
 
 at::Tensor ParameterReader::Take(const std::string& name, const std::vector<int64_t>& shape) {
   shapes_[name] = shape;
-  if (source_ == nullptr) return {};
-  const auto it = source_->find(name);
-  if (it == source_->end()) {
-    missing_.push_back(name);
-    return {};
-  }
+  const auto it = source_.find(name);
+  if (it == source_.end()) return {};
   const at::Tensor& tensor = it->second;
-  if (tensor.sizes() != at::IntArrayRef(shape)) {
-    wrong_.push_back(name + " is " + ShapeText(tensor.sizes()) + ", not " + ShapeText(shape));
-    return {};
-  }
-  if (!tensor.is_floating_point()) {
-    wrong_.push_back(name + " is " + c10::toString(tensor.scalar_type()) + ", not floating point");
-    return {};
-  }
+  if (tensor.sizes() != at::IntArrayRef(shape) || !tensor.is_floating_point()) return {};
   const bool fits = tensor.is_cpu() && options_.tensors.device().is_cpu() &&
                     tensor.scalar_type() == c10::typeMetaToScalarType(options_.tensors.dtype()) &&
                     tensor.is_contiguous();
@@ -122,36 +99,20 @@ at::Tensor ParameterReader::Take(const std::string& name, const std::vector<int6
 
 std::shared_ptr<PackedWeight> ParameterReader::MakePacked(const at::Tensor& weight,
                                                           const at::Tensor& bias) {
-  if (source_ == nullptr) return nullptr;
+  if (!weight.defined()) return nullptr;
   packed_.push_back(std::make_shared<PackedWeight>(weight, bias));
   if (options_.pack) packed_.back()->Pack(/*keep=*/!options_.only_packed);
   return packed_.back();
 }
 
 void ParameterReader::Finish() const {
-  if (source_ == nullptr) return;
-  std::vector<std::string> extra;
-  for (const auto& [name, tensor] : *source_) {
-    if (!shapes_.contains(name)) extra.push_back(name);
-  }
-  FailIfAny(what_, missing_, wrong_, extra);
+  RequireSameParameters(StoredTensorsOf(source_), shapes_, what_);
 }
 
 void CopyParameters(const TensorMap& from, const TensorMap& to, const std::string& what) {
-  std::vector<std::string> missing, wrong, extra;
-  for (const auto& [name, target] : to) {
-    const auto it = from.find(name);
-    if (it == from.end()) {
-      missing.push_back(name);
-    } else if (it->second.sizes() != target.sizes()) {
-      wrong.push_back(name + " is " + ShapeText(it->second.sizes()) + ", not " +
-                      ShapeText(target.sizes()));
-    }
-  }
-  for (const auto& [name, tensor] : from) {
-    if (!to.contains(name)) extra.push_back(name);
-  }
-  FailIfAny(what, missing, wrong, extra);
+  ShapeMap wanted;
+  for (const auto& [name, target] : to) wanted[name] = target.sizes().vec();
+  RequireSameParameters(StoredTensorsOf(from), wanted, what);
   const at::NoGradGuard no_grad;
   for (const auto& [name, target] : to) target.copy_(from.at(name));
 }

@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "worker/model/config/unet_parameters.h"
 #include "worker/model/files/error.h"
 #include "worker/model/network/unet_blocks.h"
 
@@ -11,7 +12,7 @@ namespace d2g::model {
 
 namespace {
 
-// Every parameter of the network, in place. Built the same way from tensors or for shapes only.
+// Every parameter of the network, in place.
 struct Network {
   Network(ParameterReader& reader, const UNetConfig& c)
       : conv_in(reader, "conv_in", c.in_channels, c.block_out_channels.front(), c.conv_in_kernel, 1,
@@ -180,7 +181,8 @@ UNet2DConditionModel UNet2DConditionModel::Load(const std::string& folder,
                                                 const LoadOptions& options) {
   const UNetConfig config = UNetConfig::FromFile(folder + "/config.json");
   const TensorMap tensors =
-      ReadSafetensorsFolder(folder, "diffusion_pytorch_model", options.variant);
+      MatchedParameters(ReadSafetensorsFolder(folder, "diffusion_pytorch_model", options.variant),
+                        UNetParameters(config), UNetParameterRules(), folder);
   ParameterReader reader(tensors, folder, options);
   UNet2DConditionModel model(std::make_unique<Impl>(config, reader));
   return model;
@@ -188,7 +190,9 @@ UNet2DConditionModel UNet2DConditionModel::Load(const std::string& folder,
 
 UNet2DConditionModel::UNet2DConditionModel(const UNetConfig& config, const TensorMap& parameters,
                                            const at::TensorOptions& options) {
-  ParameterReader reader(parameters, "unet", options);
+  const TensorMap tensors =
+      MatchedParameters(parameters, UNetParameters(config), UNetParameterRules(), "unet");
+  ParameterReader reader(tensors, "unet", options);
   impl_ = std::make_unique<Impl>(config, reader);
 }
 
@@ -259,9 +263,7 @@ void UNet2DConditionModel::PrepareForInference() {
 }
 
 ShapeMap UNet2DConditionModel::ParameterShapes(const UNetConfig& config) {
-  ParameterReader reader;
-  const Network network(reader, config);
-  return reader.shapes();
+  return UNetParameters(config);
 }
 
 }  // namespace d2g::model

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "worker/model/config/unet_config.h"
 #include "worker/model/network/unet_conditions.h"
-#include "worker/model/network/unet_config.h"
 #include "worker/model/weights/safetensors.h"
 
 namespace d2g::model {

@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "worker/model/config/unet_config.h"
 #include "worker/model/network/attention.h"
 #include "worker/model/network/resnet_block.h"
-#include "worker/model/network/unet_config.h"
 
 namespace d2g::model {
 

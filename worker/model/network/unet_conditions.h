@@ -5,9 +5,9 @@
 #include <optional>
 #include <vector>
 
+#include "worker/model/config/unet_config.h"
 #include "worker/model/network/attention.h"
 #include "worker/model/network/timestep_embedding.h"
-#include "worker/model/network/unet_config.h"
 
 namespace d2g::model {
 

@@ -1,8 +1,5 @@
 #include "worker/model/network/vae_networks.h"
 
-#include <algorithm>
-#include <cctype>
-
 #include "worker/model/network/attention.h"
 
 namespace d2g::model {
@@ -26,16 +23,6 @@ std::string Indexed(const std::string& name, int64_t index) {
 }
 
 }  // namespace
-
-std::string ReadVaeActivation(const JsonConfig& json, const std::string& fallback) {
-  std::string name = json.String("act_fn", fallback);
-  std::transform(name.begin(), name.end(), name.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  if (name != "silu" && name != "swish" && name != "mish" && name != "gelu" && name != "relu") {
-    json.FailAt("act_fn", "not supported (silu, swish, mish, gelu and relu are)");
-  }
-  return name;
-}
 
 VaeAttention::VaeAttention(ParameterReader& reader, const std::string& name, int64_t channels,
                            int64_t groups)

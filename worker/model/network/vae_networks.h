@@ -6,13 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "worker/model/files/json_config.h"
 #include "worker/model/network/resnet_block.h"
 
 namespace d2g::model {
-
-// act_fn, in lower case. Throws Error for what diffusers' get_activation does not know.
-std::string ReadVaeActivation(const JsonConfig& json, const std::string& fallback);
 
 struct VaeNetworkOptions {
   int64_t in_channels = 3;      // of the picture (encoder) or the latents (decoder)

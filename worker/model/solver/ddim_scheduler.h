@@ -26,11 +26,7 @@ class DdimScheduler {
   // Throws Error unless config.kind is kDdim.
   explicit DdimScheduler(const SchedulerConfig& config);
 
-  // The timesteps of a run, in the order they are visited. `spacing` overrides the file's. Throws
-  // Error unless 1 <= steps <= num_train_timesteps and every timestep is below
-  // num_train_timesteps. Always `steps` of them: for a few counts (61 of 1000 trailing) rounding
-  // makes the reference add timestep -1, where it takes the last alpha for the first and spoils
-  // the sample.
+  // Those of DdimTimesteps.
   std::vector<int64_t> Timesteps(int64_t steps,
                                  const std::optional<std::string>& spacing = std::nullopt) const;
 

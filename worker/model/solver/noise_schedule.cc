@@ -2,36 +2,21 @@
 
 #include <algorithm>
 #include <cmath>
-#include <functional>
 #include <numbers>
-
-#include <ATen/ATen.h>
 
 namespace d2g::model {
 
 namespace {
 
-std::vector<float> ToVector(const at::Tensor& tensor) {
-  const at::Tensor contiguous = tensor.to(at::kFloat).contiguous();
-  const float* data = contiguous.const_data_ptr<float>();
-  return {data, data + contiguous.numel()};
-}
-
-at::Tensor ToTensor(const std::vector<float>& values) {
-  return at::tensor(at::ArrayRef<float>(values), at::kFloat);
-}
-
-// Betas of a schedule given by alphas_cumprod over time from 0 to 1: 1 - bar(t + 1) / bar(t), at
-// most 0.999 (Nichol and Dhariwal 2021).
-at::Tensor BetasOf(const std::function<double(double)>& bar, int64_t count) {
-  const auto n = static_cast<double>(count);
-  at::Tensor betas = at::empty({count}, at::kFloat);
-  float* out = betas.mutable_data_ptr<float>();
-  for (int64_t i = 0; i < count; ++i) {
-    const auto t = static_cast<double>(i);
-    out[i] = static_cast<float>(std::min(1 - bar((t + 1) / n) / bar(t / n), 0.999));
+// Of 1 - betas. torch.cumprod multiplies in fp64 and rounds each product.
+std::vector<float> AlphasCumprod(const std::vector<float>& betas) {
+  std::vector<float> products;
+  double product = 1;
+  for (const float beta : betas) {
+    product *= 1.0f - beta;
+    products.push_back(static_cast<float>(product));
   }
-  return betas;
+  return products;
 }
 
 double CosineBar(double t) {
@@ -41,53 +26,82 @@ double CosineBar(double t) {
 
 double ExponentialBar(double t) { return std::exp(t * -12.0); }
 
-// Scales the schedule so that its last step is pure noise.
-at::Tensor RescaleToZeroTerminalSnr(const at::Tensor& betas) {
-  const at::Tensor root = at::cumprod(1.0 - betas, 0).sqrt();
-  const at::Tensor first = root[0].clone(), last = root[-1].clone();
-  const at::Tensor scaled = (root - last) * (first / (first - last));
-  const at::Tensor bar = scaled.square();
-  const at::Tensor alphas = at::cat(
-      {bar.narrow(0, 0, 1), bar.narrow(0, 1, bar.size(0) - 1) / bar.narrow(0, 0, bar.size(0) - 1)});
-  return 1 - alphas;
+// Betas of a schedule given by alphas_cumprod over time from 0 to 1: 1 - bar(t + 1) / bar(t), at
+// most 0.999 (Nichol and Dhariwal 2021).
+std::vector<float> BetasOf(double (*bar)(double), int64_t count) {
+  const auto n = static_cast<double>(count);
+  std::vector<float> betas;
+  for (int64_t i = 0; i < count; ++i) {
+    const auto t = static_cast<double>(i);
+    betas.push_back(static_cast<float>(std::min(1 - bar((t + 1) / n) / bar(t / n), 0.999)));
+  }
+  return betas;
 }
 
-at::Tensor MakeBetas(const SchedulerConfig& c) {
-  if (!c.trained_betas.empty()) {
-    return at::tensor(at::ArrayRef<double>(c.trained_betas), at::kDouble).to(at::kFloat);
+// Scales the schedule so that its last step is pure noise.
+std::vector<float> RescaledToZeroTerminalSnr(const std::vector<float>& betas) {
+  std::vector<float> bars = AlphasCumprod(betas);
+  for (float& bar : bars) bar = std::sqrt(bar);
+  const float first = bars.front(), last = bars.back();
+  const float scale = first / (first - last);
+  for (float& bar : bars) {
+    const float root = (bar - last) * scale;
+    bar = root * root;
   }
+  std::vector<float> rescaled = {1.0f - bars.front()};
+  for (size_t i = 1; i < bars.size(); ++i) rescaled.push_back(1.0f - bars[i] / bars[i - 1]);
+  return rescaled;
+}
+
+std::vector<float> MakeBetas(const SchedulerConfig& c) {
+  if (!c.trained_betas.empty()) return {c.trained_betas.begin(), c.trained_betas.end()};
   if (c.beta_schedule == "linear") {
-    return at::linspace(c.beta_start, c.beta_end, c.num_train_timesteps, at::kFloat);
+    return Linspace32(c.beta_start, c.beta_end, c.num_train_timesteps);
   }
   if (c.beta_schedule == "scaled_linear") {
-    return at::linspace(std::sqrt(c.beta_start), std::sqrt(c.beta_end), c.num_train_timesteps,
-                        at::kFloat)
-        .square();
+    std::vector<float> roots =
+        Linspace32(std::sqrt(c.beta_start), std::sqrt(c.beta_end), c.num_train_timesteps);
+    for (float& root : roots) root *= root;
+    return roots;
   }
   return BetasOf(c.beta_schedule == "exp" ? ExponentialBar : CosineBar, c.num_train_timesteps);
 }
 
 }  // namespace
 
-NoiseSchedule::NoiseSchedule(const SchedulerConfig& config) {
-  const at::NoGradGuard no_grad;
-  at::Tensor betas = MakeBetas(config);
-  if (config.rescale_betas_zero_snr) betas = RescaleToZeroTerminalSnr(betas);
-  betas_ = ToVector(betas);
-  alphas_cumprod_ = ToVector(at::cumprod(1.0 - betas, 0));
+std::vector<float> Linspace32(double from, double to, int64_t count) {
+  // As LibTorch's loops do it: from both ends to the middle, multiplied and added in one.
+  const auto start = static_cast<float>(from), end = static_cast<float>(to);
+  if (count == 1) return {start};
+  const float step = (end - start) / static_cast<float>(count - 1);
+  std::vector<float> points;
+  for (int64_t i = 0; i < count; ++i) {
+    points.push_back(i < count / 2 ? std::fma(step, static_cast<float>(i), start)
+                                   : std::fma(-step, static_cast<float>(count - i - 1), end));
+  }
+  return points;
+}
+
+NoiseSchedule::NoiseSchedule(const SchedulerConfig& config) : betas_(MakeBetas(config)) {
+  if (config.rescale_betas_zero_snr) betas_ = RescaledToZeroTerminalSnr(betas_);
+  alphas_cumprod_ = AlphasCumprod(betas_);
   if (config.rescale_betas_zero_snr && config.kind != SolverKind::kDdim) {
     alphas_cumprod_.back() = 0x1p-24f;
   }
 }
 
 std::vector<float> NoiseSchedule::Sigmas() const {
-  const at::Tensor bar = ToTensor(alphas_cumprod_);
-  return ToVector(((1 - bar) / bar).sqrt());
+  std::vector<float> sigmas;
+  for (const float bar : alphas_cumprod_) sigmas.push_back(std::sqrt((1.0f - bar) / bar));
+  return sigmas;
 }
 
 std::vector<float> NoiseSchedule::Lambdas() const {
-  const at::Tensor bar = ToTensor(alphas_cumprod_);
-  return ToVector(bar.sqrt().log() - (1 - bar).sqrt().log());
+  std::vector<float> lambdas;
+  for (const float bar : alphas_cumprod_) {
+    lambdas.push_back(std::log(std::sqrt(bar)) - std::log(std::sqrt(1.0f - bar)));
+  }
+  return lambdas;
 }
 
 }  // namespace d2g::model

@@ -9,6 +9,9 @@
 
 namespace d2g::model {
 
+// torch.linspace in fp32: `count` points from `from` to `to`, both included.
+std::vector<float> Linspace32(double from, double to, int64_t count);
+
 // fp32 tables of num_train_timesteps entries each. Immutable; thread-safe.
 class NoiseSchedule {
  public:

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include <ATen/ATen.h>
-
 #include "worker/model/files/error.h"
 
 namespace d2g::model {
@@ -129,12 +127,32 @@ void CheckSteps(int64_t steps) {
   if (steps < 1) Fail("steps is ", steps, ", not at least 1");
 }
 
+const char* RuleName(SigmaRule rule) {
+  switch (rule) {
+    case SigmaRule::kKarras:
+      return "use_karras_sigmas";
+    case SigmaRule::kExponential:
+      return "use_exponential_sigmas";
+    case SigmaRule::kLu:
+      return "use_lu_lambdas";
+    case SigmaRule::kTimesteps:
+      break;
+  }
+  Fail("no rule for sigmas");
+}
+
 void CheckGrid(const SchedulerConfig& config, const SigmaGrid& grid, int64_t steps) {
   if (grid.timesteps.empty()) {
     Fail("lambda_min_clipped = ", config.lambda_min_clipped, " leaves no timestep");
   }
   // The reference finds its place by the first timestep and would run past the end.
   if (std::count(grid.timesteps.begin(), grid.timesteps.end(), grid.timesteps.front()) > 1) {
+    if (config.sigma_rule != SigmaRule::kTimesteps) {
+      Fail(RuleName(config.sigma_rule), " puts several of ", steps, " noise levels at timestep ",
+           grid.timesteps.front(), " of the ",
+           config.trained_betas.empty() ? config.beta_schedule : "listed",
+           " betas, and no solver visits one twice: leave the option out, or try fewer steps");
+    }
     Fail(steps, " steps are too many for num_train_timesteps = ", config.num_train_timesteps,
          ": timestep ", grid.timesteps.front(), " would come twice");
   }
@@ -231,10 +249,9 @@ SigmaGrid MakeEulerGrid(const SchedulerConfig& config, const NoiseSchedule& sche
   grid.timesteps = SpacedTimesteps(config, steps);
   std::vector<double> sigmas;
   if (config.log_linear_interpolation) {
-    const at::Tensor levels =
-        at::linspace(log_table.back(), log_table.front(), steps + 1, at::kFloat).exp();
-    const float* data = levels.const_data_ptr<float>();
-    sigmas.assign(data, data + levels.numel());
+    for (const float level : Linspace32(log_table.back(), log_table.front(), steps + 1)) {
+      sigmas.push_back(std::exp(level));
+    }
   } else {
     for (const double timestep : grid.timesteps) sigmas.push_back(Interpolate(timestep, table));
   }

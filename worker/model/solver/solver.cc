@@ -5,10 +5,12 @@
 #include "worker/model/solver/dpm_solver.h"
 #include "worker/model/solver/euler_solver.h"
 #include "worker/model/solver/heun_solver.h"
+#include "worker/model/solver/run_check.h"
 
 namespace d2g::model {
 
 std::unique_ptr<Solver> MakeSolver(const SchedulerConfig& config, int64_t steps) {
+  CheckRun(config, steps);
   switch (config.kind) {
     case SolverKind::kDdim:
       return std::make_unique<DdimSolver>(config, steps);

@@ -34,7 +34,7 @@ class Solver {
   std::vector<double> timesteps_;
 };
 
-// Throws Error, naming values and limits, for steps that the schedule cannot be divided into.
+// Throws Error like CheckRun.
 std::unique_ptr<Solver> MakeSolver(const SchedulerConfig& config, int64_t steps);
 
 }  // namespace d2g::model

@@ -5,9 +5,9 @@
 
 #include <nlohmann/json.hpp>
 
+#include "worker/model/check/model_summary.h"
 #include "worker/model/files/error.h"
 #include "worker/model/tool/commands.h"
-#include "worker/model/tool/model_summary.h"
 
 namespace d2g::model {
 
@@ -58,6 +58,9 @@ void PrintText(const ModelSummary& summary, const std::string& digest) {
     }
     std::printf("%s\n", component.used ? "" : " (not used)");
     if (!component.options.empty()) std::printf("  %16s %s\n", "", component.options.c_str());
+    for (const std::string& note : component.notes) {
+      std::printf("  %16s left out: %s\n", "", note.c_str());
+    }
     if (!component.trouble.empty()) std::printf("  %16s ! %s\n", "", component.trouble.c_str());
   }
   std::fflush(stdout);
@@ -85,6 +88,7 @@ void PrintJson(const ModelSummary& summary, const std::string& digest) {
                           {"bytes", component.bytes},
                           {"dtypes", component.dtypes},
                           {"options", component.options},
+                          {"left_out", component.notes},
                           {"trouble", component.trouble}});
   }
   const json whole = {{"path", summary.path},

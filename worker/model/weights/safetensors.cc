@@ -32,9 +32,7 @@ constexpr at::ScalarType kScalarTypes[] = {
 };
 
 const char* NameOfDtype(at::ScalarType type, const std::string& tensor) {
-  for (size_t i = 0; i < std::size(kScalarTypes); ++i) {
-    if (type == kScalarTypes[i]) return NameOf(static_cast<SafetensorsDtype>(i));
-  }
+  if (const auto dtype = SafetensorsDtypeOf(type)) return NameOf(*dtype);
   Fail("tensor ", tensor, ": dtype ", c10::toString(type), " has no safetensors name");
 }
 
@@ -55,6 +53,13 @@ at::Tensor MappedTensor(const MappingPointer& mapping, char* data, uint64_t byte
 }
 
 }  // namespace
+
+std::optional<SafetensorsDtype> SafetensorsDtypeOf(at::ScalarType type) {
+  for (size_t i = 0; i < std::size(kScalarTypes); ++i) {
+    if (type == kScalarTypes[i]) return static_cast<SafetensorsDtype>(i);
+  }
+  return std::nullopt;
+}
 
 TensorMap ReadSafetensors(const std::string& path) {
   const auto mapping = std::make_shared<MappedFile>(path);

@@ -8,9 +8,12 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 
 #include <ATen/ATen.h>
+
+#include "worker/model/files/safetensors_header.h"
 
 namespace d2g::model {
 
@@ -24,6 +27,9 @@ using TensorMap = std::map<std::string, at::Tensor>;
 //
 // Throws Error naming the file for everything that ParseSafetensorsHeader refuses.
 TensorMap ReadSafetensors(const std::string& path);
+
+// The format's dtype for one of LibTorch's, where it has one.
+std::optional<SafetensorsDtype> SafetensorsDtypeOf(at::ScalarType type);
 
 // Whether the tensor's storage is a mapped file.
 bool IsMapped(const at::Tensor& tensor);

@@ -6,6 +6,7 @@
 
 #include "tests/worker/model/temp_folder.h"
 #include "worker/model/solver/ddim_scheduler.h"
+#include "worker/model/solver/noise_schedule.h"
 #include "worker/model/solver/solver.h"
 
 namespace d2g::model {
@@ -174,6 +175,59 @@ TEST(SolverTest, RoundingDoesNotAddAStepToDdim) {
   EXPECT_EQ(timesteps.back(), 15);
   SchedulerConfig euler = SchedulerConfig::Defaults(SolverKind::kEuler).WithSpacing("trailing");
   EXPECT_EQ(MakeSolver(euler, 61)->timesteps().back(), -1);
+}
+
+TEST(SolverTest, ARuleForSigmasThatDoesNotGoWithTheBetasIsNamed) {
+  SchedulerConfig config = SchedulerConfig::Defaults(SolverKind::kDpmpp2m);
+  config.beta_schedule = "squaredcos_cap_v2";
+  config.sigma_rule = SigmaRule::kKarras;
+  EXPECT_THAT(MessageOf([&] { MakeSolver(config, 4); }),
+              AllOf(HasSubstr("use_karras_sigmas"), HasSubstr("squaredcos_cap_v2")));
+  config.sigma_rule = SigmaRule::kLu;
+  EXPECT_EQ(MessageOf([&] { MakeSolver(config, 4); }), "");
+}
+
+// Signal is 0 at the last timestep, and there epsilon says nothing about x.
+TEST(SolverTest, DdimDoesNotStartWhereEpsilonGivesNoX) {
+  SchedulerConfig config;
+  config.rescale_betas_zero_snr = true;
+  config.clip_sample = false;
+  const auto made = [&](const char* spacing) {
+    return MessageOf([&] { MakeSolver(config.WithSpacing(spacing), 10); });
+  };
+  for (const char* spacing : {"trailing", "linspace"}) {
+    EXPECT_THAT(made(spacing), AllOf(HasSubstr("rescale_betas_zero_snr"), HasSubstr(spacing)));
+  }
+  EXPECT_EQ(made("leading"), "");
+  config.clip_sample = true;
+  EXPECT_EQ(made("trailing"), "");
+  config.clip_sample = false;
+  config.prediction_type = Parametrization::kVPrediction;
+  EXPECT_EQ(made("trailing"), "");
+}
+
+// The tables are computed without LibTorch; datasets that were made with its are the same.
+TEST(NoiseScheduleTest, TheTablesAreLibTorchsToTheBit) {
+  const auto tensor = [](const std::vector<float>& values) {
+    return at::tensor(at::ArrayRef<float>(values), at::kFloat);
+  };
+  for (const int64_t count : {1, 2, 7, 77, 1000, 1001, 4000}) {
+    for (const auto& [first, last] : {std::pair(0.00085, 0.012), std::pair(0.0001, 0.02)}) {
+      SchedulerConfig config;
+      config.num_train_timesteps = count;
+      config.beta_start = first;
+      config.beta_end = last;
+      const at::Tensor linear = at::linspace(first, last, count, at::kFloat);
+      EXPECT_TRUE(at::equal(tensor(NoiseSchedule(config).betas()), linear)) << count;
+      EXPECT_TRUE(
+          at::equal(tensor(NoiseSchedule(config).alphas_cumprod()), at::cumprod(1.0 - linear, 0)))
+          << count;
+      config.beta_schedule = "scaled_linear";
+      const at::Tensor scaled =
+          at::linspace(std::sqrt(first), std::sqrt(last), count, at::kFloat).square();
+      EXPECT_TRUE(at::equal(tensor(NoiseSchedule(config).betas()), scaled)) << count;
+    }
+  }
 }
 
 TEST(DdimSchedulerTest, StepsOutsideTheScheduleAreRefused) {

@@ -250,13 +250,33 @@ TEST(ToolTest, TeacherReadsTheFileForItsSolver) {
   EXPECT_THAT(ended.output, AllOf(HasSubstr("scheduler_config.json"), HasSubstr("beta_schedule")));
 }
 
-TEST(ToolTest, LatentsThatAreNotFiniteAreRefused) {
+TEST(ToolTest, ARunThatCanOnlyGiveNanIsRefusedWithItsCause) {
   const TempFolder folder;
   std::filesystem::copy(GoldenFolder("pipeline/teacher"), folder / "model",
                         std::filesystem::copy_options::recursive);
   folder.Write("model/scheduler/scheduler_config.json",
                R"({"rescale_betas_zero_snr":true,"timestep_spacing":"trailing",
                    "clip_sample":false})");
+  const std::vector<std::vector<std::string>> kCommands = {
+      {"teacher", "--model", folder / "model", "--prompt", "x", "--steps", "2", "--out",
+       folder / "x"},
+      {"check", folder / "model", "--steps", "2", "--png", folder / "x"}};
+  for (const auto& command : kCommands) {
+    const Ended ended = RunTool(command);
+    EXPECT_EQ(ended.code, 3);
+    EXPECT_THAT(ended.output, HasSubstr("rescale_betas_zero_snr"));
+    EXPECT_FALSE(std::filesystem::exists(folder / "x"));
+  }
+}
+
+TEST(ToolTest, LatentsThatAreNotFiniteAreRefused) {
+  const TempFolder folder;
+  std::filesystem::copy(GoldenFolder("pipeline/teacher"), folder / "model",
+                        std::filesystem::copy_options::recursive);
+  const std::string weights = folder / "model/unet/diffusion_pytorch_model.safetensors";
+  TensorMap tensors = ReadSafetensors(weights);
+  tensors["conv_out.bias"] = tensors.at("conv_out.bias") / 0.0;
+  WriteSafetensors(weights, tensors);
   const Ended ended = RunTool({"teacher", "--model", folder / "model", "--prompt", "x", "--steps",
                                "2", "--out", folder / "x"});
   EXPECT_EQ(ended.code, 3);

@@ -259,7 +259,7 @@ TEST(ParameterReaderTest, EveryTensorThatDoesNotFitIsListed) {
   reader.Take("whole", {2});
   EXPECT_THAT(MessageOf([&] { reader.Finish(); }),
               AllOf(HasSubstr("the/folder: parameters do not fit the config: 2 missing (a, b); "
-                              "2 wrong (whole is Long, not floating point, wrong is [2], not [3]); "
+                              "2 wrong (whole is I64, not floating point, wrong is [2], not [3]); "
                               "60 unexpected (extra100, extra101, "),
                     HasSubstr("extra149 and 10 more)")));
 }

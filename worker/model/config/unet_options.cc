@@ -1,4 +1,4 @@
-#include "worker/model/network/unet_options.h"
+#include "worker/model/config/unet_options.h"
 
 #include <algorithm>
 #include <cctype>

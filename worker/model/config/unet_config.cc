@@ -1,5 +1,6 @@
-#include "worker/model/network/unet_config.h"
+#include "worker/model/config/unet_config.h"
 
+#include "worker/model/config/unet_options.h"
 #include "worker/model/files/error.h"
 #include "worker/model/files/latent_size.h"
 #include "worker/model/network/unet_options.h"

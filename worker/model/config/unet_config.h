@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "worker/model/network/unet_options.h"
+#include "worker/model/config/unet_options.h"
 
 namespace d2g::model {
 

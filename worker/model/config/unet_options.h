@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "worker/model/config/activation.h"
 #include "worker/model/files/json_config.h"
-#include "worker/model/network/layers.h"
 
 namespace d2g::model {
 

@@ -1,4 +1,5 @@
-// What a model folder holds, without loading its weights.
+// What a model folder holds and whether d2g runs it, without loading its weights and without
+// LibTorch: what d2g model inspect shows, and what jobs are checked with when they are submitted.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +17,8 @@ struct ComponentSummary {
   int64_t bytes = 0;                // of the tensors in the files
   std::vector<std::string> dtypes;  // of the tensors, "fp16" and so on, sorted
   std::string options;              // the options that tell models apart, on one line
+  // What its files hold that is left out, a line for each reason.
+  std::vector<std::string> notes;
   // Why d2g cannot run it: an option that is not supported, a tensor that is missing or does not
   // fit, a file that is damaged. Empty when it can.
   std::string trouble;
@@ -33,6 +36,8 @@ struct ModelSummary {
   std::string trouble;
 
   bool usable() const;
+  // Everything that keeps it from being usable, in one sentence; empty when it is.
+  std::string Troubles() const;
   // Of the components that are used.
   int64_t parameters() const;
 };
@@ -41,5 +46,15 @@ struct ModelSummary {
 // option, name and shape is checked as a load would, but no weights are read. Throws Error when the
 // folder is neither; what is wrong inside it is in the summary.
 ModelSummary SummariseModel(const std::string& path);
+
+// How a job asks for the teacher's solver to run.
+struct SolverSettings {
+  std::string kind;  // "ddim"
+  int64_t steps = 0;
+  std::string spacing;  // empty: the scheduler file's
+};
+
+// Throws Error where the scheduler of a usable pipeline cannot be run so.
+void CheckSolverSettings(const std::string& folder, const SolverSettings& settings);
 
 }  // namespace d2g::model

@@ -1,18 +1,22 @@
-#include "worker/model/tool/model_summary.h"
+#include "worker/model/check/model_summary.h"
 
 #include <algorithm>
 #include <filesystem>
 #include <functional>
+#include <map>
+#include <optional>
 #include <set>
 #include <sstream>
 
+#include "worker/model/config/clip_text_config.h"
+#include "worker/model/config/stored_weights.h"
+#include "worker/model/config/unet_parameters.h"
+#include "worker/model/config/vae_parameters.h"
 #include "worker/model/files/error.h"
 #include "worker/model/files/json_config.h"
-#include "worker/model/network/autoencoder.h"
-#include "worker/model/network/clip_text_model.h"
-#include "worker/model/network/unet_2d_condition.h"
-#include "worker/model/solver/scheduler_config.h"
-#include "worker/model/text_to_image.h"
+#include "worker/model/files/weight_files.h"
+#include "worker/model/pipeline_fit.h"
+#include "worker/model/solver/run_check.h"
 #include "worker/model/tokenizer/clip_tokenizer.h"
 
 namespace d2g::model {
@@ -21,9 +25,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-// Tensors without memory: a load on this device checks names and shapes and reads no weights.
-const at::TensorOptions kNoMemory = at::device(at::kMeta).dtype(at::kFloat);
 
 std::string Joined(const std::vector<int64_t>& values) {
   std::ostringstream out;
@@ -35,78 +36,79 @@ std::string Joined(const std::vector<int64_t>& values) {
   return out.str();
 }
 
-// As --dtype says it, and as LibTorch for the others.
-std::string DtypeName(at::ScalarType type) {
-  switch (type) {
-    case at::kFloat:
-      return "fp32";
-    case at::kHalf:
-      return "fp16";
-    case at::kBFloat16:
-      return "bf16";
-    case at::kDouble:
-      return "fp64";
-    default:
-      return c10::toString(type);
-  }
-}
-
-void CountTensors(const TensorMap& tensors, ComponentSummary* summary) {
-  std::set<std::string> dtypes(summary->dtypes.begin(), summary->dtypes.end());
-  for (const auto& [name, tensor] : tensors) {
-    summary->parameters += tensor.numel();
-    summary->bytes += static_cast<int64_t>(tensor.nbytes());
-    dtypes.insert(DtypeName(tensor.scalar_type()));
-  }
-  summary->dtypes.assign(dtypes.begin(), dtypes.end());
+void CountTensors(const StoredWeights& weights, ComponentSummary* summary) {
+  summary->parameters = weights.elements;
+  summary->bytes = weights.bytes;
+  summary->dtypes.assign(weights.dtypes.begin(), weights.dtypes.end());
 }
 
 // What is known of the parts while they are looked at.
 struct Parts {
-  std::unique_ptr<UNet2DConditionModel> unet;
-  std::unique_ptr<Autoencoder> vae;
-  std::unique_ptr<ClipTextModel> text_encoder;
+  std::optional<UNetConfig> unet;
+  std::optional<AutoencoderTraits> vae;
+  std::map<std::string, ClipTextConfig> encoders;
+  std::map<std::string, int64_t> lengths;  // model_max_length of the tokenizers
 };
 
 void LookAtUNet(const std::string& folder, ComponentSummary* summary, Parts* parts) {
-  CountTensors(ReadSafetensorsFolder(folder, "diffusion_pytorch_model"), summary);
-  parts->unet =
-      std::make_unique<UNet2DConditionModel>(UNet2DConditionModel::Load(folder, kNoMemory));
-  const UNetConfig& c = parts->unet->config();
+  const StoredWeights weights = ReadStoredWeights(folder, kDiffusersWeights);
+  CountTensors(weights, summary);
+  const UNetConfig c = UNetConfig::FromFile(folder + "/config.json");
+  summary->notes =
+      MatchParameters(weights.tensors, UNetParameters(c), UNetParameterRules(), folder).notes;
   std::ostringstream out;
   out << "channels " << Joined(c.block_out_channels) << ", heads " << Joined(c.attention_heads)
       << ", text width " << Joined(c.cross_attention_dim);
   summary->options = out.str();
+  parts->unet = c;
 }
 
 void LookAtTextEncoder(const std::string& folder, ComponentSummary* summary, Parts* parts) {
-  CountTensors(ReadSafetensorsFolder(folder, "model"), summary);
-  auto model = std::make_unique<ClipTextModel>(ClipTextModel::Load(folder, kNoMemory));
-  const ClipTextConfig& c = model->config();
+  const StoredWeights weights = ReadStoredWeights(folder, kTransformersWeights);
+  CountTensors(weights, summary);
+  const ClipTextConfig c =
+      WithStoredProjection(ClipTextConfig::FromFile(folder + "/config.json"), weights.tensors);
+  summary->notes =
+      MatchParameters(weights.tensors, ClipTextParameters(c), ClipTextParameterRules(c), folder)
+          .notes;
   std::ostringstream out;
   out << c.num_hidden_layers << " layers, width " << c.hidden_size << ", " << c.num_attention_heads
-      << " heads, " << c.max_position_embeddings << " positions, " << c.hidden_act;
+      << " heads, " << c.max_position_embeddings << " positions, "
+      << TextActivationName(c.activation);
   summary->options = out.str();
-  if (summary->name == "text_encoder") parts->text_encoder = std::move(model);
+  parts->encoders[summary->name] = c;
+}
+
+template <typename Config>
+AutoencoderTraits MatchVae(const std::string& folder, const StoredWeights& weights,
+                           ComponentSummary* summary) {
+  const Config config = Config::FromFile(folder + "/config.json");
+  summary->notes =
+      MatchParameters(weights.tensors, VaeParameters(config), VaeParameterRules(), folder).notes;
+  return config.Traits();
 }
 
 void LookAtVae(const std::string& folder, ComponentSummary* summary, Parts* parts) {
-  CountTensors(ReadSafetensorsFolder(folder, "diffusion_pytorch_model"), summary);
-  parts->vae = LoadAutoencoder(folder, kNoMemory);
-  const Autoencoder& c = *parts->vae;
+  const StoredWeights weights = ReadStoredWeights(folder, kDiffusersWeights);
+  CountTensors(weights, summary);
+  const AutoencoderTraits c = ReadVaeKind(folder + "/config.json") == VaeKind::kKl
+                                  ? MatchVae<AutoencoderConfig>(folder, weights, summary)
+                                  : MatchVae<AutoencoderTinyConfig>(folder, weights, summary);
   std::ostringstream out;
-  out << c.latent_channels() << " latent channels, side / " << c.scale() << ", scaling factor "
-      << c.scaling_factor();
+  out << c.latent_channels << " latent channels, side / " << c.scale() << ", scaling factor "
+      << c.scaling_factor;
   summary->options = out.str();
+  parts->vae = c;
 }
 
-void LookAtTokenizer(const std::string& folder, ComponentSummary* summary) {
+void LookAtTokenizer(const std::string& folder, ComponentSummary* summary, Parts* parts) {
   const ClipTokenizer tokenizer = ClipTokenizer::Load(
       folder, summary->class_name == "CLIPTokenizerFast" ? TokenizerFlavour::kFast
                                                          : TokenizerFlavour::kSlow);
   std::ostringstream out;
   out << tokenizer.vocab_size() << " tokens, length " << tokenizer.model_max_length();
   summary->options = out.str();
+  parts->lengths[summary->name] = tokenizer.model_max_length();
 }
 
 void LookAtScheduler(const std::string& folder, ComponentSummary* summary) {
@@ -130,7 +132,7 @@ void LookAt(const std::string& folder, ComponentSummary* summary, Parts* parts) 
     } else if (IsAutoencoderClass(name)) {
       LookAtVae(folder, summary, parts);
     } else if (name == "CLIPTokenizer" || name == "CLIPTokenizerFast") {
-      LookAtTokenizer(folder, summary);
+      LookAtTokenizer(folder, summary, parts);
     } else if (summary->name == "scheduler") {
       LookAtScheduler(folder, summary);
     } else {
@@ -142,8 +144,6 @@ void LookAt(const std::string& folder, ComponentSummary* summary, Parts* parts) 
     }
   } catch (const Error& error) {
     summary->trouble = error.what();
-  } catch (const c10::Error& error) {
-    summary->trouble = error.what_without_backtrace();
   }
 }
 
@@ -184,15 +184,25 @@ std::string ConfigOfComponent(const std::string& folder) {
 }
 
 void JoinParts(const Parts& parts, ModelSummary* summary) {
-  if (parts.unet != nullptr && parts.unet->config().sample_size > 0) {
-    const UNetConfig& c = parts.unet->config();
-    summary->latent_shape = {c.in_channels, c.sample_size, c.sample_width};
-    if (parts.vae != nullptr) {
-      const int64_t scale = parts.vae->scale();
-      summary->picture_shape = {parts.vae->out_channels(), c.sample_size * scale,
-                                c.sample_width * scale};
-    }
+  if (!parts.unet || parts.unet->sample_size == 0) return;
+  const UNetConfig& c = *parts.unet;
+  summary->latent_shape = {c.in_channels, c.sample_size, c.sample_width};
+  if (!parts.vae) return;
+  summary->picture_shape = {parts.vae->out_channels, c.sample_size * parts.vae->scale(),
+                            c.sample_width * parts.vae->scale()};
+}
+
+// Each part is well by itself: do they make a pipeline? Throws Error where they do not.
+void CheckTogether(const std::string& path, const Parts& parts) {
+  const PipelineIndex index = PipelineIndex::FromFolder(path);
+  ReadPipelineScheduler(path, index, SolverKind::kDdim);
+  std::vector<TextFit> texts;
+  for (const TextComponents& names : index.texts) {
+    texts.push_back({names, parts.lengths.at(names.tokenizer), parts.encoders.at(names.encoder)});
   }
+  CheckTextsFit(path, index, texts);
+  CheckPipelineFits(path, index, texts, parts.unet.value(),
+                    parts.vae ? std::optional(parts.vae->latent_channels) : std::nullopt);
 }
 
 ModelSummary SummarisePipeline(const std::string& path, const json& index) {
@@ -211,13 +221,8 @@ ModelSummary SummarisePipeline(const std::string& path, const json& index) {
   }
   JoinParts(parts, &summary);
   if (!summary.usable()) return summary;
-  // Each part is well by itself: do they make a pipeline?
   try {
-    ModelOptions options;
-    options.device = at::kMeta;
-    options.load_vae = parts.vae != nullptr;
-    options.pack = false;
-    TextToImageModel::Load(path, options);
+    CheckTogether(path, parts);
   } catch (const Error& error) {
     summary.trouble = error.what();
   }
@@ -225,6 +230,16 @@ ModelSummary SummarisePipeline(const std::string& path, const json& index) {
 }
 
 }  // namespace
+
+std::string ModelSummary::Troubles() const {
+  std::string all;
+  const auto add = [&all](const std::string& one) {
+    if (!one.empty()) all += (all.empty() ? "" : "; ") + one;
+  };
+  for (const ComponentSummary& component : components) add(component.trouble);
+  add(trouble);
+  return all;
+}
 
 bool ModelSummary::usable() const {
   return trouble.empty() &&
@@ -270,6 +285,13 @@ ModelSummary SummariseModel(const std::string& path) {
   LookAt(path, &component, &parts);
   JoinParts(parts, &summary);
   return summary;
+}
+
+void CheckSolverSettings(const std::string& folder, const SolverSettings& settings) {
+  SchedulerConfig config = ReadPipelineScheduler(folder, PipelineIndex::FromFolder(folder),
+                                                 ParseSolverKind(settings.kind));
+  if (!settings.spacing.empty()) config = config.WithSpacing(settings.spacing);
+  CheckRun(config, settings.steps);
 }
 
 }  // namespace d2g::model

@@ -1,5 +1,5 @@
 // What d2g model inspect says of folders, good and bad.
-#include "worker/model/tool/model_summary.h"
+#include "worker/model/check/model_summary.h"
 
 #include <gmock/gmock.h>
 
