@@ -27,7 +27,8 @@ constexpr char kOtherMethod[] = "other";
 // A method that is served.
 struct Method {
   std::string label;
-  // Its streams that are open; null for a unary method.
+  bool streams = false;
+  // Its streams that are open; null for a unary method, or without metrics.
   prometheus::Gauge* open = nullptr;
 };
 
@@ -64,7 +65,7 @@ class Interceptor final : public grpc::experimental::Interceptor {
                     {{"method", method_ == nullptr ? kOtherMethod : method_->label},
                      {"code", absl::StatusCodeToString(code)}})
           .Increment();
-      if (method_ != nullptr && method_->open == nullptr) {
+      if (method_ != nullptr && !method_->streams) {
         metrics_->Histogram(kSeconds, kSecondsHelp, {{"method", method_->label}})
             .Observe(took.count());
       }
@@ -76,14 +77,14 @@ class Interceptor final : public grpc::experimental::Interceptor {
   // gRPC 1.51 answers a request that it cannot parse with UNIMPLEMENTED and no word.
   void ExplainUnreadable(InterceptorBatchMethods* methods) const {
     const grpc::Status status = methods->GetSendStatus();
-    if (!unreadable_ || status.error_code() != grpc::StatusCode::UNIMPLEMENTED ||
-        !status.error_message().empty()) {
+    if (!unreadable_ || method_ == nullptr ||
+        status.error_code() != grpc::StatusCode::UNIMPLEMENTED || !status.error_message().empty()) {
       return;
     }
     methods->ModifySendStatus(grpc::Status(
         grpc::StatusCode::INVALID_ARGUMENT,
         absl::StrCat(
-            "the request of ", method_,
+            "the request of ", method_->label,
             " cannot be read: it is no such message, or one of its strings is not UTF-8")));
   }
 
@@ -98,7 +99,6 @@ class Interceptor final : public grpc::experimental::Interceptor {
 class Factory final : public grpc::experimental::ServerInterceptorFactoryInterface {
  public:
   Factory(Metrics* metrics, CallsInFlight* calls) : metrics_(metrics), calls_(calls) {
-    if (metrics_ == nullptr) return;
     // RpcServer serves health by gRPC's own service, which has no descriptor.
     Add("grpc.health.v1", "Health", "Check", /*streams=*/false);
     Add("grpc.health.v1", "Health", "Watch", /*streams=*/true);
@@ -110,7 +110,7 @@ class Factory final : public grpc::experimental::ServerInterceptorFactoryInterfa
     if (service == nullptr) {
       return absl::InternalError(absl::StrCat("no generated code of the service ", name));
     }
-    for (int i = 0; metrics_ != nullptr && i < service->method_count(); ++i) {
+    for (int i = 0; i < service->method_count(); ++i) {
       const auto* const method = service->method(i);
       Add(service->file()->package(), service->name(), method->name(),
           method->client_streaming() || method->server_streaming());
@@ -126,8 +126,8 @@ class Factory final : public grpc::experimental::ServerInterceptorFactoryInterfa
  private:
   void Add(const std::string& package, const std::string& service, const std::string& name,
            bool streams) {
-    Method method{.label = absl::StrCat(service, "/", name)};
-    if (streams) {
+    Method method{.label = absl::StrCat(service, "/", name), .streams = streams};
+    if (streams && metrics_ != nullptr) {
       method.open = &metrics_->Gauge("d2g_rpc_open_streams", "Streams open now, by method.",
                                      {{"method", method.label}});
     }

@@ -20,6 +20,7 @@
 #include "services/common/clock.h"
 #include "services/common/file_io.h"
 #include "services/common/model_folder.h"
+#include "services/common/program.h"
 #include "services/common/prompts.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
