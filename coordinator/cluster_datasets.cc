@@ -219,6 +219,13 @@ absl::StatusOr<ReportSealsResponse> ClusterState::ReportSeals(const ReportSealsR
   const int32_t shard = request.shard().shard();
   const int64_t before =
       shard < dataset.recipe().shard_count() ? dataset.ShardSealedCount(shard) : 0;
+  for (const auto& range : request.ranges()) {
+    if (range.begin() < 0 || range.end() > kMaxTriples) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "ranges: [", range.begin(), ", ", range.end(),
+          ") is not within the indices of a dataset, which are from 0 to ", kMaxTriples - 1));
+    }
+  }
   D2G_RETURN_IF_ERROR(
       dataset.ReplaceShard(shard, request.ranges(), request.sealed_count(), request.digest()));
   if (before > request.sealed_count()) {

@@ -2,7 +2,9 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "coordinator/cluster_state.h"
 #include "coordinator/dataset_id.h"
 #include "coordinator/limits.h"
@@ -23,6 +25,11 @@ namespace {
 
 const std::string& OutputPath(const JobRow& job) {
   return job.output_path().empty() ? job.spec().output_dir() : job.output_path();
+}
+
+// STATE_CANCELLED as people say it: "cancelled".
+std::string StateText(Job::State state) {
+  return absl::AsciiStrToLower(absl::StripPrefix(Job::State_Name(state), "STATE_"));
 }
 
 }  // namespace
@@ -196,7 +203,7 @@ absl::StatusOr<Job> ClusterState::SetDesiredState(const SetDesiredStateRequest& 
       return View(*found, now);
     }
     return absl::FailedPreconditionError(
-        absl::StrCat(request.name(), " has ended: ", Job::State_Name(found->state())));
+        absl::StrCat(request.name(), " has ended: it is ", StateText(found->state())));
   }
   Touch(id, now).set_desired_state(request.desired_state());
   switch (request.desired_state()) {
@@ -349,7 +356,7 @@ void ClusterState::EndJob(const std::string& id, Job::State state, std::string e
     job.set_simulated(dataset->SealedCount(job.spec().simulate().triples()));
   }
   Tell(state == Job::STATE_FAILED ? LogLevel::kError : LogLevel::kInfo, "job ended", id,
-       absl::StrCat(Job::State_Name(state), error.empty() ? "" : ": ", error));
+       absl::StrCat(StateText(state), error.empty() ? "" : ": ", error));
   job.set_state(state);
   job.set_error(std::move(error));
   ReleaseLeasesOf(id);

@@ -3,10 +3,12 @@
 #include <random>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
 #include "google/protobuf/util/message_differencer.h"
 #include "services/common/grpc_status.h"
 #include "services/common/status_macros.h"
@@ -36,13 +38,19 @@ void CheckBetween(const std::string& field, int64_t value, int64_t least, int64_
   }
 }
 
+bool IsIdCharacter(char c) {
+  return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_';
+}
+
 absl::Status CheckRecipe(const std::string& name, const DatasetRecipe& recipe, int shard) {
   std::vector<FieldViolation> violations;
-  if (!absl::StartsWith(name, "datasets/") || name.size() > kMaxNameBytes ||
-      name.size() == sizeof("datasets/") - 1) {
+  absl::string_view id = name;
+  if (!absl::ConsumePrefix(&id, "datasets/") || id.empty() || name.size() > kMaxNameBytes ||
+      !std::all_of(id.begin(), id.end(), IsIdCharacter)) {
     violations.push_back(
-        {"key.dataset",
-         absl::StrCat("'", name, "' is not datasets/{id} of at most ", kMaxNameBytes, " bytes")});
+        {"key.dataset", absl::StrCat("'", absl::CHexEscape(name.substr(0, kMaxNameBytes)),
+                                     "' is not datasets/{id} of at most ", kMaxNameBytes,
+                                     " bytes, where the id is made of letters, digits, - and _")});
   }
   CheckBetween("recipe.latent_channels", recipe.latent_channels(), 1, kMaxLatentSide, &violations);
   CheckBetween("recipe.latent_height", recipe.latent_height(), 1, kMaxLatentSide, &violations);

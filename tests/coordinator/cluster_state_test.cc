@@ -9,6 +9,7 @@ namespace {
 
 using ::d2g::testing::IsOk;
 using ::d2g::testing::StatusIs;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -355,6 +356,21 @@ TEST(ShardsTest, ReportsOfStrangersAreRefused) {
   report.set_dataset(job.dataset());
   EXPECT_THAT(h.Decide([&](ClusterState& s, Moment now) { return s.ReportSeals(report, now); }),
               StatusIs(kFailedPrecondition, HasSubstr("stranger")));
+}
+
+TEST(ShardsTest, SealsBeyondTheLargestDatasetAreRefused) {
+  Harness h;
+  ASSERT_OK_AND_ASSIGN(const Job job, h.Create(SmallSpec()));
+  v1::ReportSealsRequest report;
+  report.mutable_shard()->set_shard(0);
+  report.mutable_shard()->set_store_uuid("uuid-0");
+  report.set_dataset(job.dataset());
+  report.add_ranges()->set_end(int64_t{1} << 62);
+  report.set_sealed_count(int64_t{1} << 62);
+  EXPECT_THAT(h.Decide([&](ClusterState& s, Moment now) { return s.ReportSeals(report, now); }),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("4611686018427387904"), HasSubstr("999999999"))));
+  EXPECT_EQ(h.Get(job.name()).stages(0).done(), 0);
 }
 
 TEST(ProgressTest, ShowsRateAndEta) {

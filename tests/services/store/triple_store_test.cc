@@ -100,8 +100,13 @@ TYPED_TEST(TripleStoreTest, BadRecipesNameFieldValueAndLimit) {
               StatusIs(absl::StatusCode::kInvalidArgument,
                        AllOf(HasSubstr("recipe.block_size: is 8; it must be from 16 to 65536"),
                              HasSubstr("recipe.latent_width: is 0"))));
-  EXPECT_THAT(this->store_->OpenDataset("x", this->recipe_),
-              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("datasets/{id}")));
+  for (const std::string& name :
+       {std::string("x"), std::string("datasets/"), std::string("datasets/../x"),
+        std::string("datasets/a b"), std::string("datasets/a\0b", 12)}) {
+    EXPECT_THAT(this->store_->OpenDataset(name, this->recipe_),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("datasets/{id}")))
+        << name;
+  }
   auto large = this->recipe_;
   large.set_latent_height(4096);
   large.set_latent_width(4096);
