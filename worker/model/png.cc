@@ -78,10 +78,10 @@ at::Tensor MakeGrid(const at::Tensor& pictures, int64_t columns, int64_t gap) {
   const int64_t count = pictures.size(0), height = pictures.size(1), width = pictures.size(2);
   const int64_t used = std::min(columns, count), rows = (count + used - 1) / used;
   at::Tensor grid = at::full(
-      {rows * (height + gap) + gap, used * (width + gap) + gap, pictures.size(3)}, 255, at::kByte);
+      {rows * (height + gap) - gap, used * (width + gap) - gap, pictures.size(3)}, 255, at::kByte);
   for (int64_t i = 0; i < count; ++i) {
-    grid.narrow(0, gap + i / used * (height + gap), height)
-        .narrow(1, gap + i % used * (width + gap), width)
+    grid.narrow(0, i / used * (height + gap), height)
+        .narrow(1, i % used * (width + gap), width)
         .copy_(pictures[i]);
   }
   return grid;

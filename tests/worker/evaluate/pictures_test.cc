@@ -17,10 +17,10 @@ TEST(SideBySide, ShowsEveryLabelBeforeASecondOfOne) {
   // Labels 1, 1, 0, 2, 0: columns are picture 2 (label 0), 0 (label 1), 3 (label 2), then 4.
   const at::Tensor grid = SideBySide({&top, &bottom}, {1, 1, 0, 2, 0}, 4);
   const int64_t side = 96, step = side + 2;
-  ASSERT_EQ(grid.size(0), 2 * step + 2);
-  ASSERT_EQ(grid.size(1), 4 * step + 2);
+  ASSERT_EQ(grid.size(0), 2 * step - 2);
+  ASSERT_EQ(grid.size(1), 4 * step - 2);
   auto shown = [&](int64_t row, int64_t column) {
-    return grid[2 + row * step + side / 2][2 + column * step + side / 2][0].item<int>();
+    return grid[row * step + side / 2][column * step + side / 2][0].item<int>();
   };
   EXPECT_NEAR(shown(0, 0), 128, 1);
   EXPECT_EQ(shown(0, 1), 0);
@@ -32,7 +32,7 @@ TEST(SideBySide, ShowsEveryLabelBeforeASecondOfOne) {
 
 TEST(SideBySide, HasAtMostAllPictures) {
   const ModelPictures row = Flat({0, 1});
-  EXPECT_EQ(SideBySide({&row}, {-1, -1}, 10).size(1), 2 * 98 + 2);
+  EXPECT_EQ(SideBySide({&row}, {-1, -1}, 10).size(1), 2 * 98 - 2);
 }
 
 }  // namespace

@@ -52,12 +52,15 @@ TEST(PngTest, GridKeepsOrderAndGaps) {
   at::Tensor pictures = at::zeros({5, 2, 3, 1}, at::kByte);
   for (int64_t i = 0; i < 5; ++i) pictures[i].fill_(10 * (i + 1));
   const at::Tensor grid = MakeGrid(pictures, /*columns=*/2, /*gap=*/1);
-  EXPECT_EQ(grid.sizes(), at::IntArrayRef({10, 9, 1}));
-  EXPECT_EQ(grid[0].min().item<int>(), 255);
-  EXPECT_EQ(grid[1][1].item<int>(), 10);
-  EXPECT_EQ(grid[2][7].item<int>(), 20);
-  EXPECT_EQ(grid[8][3].item<int>(), 50);
-  EXPECT_EQ(grid[8][5].item<int>(), 255);  // no sixth picture
+  EXPECT_EQ(grid.sizes(), at::IntArrayRef({8, 7, 1}));
+  EXPECT_EQ(grid[2].min().item<int>(), 255);
+  EXPECT_EQ(grid.select(1, 3).min().item<int>(), 255);
+  EXPECT_EQ(grid[0][0].item<int>(), 10);
+  EXPECT_EQ(grid[1][6].item<int>(), 20);
+  EXPECT_EQ(grid[7][2].item<int>(), 50);
+  EXPECT_EQ(grid[7][4].item<int>(), 255);  // no sixth picture
+  EXPECT_TRUE(at::equal(MakeGrid(pictures.slice(0, 0, 1), 1), pictures[0]))
+      << "a single picture has no frame";
   EXPECT_THAT(MessageOf([&] { MakeGrid(pictures, 0); }), HasSubstr("columns is 0"));
 }
 

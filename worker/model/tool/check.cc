@@ -150,7 +150,7 @@ const char* Word(CheckLine::Verdict verdict) {
 void Check(CheckOptions options) {
   if (options.run.prompts.empty()) options.run.prompts = kPrompts;
   if (options.run.prompts.size() < 2) Fail("--prompt is given once: two or more are compared");
-  CheckOutputs({{"--png", options.png, true}});
+  CheckOutputs({{.flag = "--png", .path = options.png, .required = true, .is_picture = true}});
   ModelOptions model_options = ToModelOptions(options.run);
   model_options.dtype = at::kFloat;
   const Trial exact = Try(options, model_options, "fp32");

@@ -19,7 +19,7 @@ struct GenerateOptions {
 };
 
 void Generate(const GenerateOptions& options) {
-  CheckOutputs({{"--out", options.out, true},
+  CheckOutputs({{.flag = "--out", .path = options.out, .required = true, .is_picture = true},
                 {"--save-noise", options.run.save_noise},
                 {"--save-latents", options.save_latents}});
   const TextToImageModel model =

@@ -60,9 +60,13 @@ int Run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  const int code = Run(argc, argv);
-  // LibTorch takes a tenth of a second to unload, and every file is already committed.
+  int code = Run(argc, argv);
   std::cout.flush();
+  if (!std::cout) {
+    std::cerr << "error: cannot write to the standard output\n";
+    if (code == 0) code = kFailure;
+  }
+  // LibTorch takes a tenth of a second to unload, and every file is already committed.
   std::fflush(nullptr);
   std::_Exit(code);
 }

@@ -144,6 +144,9 @@ void CheckOutputs(const std::vector<Output>& outputs) {
     }
     std::error_code error;
     if (fs::is_directory(output.path, error)) Fail(output.flag, ": ", output.path, ": is a folder");
+    if (output.is_picture && fs::path(output.path).extension() != ".png") {
+      Fail(output.flag, ": ", output.path, ": pictures are written as PNG; end the name in .png");
+    }
     try {
       // Makes a temporary file beside the path and removes it: what a write would do first.
       const FileWriter attempt(output.path);

@@ -51,9 +51,12 @@ struct Output {
   std::string flag;
   std::string path;  // empty: none
   bool required = false;
+  // Written as PNG, and named so.
+  bool is_picture = false;
 };
 
-// Throws Error naming flag and path unless every file can be written and no two are the same one:
+// Throws Error naming flag and path unless every file can be written, no two are the same one and
+// pictures are named .png:
 // before the work, which may take long. Changes nothing.
 void CheckOutputs(const std::vector<Output>& outputs);
 

@@ -19,7 +19,7 @@ struct TeacherOptions {
 
 void Teach(const TeacherOptions& options) {
   CheckOutputs({{"--out", options.out, true},
-                {"--png", options.png},
+                {.flag = "--png", .path = options.png, .is_picture = true},
                 {"--save-noise", options.run.save_noise}});
   ModelOptions model_options = ToModelOptions(options.run);
   model_options.load_vae = !options.png.empty();

@@ -72,6 +72,17 @@ TEST(ToolTest, GridIsWhatThePipelineDraws) {
   }
 }
 
+TEST(ToolTest, ASinglePictureHasNoFrame) {
+  const TempFolder folder;
+  const std::string model = GoldenFolder("pipeline/student_399_sample");
+  const Ended ended = RunTool(Generate(model, folder / "one.png", {"--prompt", "a bag"}));
+  ASSERT_EQ(ended.code, 0) << ended.output;
+  const at::Tensor picture = ReadGrey(folder / "one.png");
+  const std::string size =
+      " of " + std::to_string(picture.size(1)) + "x" + std::to_string(picture.size(0)) + ",";
+  EXPECT_THAT(ended.output, HasSubstr("1 picture" + size));
+}
+
 TEST(ToolTest, SeedAndSavedNoiseGiveTheSamePicture) {
   const TempFolder folder;
   const std::string model = GoldenFolder("pipeline/student_399_sample");
@@ -344,6 +355,9 @@ TEST(ToolTest, BadInputIsNamedAndNothingIsLeft) {
        3,
        {"--out: ", outputs + "/folder: is a folder"}},
       {Generate(model, "", {"--prompt", "x", "--save-noise", noise_out}), 3, {"--out is empty"}},
+      {Generate(model, outputs + "/x.jpg", {"--prompt", "x", "--save-noise", noise_out}),
+       3,
+       {"--out: ", "x.jpg: pictures are written as PNG"}},
       {Generate(model, out, {"--prompt", "x", "--save-latents", outputs + "/no/latents"}),
        3,
        {"--save-latents: ", "no/latents"}},
