@@ -40,7 +40,8 @@ ALLOWED_INCLUDES = {
     "services/common/": ("d2g/", "worker/model/files/", "worker/model/check/",
                          "worker/recipe/network_folders.h"),
     "services/store/": ("d2g/", "services/common/"),
-    "coordinator/": ("d2g/", "services/common/"),
+    "services/spec/": ("d2g/", "services/common/"),
+    "coordinator/": ("d2g/", "services/common/", "services/spec/"),
     "worker/plan/": (),
     "worker/model/": ("worker/plan/",),
     "worker/model/files/": (),
@@ -61,7 +62,7 @@ ALLOWED_INCLUDES = {
     "worker/export/": CLIENTS + NETWORKS,
     "worker/trainer/": CLIENTS + NETWORKS + ("worker/collective/",),
     "worker/main/": CLIENTS + NETWORKS + ("worker/simulate/", "worker/evaluate/", "worker/export/"),
-    "cli/": CLIENTS[:-1],
+    "cli/": CLIENTS[:-1] + ("services/spec/",),
 }
 OUR_HEADERS = ("d2g/", "services/", "coordinator/", "worker/", "cli/", "tests/", "bench/")
 
