@@ -41,7 +41,8 @@ absl::Status PromptListChecker::Add(absl::string_view piece, Sink sink) {
       continue;
     }
     // More of a line that is too long already is only counted.
-    absl::StrAppend(&partial_, part.substr(0, kMaxPartialBytes - std::min(partial_.size(), kMaxPartialBytes)));
+    absl::StrAppend(&partial_,
+                    part.substr(0, kMaxPartialBytes - std::min(partial_.size(), kMaxPartialBytes)));
     partial_bytes_ += static_cast<int64_t>(part.size());
     if (ends) {
       D2G_RETURN_IF_ERROR(AddLine(partial_, partial_bytes_, sink));

@@ -6,9 +6,9 @@
 #include <set>
 
 #include "worker/export/component_weights.h"
+#include "worker/model/config/clip_text_config.h"
 #include "worker/model/files/error.h"
 #include "worker/model/files/json_config.h"
-#include "worker/model/config/clip_text_config.h"
 #include "worker/model/text_to_image.h"
 #include "worker/model/weights/safetensors.h"
 

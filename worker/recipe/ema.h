@@ -10,8 +10,8 @@
 
 namespace d2g::recipe {
 
-// min(decay, (1 + step) / (10 + step)), the warm-up of diffusers' EMAModel: an average that has seen
-// few steps would otherwise hold mostly the values that it started from, the teacher's.
+// min(decay, (1 + step) / (10 + step)), the warm-up of diffusers' EMAModel: an average that has
+// seen few steps would otherwise hold mostly the values that it started from, the teacher's.
 double EmaDecay(double decay, int64_t step);
 
 // average = d * average + (1 - d) * values, fp32, starting at the values, where d is

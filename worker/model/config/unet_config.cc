@@ -3,7 +3,6 @@
 #include "worker/model/config/unet_options.h"
 #include "worker/model/files/error.h"
 #include "worker/model/files/latent_size.h"
-#include "worker/model/config/unet_options.h"
 
 namespace d2g::model {
 
