@@ -9,6 +9,7 @@
 #include "coordinator/page_token.h"
 #include "coordinator/timestamps.h"
 #include "services/common/status_macros.h"
+#include "services/spec/field_rules.h"
 
 namespace d2g::coordinator {
 
@@ -219,11 +220,12 @@ absl::StatusOr<ReportSealsResponse> ClusterState::ReportSeals(const ReportSealsR
   const int32_t shard = request.shard().shard();
   const int64_t before =
       shard < dataset.recipe().shard_count() ? dataset.ShardSealedCount(shard) : 0;
+  const int64_t most = spec::Largest(*v1::SimulateSpec::descriptor(), "triples");
   for (const auto& range : request.ranges()) {
-    if (range.begin() < 0 || range.end() > kMaxTriples) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "ranges: [", range.begin(), ", ", range.end(),
-          ") is not within the indices of a dataset, which are from 0 to ", kMaxTriples - 1));
+    if (range.begin() < 0 || range.end() > most) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("ranges: [", range.begin(), ", ", range.end(),
+                       ") is not within the indices of a dataset, which are from 0 to ", most - 1));
     }
   }
   D2G_RETURN_IF_ERROR(

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "coordinator/limits.h"
+#include "services/spec/field_rules.h"
 
 namespace d2g::coordinator {
 
@@ -29,7 +30,8 @@ std::string Fault(absl::string_view id, const rows::v1::JobRow& row) {
     return "its state is none";
   }
   const int64_t triples = row.spec().simulate().triples();
-  if (triples < 1 || triples > kMaxTriples) return "it has no number of triples";
+  if (triples < 1 || triples > spec::Largest(*v1::SimulateSpec::descriptor(), "triples"))
+    return "it has no number of triples";
   return "";
 }
 

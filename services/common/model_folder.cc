@@ -190,7 +190,7 @@ absl::Status CheckPipeline(const std::string& path) {
   D2G_ASSIGN_OR_RETURN(const std::string troubles,
                        Checked([&] { return model::SummariseModel(path).Troubles(); }));
   if (troubles.empty()) return absl::OkStatus();
-  return absl::InvalidArgumentError(ValidUtf8(troubles, kMaxMessageBytes));
+  return absl::InvalidArgumentError(ValidUtf8(troubles, kMaxFailureBytes));
 }
 
 absl::Status CheckSolver(const std::string& path, const v1::SolverSpec& solver) {

@@ -223,6 +223,10 @@ bool FieldChecker::IsGood(std::string_view field) const {
                       [&](const auto& violation) { return violation.field == name; });
 }
 
+int64_t Largest(const google::protobuf::Descriptor& type, const std::string& field) {
+  return static_cast<int64_t>(RuleOf(*type.FindFieldByName(field)).max());
+}
+
 absl::Status TransformPaths(Message* message, const PathTransform& transform) {
   return TransformPaths("", message, transform);
 }

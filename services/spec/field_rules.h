@@ -51,6 +51,9 @@ class FieldChecker {
   std::vector<common::FieldViolation> violations_;
 };
 
+// The largest value that the rule of a whole number allows. REQUIRES: there is one.
+int64_t Largest(const google::protobuf::Descriptor& type, const std::string& field);
+
 // Called with "train.regression.features_path" and the path.
 using PathTransform =
     std::function<absl::StatusOr<std::string>(const std::string& field, const std::string& path)>;
