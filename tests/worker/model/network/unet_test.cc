@@ -31,7 +31,7 @@ TEST(UNetTest, WrongParametersAreNamed) {
   EXPECT_THAT(
       MessageOf([&] { UNet2DConditionModel(config, parameters); }),
       AllOf(HasSubstr("1 missing (conv_out.bias)"), HasSubstr("conv_in.weight is [8, 4, 1, 1]"),
-            HasSubstr("time_embedding.linear_1.bias is Long"),
+            HasSubstr("time_embedding.linear_1.bias is I64"),
             HasSubstr("1 unexpected (mid_block.surplus)")));
 }
 
