@@ -67,7 +67,7 @@ absl::StatusOr<Job> ClusterState::FindRequest(absl::string_view request_id, cons
 std::vector<KnownOutput> ClusterState::EndedOutputs(absl::string_view path) const {
   std::vector<KnownOutput> outputs;
   for (const auto& [id, row] : tables_.jobs.rows()) {
-    if (Ended(row) && !d2g::common::RelationOf(path, OutputPath(row)).empty()) {
+    if (HasEnded(row) && !d2g::common::RelationOf(path, OutputPath(row)).empty()) {
       outputs.push_back({JobName(id), OutputPath(row)});
     }
   }

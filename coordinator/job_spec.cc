@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "absl/strings/str_cat.h"
 #include "coordinator/dataset_state.h"
@@ -57,8 +58,8 @@ void FillIn(JobSpec* spec) {
 
 // A field whose limit is another one's value. Where that other one is bad, so that one mistake is
 // reported once, only the field's own rule counts.
-void CheckAgainst(FieldChecker* check, absl::string_view field, int64_t value, int64_t least,
-                  absl::string_view limit_field, int64_t limit) {
+void CheckAgainst(FieldChecker* check, std::string_view field, int64_t value, int64_t least,
+                  std::string_view limit_field, int64_t limit) {
   if (check->IsGood(field) && check->IsGood(limit_field)) {
     check->InRange(field, value, least, limit);
   }
@@ -105,7 +106,7 @@ void CheckTogether(JobSpec* spec, FieldChecker* check) {
   if (!simulate->has_min_triples()) {
     simulate->set_min_triples(std::min(training, kDefaultStartBatches * batch));
   }
-  check->InRange<int64_t>("simulate.min_triples", simulate->min_triples(),
+  check->InRange("simulate.min_triples", simulate->min_triples(),
                           std::min(training, kMinStartBatches * batch), triples);
   if (spec->evaluate().pictures() > holdout) {
     check->Fail("evaluate.pictures",

@@ -119,16 +119,11 @@ TEST_F(TwoAgentsTest, ALateReasonThatLeavesNoHopeFailsTheJob) {
 // A job that one rank can train, though two are better; agents a and b have one each.
 class StartTest : public TwoAgentsTest {
  protected:
-  void SetUp() override {
-    TwoAgentsTest::SetUp();
-    UseMinRanks(1);
-  }
-  void UseMinRanks(int ranks) {
-    h_.Decide([&](ClusterState& state, Moment) {
-      auto& row = state.tables().jobs.Mutable(job_.substr(job_.find('/') + 1));
-      row.mutable_spec()->mutable_train()->set_min_ranks(ranks);
-      return true;
-    });
+  explicit StartTest(int min_ranks = 1) : min_ranks_(min_ranks) {}
+  v1::JobSpec Spec() const override {
+    v1::JobSpec spec = SmallSpec();
+    spec.mutable_train()->set_min_ranks(min_ranks_);
+    return spec;
   }
   // Rank 0's agent starts its rank, b's rank never gets beyond "start".
   void BeatBoth(bool b_starts = false) {
@@ -152,6 +147,15 @@ class StartTest : public TwoAgentsTest {
   const absl::Duration limit_ = GangOptions().start_timeout;
   bool a_running_ = true;
   bool b_running_ = true;
+
+ private:
+  const int min_ranks_;
+};
+
+// The same, with a job that needs both.
+class StartOfBothTest : public StartTest {
+ protected:
+  StartOfBothTest() : StartTest(2) {}
 };
 
 TEST_F(StartTest, HealthNamesTheNodeWhoseRanksDoNotStart) {
@@ -205,8 +209,7 @@ TEST_F(StartTest, ItIsTriedAgainAfterATimeThatGrows) {
   EXPECT_TRUE(b_running_);
 }
 
-TEST_F(StartTest, WithoutItThereAreTooFew) {
-  UseMinRanks(2);
+TEST_F(StartOfBothTest, WithoutItThereAreTooFew) {
   Pass(limit_ + absl::Seconds(10));
   EXPECT_EQ(h_.Get(job_).generation(), 2);
   EXPECT_TRUE(b_running_);

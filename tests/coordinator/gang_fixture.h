@@ -21,11 +21,12 @@ inline constexpr auto kDraining = v1::GangHeartbeatRequest::AGENT_STATE_DRAINING
 class GangTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    auto job = h_.Create(SmallSpec());
+    auto job = h_.Create(Spec());
     ASSERT_THAT(job, d2g::testing::IsOk());
     job_ = job->name();
     h_.SimulateAll();
   }
+  virtual v1::JobSpec Spec() const { return SmallSpec(); }
   v1::GangHeartbeatResponse Beat(const v1::GangHeartbeatRequest& request) {
     const auto response = h_.BeatGang(request);
     EXPECT_THAT(response, d2g::testing::IsOk());
