@@ -252,7 +252,7 @@ TEST_F(D2gTest, TheSameRequestIdGivesTheSameJob) {
 TEST_F(D2gTest, OverwriteTakesTheFolderOfAnEndedJob) {
   const std::string job = SubmitGoodJob();
   EXPECT_EQ(D2g({"cancel", job}).code, kOk);
-  testing::WriteSampleFile(Input("output/d2g-job.json"), "{\"job\": \"" + job + "\"}");
+  testing::WriteText(Input("output/d2g-job.json"), "{\"job\": \"" + job + "\"}");
   const ExitResult refused = D2g({"submit", Input("job.yaml")});
   EXPECT_EQ(refused.code, kBadInput);
   EXPECT_THAT(refused.output, AllOf(HasSubstr("output_dir: "), HasSubstr(job)));
