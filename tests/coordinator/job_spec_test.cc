@@ -25,7 +25,7 @@ TEST(JobSpecTest, FillsInTheDefaults) {
   spec.mutable_teacher()->set_path("/t");
   spec.mutable_prompts()->set_digest(kPrompts);
   spec.mutable_simulate()->set_triples(100'000);
-  spec.mutable_train()->set_steps(10);
+  spec.mutable_train()->set_steps(10'000);
   spec.mutable_simulate()->mutable_solver()->set_compute_dtype(d2g::common::v1::DTYPE_FP32);
   spec.set_output_dir("/o");
   ASSERT_EQ(Join(NormalizeSpec(&spec)), "");
@@ -59,6 +59,20 @@ TEST(JobSpecTest, FillsInTheDefaults) {
   JobSpec again = spec;
   EXPECT_EQ(Join(NormalizeSpec(&again)), "") << "defaults must be acceptable";
   EXPECT_EQ(again.SerializeAsString(), spec.SerializeAsString());
+}
+
+TEST(JobSpecTest, AShortRunHasTenCheckpoints) {
+  JobSpec spec = SmallSpec();
+  spec.mutable_train()->clear_checkpoint_every();
+  spec.mutable_train()->set_steps(95);
+  ASSERT_EQ(Join(NormalizeSpec(&spec)), "");
+  EXPECT_EQ(spec.train().checkpoint_every(), 10);
+}
+
+TEST(JobSpecTest, NoRegressionTermIsNoDefault) {
+  JobSpec spec = SmallSpec();
+  spec.mutable_train()->mutable_regression()->set_pseudo_huber_weight(0);
+  EXPECT_THAT(Join(NormalizeSpec(&spec)), HasSubstr("G would have no regression term"));
 }
 
 TEST(JobSpecTest, NoGuidanceIsNotTheDefault) {
