@@ -38,6 +38,8 @@ class RefusedUpload final : public grpc::ServerReadReactor<v1::UploadPromptListR
 PromptUpload::PromptUpload(const ServiceContext& services, PromptUploads* uploads,
                            grpc::CallbackServerContext* context, v1::PromptList* response)
     : services_(services), uploads_(uploads), context_(context), response_(response) {
+  // Tells a client that waits for it that the upload is taken.
+  StartSendInitialMetadata();
   StartRead(&request_);
 }
 

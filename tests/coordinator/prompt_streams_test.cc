@@ -78,11 +78,12 @@ TEST_F(PromptStreamsTest, BadPromptListsNameTheLine) {
               StatusIs(absl::StatusCode::kNotFound, HasSubstr(kPrompts)));
 }
 
-// An upload that has sent a little and waits.
+// An upload that was taken or refused, has sent a little and waits.
 class OpenUpload {
  public:
   explicit OpenUpload(v1::JobService::Stub* stub) {
     writer_ = stub->UploadPromptList(&context_, &list_);
+    writer_->WaitForInitialMetadata();
     v1::UploadPromptListRequest request;
     request.set_chunk("a photo\n");
     writer_->Write(request);
@@ -104,10 +105,7 @@ TEST_F(PromptStreamsTest, OnlySoManyUploadsRunAtOnceAndAClientWaitsForItsTurn) {
   for (size_t i = 0; i < kMaxPromptUploads; ++i) {
     open.push_back(std::make_unique<OpenUpload>(stub.get()));
   }
-  const auto refused = [&] { return OpenUpload(stub.get()).Finish(); };
-  // The server may take one that came later first.
-  grpc::Status status;
-  ASSERT_TRUE(WaitFor([&] { return !(status = refused()).ok(); }));
+  const grpc::Status status = OpenUpload(stub.get()).Finish();
   EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_THAT(status.error_message(), HasSubstr("4 prompt lists are being uploaded, the limit"));
   EXPECT_THAT(client_->UploadPromptList("a dog\n", absl::Now() + absl::Milliseconds(300)),
@@ -126,7 +124,7 @@ TEST_F(PromptStreamsTest, AnUploadThatTakesTooLongMakesRoom) {
   for (size_t i = 0; i < kMaxPromptUploads; ++i) {
     open.push_back(std::make_unique<OpenUpload>(stub.get()));
   }
-  ASSERT_TRUE(WaitFor([&] { return !OpenUpload(stub.get()).Finish().ok(); }));
+  ASSERT_FALSE(OpenUpload(stub.get()).Finish().ok());
   clock_.AdvanceTime(kMaxUploadTime + absl::Seconds(1));
   ASSERT_OK_AND_ASSIGN(const auto list, client_->UploadPromptList("a dog\n", Soon()));
   EXPECT_EQ(list.prompt_count(), 1);
