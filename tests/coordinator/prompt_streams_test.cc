@@ -19,7 +19,6 @@
 #include "tests/coordinator/harness.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
-#include "tests/testing/wait.h"
 
 namespace d2g::coordinator {
 namespace {
@@ -27,7 +26,6 @@ namespace {
 using ::d2g::testing::IsOk;
 using ::d2g::testing::StatusIs;
 using ::d2g::testing::TempDir;
-using ::d2g::testing::WaitFor;
 using ::testing::HasSubstr;
 
 absl::Time Soon() { return absl::Now() + absl::Seconds(20); }
