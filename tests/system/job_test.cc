@@ -104,7 +104,7 @@ TEST(JobTest, ASecondJobGetsTheFolderOfAnEndedOneOnlyWhenItAsks) {
   testing::WriteTinyTeacher(cluster.dir().File("teacher"));
   ASSERT_THAT(cluster.Start(), IsOk()) << cluster.Logs();
   const std::string out = cluster.dir().File("out");
-  auto spec = testing::MakeTestJob(cluster.dir().File("teacher"), out, 128, /*steps=*/20);
+  auto spec = testing::MakeTestJob(cluster.dir().File("teacher"), out, 256, /*steps=*/20);
   ASSERT_OK_AND_ASSIGN(const Job submitted, cluster.Submit(spec, testing::kTestPrompts));
   ASSERT_OK_AND_ASSIGN(const Job first, cluster.WaitForEnd(submitted.name(), absl::Minutes(5)));
   ASSERT_EQ(first.state(), Job::STATE_SUCCEEDED) << first.DebugString() << cluster.Logs();
@@ -112,7 +112,7 @@ TEST(JobTest, ASecondJobGetsTheFolderOfAnEndedOneOnlyWhenItAsks) {
   const auto soon = [] { return absl::Now() + absl::Minutes(1); };
   coordinator::v1::CreateJobRequest request;
   *request.mutable_spec() = first.spec();
-  request.mutable_spec()->mutable_train()->set_steps(10);
+  request.mutable_spec()->mutable_train()->set_steps(15);
   EXPECT_THAT(cluster.client().CreateJob(request, soon()),
               testing::StatusIs(absl::StatusCode::kInvalidArgument,
                                 ::testing::HasSubstr("holds the output of " + first.name())));
@@ -120,7 +120,7 @@ TEST(JobTest, ASecondJobGetsTheFolderOfAnEndedOneOnlyWhenItAsks) {
   ASSERT_OK_AND_ASSIGN(const Job taken, cluster.client().CreateJob(request, soon()));
   ASSERT_OK_AND_ASSIGN(const Job second, cluster.WaitForEnd(taken.name(), absl::Minutes(5)));
   ASSERT_EQ(second.state(), Job::STATE_SUCCEEDED) << second.DebugString() << cluster.Logs();
-  EXPECT_EQ(second.export_().checkpoint_step(), 10);
+  EXPECT_EQ(second.export_().checkpoint_step(), 15);
   coordinator::v1::GetJobRequest get;
   get.set_name(first.name());
   ASSERT_OK_AND_ASSIGN(const Job old, cluster.client().GetJob(get, soon()));

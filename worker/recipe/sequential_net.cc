@@ -10,8 +10,8 @@
 namespace d2g::recipe {
 
 SequentialNet SequentialNet::Load(const std::string& folder) {
-  return SequentialNet(CheckNetworkFolder(folder),
-                       model::ReadSafetensors(folder + "/model.safetensors"));
+  SequentialConfig config = CheckNetworkFolder(folder);
+  return SequentialNet(std::move(config), model::ReadSafetensors(folder + "/model.safetensors"));
 }
 
 SequentialNet::SequentialNet(SequentialConfig config, const model::TensorMap& weights)
