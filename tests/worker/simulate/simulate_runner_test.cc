@@ -222,8 +222,8 @@ TEST_F(SimulateRunnerTest, NamesALatentThatIsNotFinite) {
   recipe().mutable_solver()->set_steps(kSteps);
   work().set_batch_size(2);
   const absl::Status status = Run();
-  EXPECT_THAT(status,
-              StatusIs(kBadInput, AllOf(HasSubstr("the latent of triple 3 "), HasSubstr("FP16"))));
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kInvalidArgument,
+                               AllOf(HasSubstr("the latent of triple 3 "), HasSubstr("FP16"))));
   // The next batch is not solved to its end in vain.
   EXPECT_LT(Value("d2g_simulate_unet_evaluations_total"), 2 * (2 * 2 * kSteps));
 }
