@@ -107,8 +107,10 @@ absl::Status MeetOthers(const agent::RankLaunch& launch, int rank, Gang* gang) {
 }
 
 // Nothing was ever written to a job's output folder that cannot be made or written, so waiting
-// mends nothing. One that took checkpoints before is away for a while.
+// mends nothing. One that took checkpoints before is away for a while. One that holds what is not
+// the job's is so on every machine.
 absl::Status JudgeOutput(const GangAssignment& assignment, const absl::Status& status) {
+  if (absl::IsFailedPrecondition(status)) return absl::InvalidArgumentError(status.message());
   const bool never = absl::IsPermissionDenied(status) || absl::IsNotFound(status);
   if (never && !assignment.work().has_resume()) {
     return absl::InvalidArgumentError(absl::StrCat("output_dir: ", status.message()));
@@ -322,9 +324,10 @@ absl::StatusOr<TrainingEnd> Rank::Train(const std::vector<std::string>& prompts,
       return coordinator->CommitCheckpoint(request, common::DeadlineIn(kCommitTimeout));
     };
     // Ranks that lost the coordinator train on: the folder may be another job's by now.
-    const auto write = [&output_dir, job = assignment_.job()](
+    const auto write = [&output_dir, &assignment = assignment_](
                            const auto&... what) -> absl::StatusOr<WrittenCheckpoint> {
-      D2G_RETURN_IF_ERROR(common::ClaimOutput(output_dir, job));
+      D2G_RETURN_IF_ERROR(
+          JudgeOutput(assignment, common::ClaimOutput(output_dir, assignment.job())));
       return WriteCheckpoint(what...);
     };
     checkpoints.emplace(assignment_.job(), checkpoints_dir, commit, write);

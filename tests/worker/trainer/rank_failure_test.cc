@@ -39,13 +39,14 @@ TEST_F(RankProcessTest, AnOutputFolderThatCannotBeMadeIsBadInputUntilACheckpoint
   TrainToTheEnd("out", 1);
   train().set_steps(10);
   work_.mutable_spec()->set_output_dir("/proc/out");
-  auto ranks = StartGang(2, 1);
-  ExpectExit(ranks, common::kExitFailure);
-  EXPECT_THAT(ranks[0]->Output(), HasSubstr("/proc/out"));
+  // Rank 0 looks at the folder before it waits for the others.
+  RankProcess later(dir_.path(), Launch(2, 1), 0);
+  EXPECT_EQ(later.Wait(), common::kExitFailure) << later.Output();
+  EXPECT_THAT(later.Output(), HasSubstr("/proc/out"));
   ForgetCheckpoints();
-  ranks = StartGang(1, 1);
-  ExpectExit(ranks, common::kExitBadInput);
-  EXPECT_THAT(ranks[0]->Output(), HasSubstr("d2g-rank: output_dir: /proc/out"));
+  RankProcess first(dir_.path(), Launch(1, 1), 0);
+  EXPECT_EQ(first.Wait(), common::kExitBadInput) << first.Output();
+  EXPECT_THAT(first.Output(), HasSubstr("d2g-rank: output_dir: /proc/out"));
 }
 
 TEST_F(RankProcessTest, ARankThatCannotReachRankZeroSaysSoBeforeItLoads) {
