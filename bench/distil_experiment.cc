@@ -8,16 +8,16 @@
 #include <fstream>
 #include <iostream>
 
+#include "model/files/error.h"
+#include "model/png.h"
+#include "model/text_to_image.h"
+#include "services/dataset/epoch_plan.h"
+#include "services/dataset/holdout.h"
+#include "services/dataset/noise.h"
+#include "services/dataset/prompt_order.h"
+#include "worker/distil/train_step.h"
 #include "worker/evaluate/measures.h"
 #include "worker/evaluate/pictures.h"
-#include "worker/model/files/error.h"
-#include "worker/model/png.h"
-#include "worker/model/text_to_image.h"
-#include "worker/plan/epoch_plan.h"
-#include "worker/plan/holdout.h"
-#include "worker/plan/noise.h"
-#include "worker/plan/prompt_order.h"
-#include "worker/recipe/train_step.h"
 
 namespace d2g {
 namespace {
@@ -37,7 +37,7 @@ struct Options {
   int64_t first_step = 0, last_step = -1;
   int64_t measure_every = 0;
   std::string load, save;
-  recipe::TrainStepOptions step;
+  distil::TrainStepOptions step;
 };
 
 double Now() {
@@ -58,8 +58,8 @@ at::Tensor AllNoise(const Options& options, std::vector<int64_t> shape) {
   const at::Tensor noise = at::empty(shape, at::kFloat);
   const int64_t count = noise[0].numel();
   for (int64_t i = 0; i < options.triples; ++i) {
-    plan::FillNoise(options.seed, i,
-                    {noise.mutable_data_ptr<float>() + i * count, static_cast<size_t>(count)});
+    dataset::FillNoise(options.seed, i,
+                       {noise.mutable_data_ptr<float>() + i * count, static_cast<size_t>(count)});
   }
   return noise;
 }
@@ -101,7 +101,7 @@ void Run(Options& options) {
   const model::TextToImageModel teacher = model::TextToImageModel::Load(options.teacher);
   const std::vector<std::string> prompts = ReadLines(options.prompts);
   auto prompt_of = [&](int64_t index) {
-    return plan::PromptIndexOf(options.seed, index, static_cast<int64_t>(prompts.size()));
+    return dataset::PromptIndexOf(options.seed, index, static_cast<int64_t>(prompts.size()));
   };
   std::vector<int64_t> prompt_rows;
   for (int64_t i = 0; i < options.triples; ++i) prompt_rows.push_back(prompt_of(i));
@@ -112,19 +112,19 @@ void Run(Options& options) {
 
   options.step.steps = options.steps;
   if (options.last_step < 0) options.last_step = options.steps;
-  if (options.schedule == "cosine") options.step.schedule = recipe::Schedule::kCosine;
-  const recipe::OneStepGenerator conversion(teacher.scheduler(), std::nullopt, "x0");
-  std::vector<std::shared_ptr<const recipe::RegressionTerm>> regression;
+  if (options.schedule == "cosine") options.step.schedule = distil::Schedule::kCosine;
+  const distil::OneStepGenerator conversion(teacher.scheduler(), std::nullopt, "x0");
+  std::vector<std::shared_ptr<const distil::RegressionTerm>> regression;
   if (options.huber_weight > 0) {
-    regression.push_back(recipe::MakePseudoHuberTerm(options.huber_weight, options.huber_c));
+    regression.push_back(distil::MakePseudoHuberTerm(options.huber_weight, options.huber_c));
   }
   if (options.features_weight > 0) {
-    regression.push_back(recipe::MakeFeatureTerm(options.features_weight,
-                                                 std::make_shared<const recipe::SequentialNet>(
-                                                     recipe::SequentialNet::Load(options.features)),
+    regression.push_back(distil::MakeFeatureTerm(options.features_weight,
+                                                 std::make_shared<const distil::SequentialNet>(
+                                                     distil::SequentialNet::Load(options.features)),
                                                  z.size(1)));
   }
-  recipe::TrainStep step(options.step, teacher.unet(), conversion, regression, at::kCPU);
+  distil::TrainStep step(options.step, teacher.unet(), conversion, regression, at::kCPU);
   if (!options.load.empty()) {
     // A run without D may be gone on from with one.
     std::map<std::string, model::TensorMap> state = step.State();
@@ -134,10 +134,10 @@ void Run(Options& options) {
     }
     step.LoadState(state);
   }
-  plan::IndexSet sealed;
+  dataset::IndexSet sealed;
   sealed.Merge({0, options.triples});
   evaluate::HeldOut held_out;
-  held_out.indices = plan::HeldOutIndices(sealed, options.holdout_every, options.triples);
+  held_out.indices = dataset::HeldOutIndices(sealed, options.holdout_every, options.triples);
   for (const int64_t index : held_out.indices) {
     held_out.prompt_of.push_back(prompt_of(index));
     held_out.prompts.push_back(prompts[static_cast<size_t>(held_out.prompt_of.back())]);
@@ -148,7 +148,7 @@ void Run(Options& options) {
   const at::Tensor held_text = text.index_select(0, rows);
   const evaluate::Tick tick = [](int64_t) {};
   auto measure_discriminator = [&](const at::Tensor& latents) {
-    const recipe::Discriminator discriminator(teacher.unet(), step.State().at("discriminator"),
+    const distil::Discriminator discriminator(teacher.unet(), step.State().at("discriminator"),
                                               at::kCPU);
     for (const auto& [name, value] :
          evaluate::MeasureDiscriminator(discriminator, held_out, held_text, latents, tick)) {
@@ -158,29 +158,29 @@ void Run(Options& options) {
   };
   const double start = Now();
   int64_t epoch = -1, batches = 0, place = 0;
-  std::optional<plan::EpochPlan> plan;
+  std::optional<dataset::EpochPlan> plan;
   for (int64_t k = options.first_step; k < options.last_step; ++k, ++place) {
     if (place >= batches) {
-      plan.emplace(plan::EpochPlanOptions{.sealed = sealed,
-                                          .holdout_every = options.holdout_every,
-                                          .seed = options.seed,
-                                          .epoch = ++epoch,
-                                          .global_batch = options.batch,
-                                          .prompt_of = prompt_of,
-                                          .r1_every = 0});
+      plan.emplace(dataset::EpochPlanOptions{.sealed = sealed,
+                                             .holdout_every = options.holdout_every,
+                                             .seed = options.seed,
+                                             .epoch = ++epoch,
+                                             .global_batch = options.batch,
+                                             .prompt_of = prompt_of,
+                                             .r1_every = 0});
       batches = plan->num_batches();
       place = 0;
     }
-    const std::vector<plan::PlanItem> items = plan->Batch(place);
+    const std::vector<dataset::PlanItem> items = plan->Batch(place);
     std::vector<int64_t> rows, text_rows, noise_rows;
-    recipe::MicroBatch batch;
+    distil::MicroBatch batch;
     for (size_t i = 0; i < items.size(); ++i) {
       rows.push_back(items[i].index);
       const int32_t other = items[i].mismatch_position, noise = items[i].noise_mismatch_position;
       text_rows.push_back(items[static_cast<size_t>(other < 0 ? 0 : other)].index);
       noise_rows.push_back(items[static_cast<size_t>(noise)].index);
       batch.negatives.push_back(
-          recipe::NegativeKindAt(static_cast<int64_t>(i), options.step.gan.mismatch_weight));
+          distil::NegativeKindAt(static_cast<int64_t>(i), options.step.gan.mismatch_weight));
     }
     auto take = [](const at::Tensor& from, const std::vector<int64_t>& wanted) {
       return from.index_select(0, at::tensor(wanted));
@@ -199,7 +199,7 @@ void Run(Options& options) {
       step.UpdateDiscriminator();
     }
     step.GeneratorBackward();
-    const recipe::UpdateResult update = step.UpdateGenerator();
+    const distil::UpdateResult update = step.UpdateGenerator();
     if (k % 20 == 0 || k + 1 == options.last_step) {
       std::cout << "step " << k << " " << Now() - start << " s norm " << update.gradient_norm;
       for (const auto& [name, value] : step.Metrics()) std::cout << " " << name << " " << value;

@@ -13,8 +13,8 @@
 #include <string>
 #include <utility>
 
-#include "worker/model/text_to_image.h"
-#include "worker/model/torch_process.h"
+#include "model/text_to_image.h"
+#include "model/torch_process.h"
 
 namespace d2g::model {
 namespace {

@@ -25,7 +25,7 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-DEMO = ROOT / "models" / "demo-teacher"
+DEMO = ROOT / "demo" / "teacher"
 VARIANTS = ["plain", "channels_last", "fused_qkv", "channels_last+fused_qkv"]
 # One turn of a quick piece of work repeats it for about so long.
 TURN_SECONDS = 0.3

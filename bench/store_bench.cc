@@ -10,11 +10,11 @@
 #include <vector>
 
 #include "benchmark/benchmark.h"
-#include "services/store/latent_codec.h"
+#include "services/dataset/latent_codec.h"
+#include "services/dataset/noise.h"
+#include "services/store/client/triple_client.h"
 #include "services/store/store_app.h"
-#include "services/store/triple_client.h"
 #include "tests/testing/temp_dir.h"
-#include "worker/plan/noise.h"
 
 namespace d2g::store {
 namespace {
@@ -51,8 +51,8 @@ struct Shard {
     address.set_address("127.0.0.1:" + std::to_string(app->grpc_port()));
     client = std::make_unique<TripleClient>(address);
     client->OpenDataset(kName, recipe, absl::InfiniteFuture()).value();
-    const std::vector<float> x(static_cast<size_t>(LatentElements(recipe)), 0.5F);
-    triple = MakeTriple(0, 0, x, x, recipe.storage_dtype()).value();
+    const std::vector<float> x(static_cast<size_t>(dataset::LatentElements(recipe)), 0.5F);
+    triple = dataset::MakeTriple(0, 0, x, x, recipe.storage_dtype()).value();
   }
 
   std::vector<Triple> Batch(int64_t first) const {
@@ -89,7 +89,7 @@ std::atomic<int64_t> next_block{0};  // NOLINT
 // Threads come here after the first one may have taken the shard down.
 void ReportRates(benchmark::State& state, int64_t triples) {
   state.SetItemsProcessed(triples);
-  state.SetBytesProcessed(triples * LatentBytes(Recipe(static_cast<int>(state.range(0)))));
+  state.SetBytesProcessed(triples * dataset::LatentBytes(Recipe(static_cast<int>(state.range(0)))));
 }
 
 // One session a thread, each on blocks of its own: durable appends over gRPC.
@@ -159,10 +159,10 @@ void BM_ReadCall(benchmark::State& state) {
 // A worker draws the noise of the next batch while the GPU ends this one.
 void BM_DrawNoise(benchmark::State& state) {
   std::vector<float> z(
-      static_cast<size_t>(LatentElements(Recipe(static_cast<int>(state.range(0))))));
+      static_cast<size_t>(dataset::LatentElements(Recipe(static_cast<int>(state.range(0))))));
   int64_t index = 0;
   for (auto _ : state) {
-    plan::FillNoise(/*seed=*/1, index++, z);
+    dataset::FillNoise(/*seed=*/1, index++, z);
     benchmark::DoNotOptimize(z.data());
   }
   ReportRates(state, index);
@@ -171,12 +171,12 @@ void BM_DrawNoise(benchmark::State& state) {
 // A worker checks and encodes a batch while the GPU solves the next.
 void BM_MakeTriple(benchmark::State& state) {
   const DatasetRecipe recipe = Recipe(static_cast<int>(state.range(0)));
-  std::vector<float> z(static_cast<size_t>(LatentElements(recipe)));
-  plan::FillNoise(/*seed=*/1, 0, z);
+  std::vector<float> z(static_cast<size_t>(dataset::LatentElements(recipe)));
+  dataset::FillNoise(/*seed=*/1, 0, z);
   int64_t made = 0;
   for (auto _ : state) {
-    const Triple triple = MakeTriple(made++, 0, z, z, recipe.storage_dtype()).value();
-    if (FindNonFinite(triple.x(), recipe.storage_dtype()) >= 0) std::abort();
+    const Triple triple = dataset::MakeTriple(made++, 0, z, z, recipe.storage_dtype()).value();
+    if (dataset::FindNonFinite(triple.x(), recipe.storage_dtype()) >= 0) std::abort();
   }
   ReportRates(state, made);
 }

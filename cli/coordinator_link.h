@@ -11,7 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "coordinator/client.h"
+#include "coordinator/client/client.h"
 #include "services/common/prompts.h"
 
 namespace d2g::cli {

@@ -10,7 +10,7 @@
 #include "cli/command.h"
 #include "cli/exit_code.h"
 #include "cli/own_folder.h"
-#include "services/common/model_folder.h"
+#include "model/folder/model_folder.h"
 
 namespace d2g::cli {
 namespace {
@@ -49,7 +49,7 @@ absl::StatusOr<int> Inspect(const InspectFlags& flags) {
   if (flags.json) arguments.emplace_back("--json");
   if (!flags.no_digest) {
     // A folder without one is not a teacher; the inspection says what it is.
-    const auto folder = common::InspectModelFolder(flags.folder);
+    const auto folder = model::InspectModelFolder(flags.folder);
     if (folder.ok()) arguments.insert(arguments.end(), {"--digest", folder->digest});
   }
   return BecomeModelProgram(std::move(arguments));

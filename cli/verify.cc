@@ -12,7 +12,7 @@
 #include "services/common/deadline.h"
 #include "services/common/status_macros.h"
 #include "services/common/utf8.h"
-#include "services/store/triple_client.h"
+#include "services/store/client/triple_client.h"
 
 namespace d2g::cli {
 namespace {

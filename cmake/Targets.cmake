@@ -7,7 +7,8 @@
 #       one GoogleTest binary, one ctest entry
 #
 # Includes are written from the repository's root ("services/store/keys.h"). TORCH compiles with
-# LibTorch and its shared precompiled header; only worker/ may say it.
+# LibTorch and its shared precompiled header; only model/, what computes with it and their tests may
+# say it.
 
 function(_d2g_common target torch)
   target_include_directories(${target} PUBLIC ${PROJECT_SOURCE_DIR})

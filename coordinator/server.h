@@ -7,7 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "coordinator/gang_table.h"
+#include "coordinator/state/gang_table.h"
 #include "services/common/clock.h"
 #include "services/common/path_policy.h"
 

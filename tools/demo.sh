@@ -95,7 +95,7 @@ ready=$(now)
 
 # The same job file and models give the same job, so that a second run goes on with the first one's. A
 # job that failed or was cancelled is left alone: the next attempt is a new job on the same triples.
-spec=$(tools/demo_summary.py identity "$job_file" models)
+spec=$(tools/demo_summary.py identity "$job_file" demo)
 overrides=()
 if [ $ranks = 1 ]; then
   spec=$spec-1-rank

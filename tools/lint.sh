@@ -43,7 +43,7 @@ tools/check_project.py || failed=1
 if [ $tidy = 1 ]; then
   echo "== clang-tidy ($scope)"
   # Files that see LibTorch take minutes each and are left to the compilers' warnings.
-  folders='^(services|coordinator|cli|worker/agent|worker/plan|worker/model/files)/.*\.cc$'
+  folders='^(services|coordinator|cli|worker/gang|worker/lease|model/files|model/folder)/.*\.cc$'
   if [ $scope = all ]; then
     mapfile -t files < <(git ls-files '*.cc' | grep -E "$folders" || true)
   else

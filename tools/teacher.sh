@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the demo teacher, its evaluator and its latent features anew, into models/ or another folder:
+# Makes the demo teacher, its evaluator and its latent features anew, into demo/ or another folder:
 # ./run teacher [--models DIR]
 #
 # Hours on two cores. Finished stages are kept in DEMO_TEACHER_WORK (default ~/.cache/d2g/demo-teacher-work) and

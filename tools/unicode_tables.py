@@ -1,4 +1,4 @@
-"""Writes worker/model/tokenizer/unicode_tables.inc: the character classes that CLIP's tokenizer needs.
+"""Writes model/tokenizer/unicode_tables.inc: the character classes that CLIP's tokenizer needs.
 
 Every table is asked of what transformers itself asks, because they follow different versions of
 Unicode. The slow tokenizer drops what Python's unicodedata calls control or unassigned, so its
@@ -6,7 +6,7 @@ later questions (letters and numbers of the regex package, lower case of Python)
 characters that all versions know; there they agree with the tokenizers package, which is checked
 here, and one table serves both. Normalisation differs: the tokenizers package knows fewer marks.
 
-    python tools/unicode_tables.py > worker/model/tokenizer/unicode_tables.inc
+    python tools/unicode_tables.py > model/tokenizer/unicode_tables.inc
 """
 import sys
 import unicodedata

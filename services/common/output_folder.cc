@@ -13,9 +13,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "nlohmann/json.hpp"
+#include "services/common/checkpoint_files.h"
 #include "services/common/file_io.h"
 #include "services/common/status_macros.h"
-#include "worker/model/files/checkpoint_files.h"
 
 namespace d2g::common {
 namespace {
@@ -85,7 +85,7 @@ OutputOwner OwnerByFiles(const std::string& output_dir, const std::string& askin
   // Not a range-for, whose ++ throws.
   fs::directory_iterator entry(CheckpointsFolder(output_dir), error);
   for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
-    look((entry->path() / model::kCheckpointStateFile).string());
+    look((entry->path() / kCheckpointStateFile).string());
   }
   return owner;
 }

@@ -71,4 +71,7 @@ absl::StatusOr<PromptLines> ParsePromptList(absl::string_view text);
 // alone ends a line too.
 absl::StatusOr<PromptLines> ParsePromptFile(absl::string_view text);
 
+// Bytes of one message of an upload or download of a list.
+inline constexpr size_t kPromptChunkBytes = size_t{1} << 20;
+
 }  // namespace d2g::common

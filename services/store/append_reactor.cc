@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/grpc_status.h"
 #include "services/common/status_macros.h"
-#include "services/store/append_limits.h"
+#include "services/store/client/append_limits.h"
 #include "services/store/dataset_key.h"
 
 namespace d2g::store {

@@ -7,7 +7,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "services/common/digest.h"
-#include "services/store/latent_codec.h"
+#include "services/dataset/latent_codec.h"
 
 namespace d2g::store {
 namespace {
@@ -177,7 +177,7 @@ absl::StatusOr<d2g::store::v1::Triple> DecodeTriple(absl::string_view value, int
       header.x_bytes != x.size()) {
     return absl::DataLossError("dtype, shape or size differ from the recipe's");
   }
-  if (LatentChecksum(x) != header.x_checksum) {
+  if (dataset::LatentChecksum(x) != header.x_checksum) {
     return absl::DataLossError("the latent's checksum does not match");
   }
   d2g::store::v1::Triple triple;

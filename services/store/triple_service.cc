@@ -7,8 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "services/common/grpc_status.h"
 #include "services/common/status_macros.h"
-#include "services/store/append_limits.h"
 #include "services/store/append_reactor.h"
+#include "services/store/client/append_limits.h"
 #include "services/store/dataset_key.h"
 #include "services/store/verify_reactor.h"
 

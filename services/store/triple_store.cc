@@ -6,8 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "services/common/status_macros.h"
+#include "services/dataset/latent_codec.h"
 #include "services/store/block_change.h"
-#include "services/store/latent_codec.h"
 
 namespace d2g::store {
 
@@ -50,7 +50,7 @@ absl::StatusOr<std::string> TripleStore::OpenRange(const std::string& name, cons
   if (dataset->dropped) return absl::NotFoundError(absl::StrCat(name, " is being dropped"));
   const auto it = dataset->blocks.find(range.begin() / dataset->recipe.block_size());
   if (it == dataset->blocks.end()) {
-    return Bitmap(range.end() - range.begin()).bytes();
+    return dataset::Bitmap(range.end() - range.begin()).bytes();
   }
   if (range_epoch < it->second->state.range_epoch()) {
     return absl::AbortedError(
@@ -62,21 +62,21 @@ absl::StatusOr<std::string> TripleStore::OpenRange(const std::string& name, cons
 
 absl::Status TripleStore::CheckTriple(const Dataset& dataset, const Triple& triple) const {
   const auto context = [&] { return absl::StrCat(dataset.name, " index ", triple.index(), ": "); };
-  if (static_cast<int64_t>(triple.x().size()) != LatentBytes(dataset.recipe)) {
+  if (static_cast<int64_t>(triple.x().size()) != dataset::LatentBytes(dataset.recipe)) {
     return absl::InvalidArgumentError(absl::StrCat(context(), "x has ", triple.x().size(),
                                                    " bytes; the recipe's latent has ",
-                                                   LatentBytes(dataset.recipe)));
+                                                   dataset::LatentBytes(dataset.recipe)));
   }
   if (triple.prompt_index() < 0 || triple.prompt_index() >= dataset.recipe.prompt_count()) {
     return absl::InvalidArgumentError(absl::StrCat(context(), "prompt_index is ",
                                                    triple.prompt_index(), "; the prompt list has ",
                                                    dataset.recipe.prompt_count()));
   }
-  if (LatentChecksum(triple.x()) != triple.x_checksum()) {
+  if (dataset::LatentChecksum(triple.x()) != triple.x_checksum()) {
     if (options_.metrics != nullptr) options_.metrics->checksum_failures.Increment();
     return absl::DataLossError(absl::StrCat(context(), "x does not match x_checksum on arrival"));
   }
-  const int64_t element = FindNonFinite(triple.x(), dataset.recipe.storage_dtype());
+  const int64_t element = dataset::FindNonFinite(triple.x(), dataset.recipe.storage_dtype());
   if (element >= 0) {
     return absl::InvalidArgumentError(
         absl::StrCat(context(), "x holds NaN or infinity at element ", element));

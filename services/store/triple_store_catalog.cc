@@ -12,7 +12,7 @@
 #include "google/protobuf/util/message_differencer.h"
 #include "services/common/grpc_status.h"
 #include "services/common/status_macros.h"
-#include "services/store/latent_codec.h"
+#include "services/dataset/latent_codec.h"
 #include "services/store/triple_store.h"
 
 namespace d2g::store {
@@ -57,11 +57,11 @@ absl::Status CheckRecipe(const std::string& name, const DatasetRecipe& recipe, i
   CheckBetween("recipe.latent_width", recipe.latent_width(), 1, kMaxLatentSide, &violations);
   CheckBetween("recipe.block_size", recipe.block_size(), kMinBlockSize, kMaxBlockSize, &violations);
   CheckBetween("recipe.shard_count", recipe.shard_count(), shard + 1, 65536, &violations);
-  if (BytesOf(recipe.storage_dtype()) == 0) {
+  if (dataset::BytesOf(recipe.storage_dtype()) == 0) {
     violations.push_back({"recipe.storage_dtype", "is none of fp16, bf16, fp32"});
   }
-  if (violations.empty() && LatentBytes(recipe) > kMaxLatentBytes) {
-    violations.push_back({"recipe", absl::StrCat("a latent has ", LatentBytes(recipe),
+  if (violations.empty() && dataset::LatentBytes(recipe) > kMaxLatentBytes) {
+    violations.push_back({"recipe", absl::StrCat("a latent has ", dataset::LatentBytes(recipe),
                                                  " bytes; the limit is ", kMaxLatentBytes)});
   }
   return violations.empty() ? absl::OkStatus() : d2g::common::BadRequest(violations);
@@ -332,7 +332,7 @@ std::vector<d2g::store::v1::GetStatsResponse::DatasetStats> TripleStore::Stats()
     stats.set_present_count(dataset->present_count);
     stats.set_sealed_count(dataset->sealed_count);
     stats.set_digest(dataset->sealed_digest);
-    stats.set_stored_bytes(dataset->present_count * LatentBytes(dataset->recipe));
+    stats.set_stored_bytes(dataset->present_count * dataset::LatentBytes(dataset->recipe));
     stats.set_repeated_appends(dataset->repeated_appends);
     all.push_back(std::move(stats));
   }

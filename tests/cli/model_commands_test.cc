@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "services/common/model_folder.h"
+#include "model/folder/model_folder.h"
 #include "tests/testing/process.h"
 #include "tests/testing/temp_dir.h"
 #include "tests/testing/tiny_folder.h"
@@ -51,8 +51,8 @@ TEST(GenerateTest, AReadOnlyDiskIsNamedAndNothingIsWritten) {
   const testing::TempDir dir;
   const std::string out = volume.path() + "/x.png";
   const ExitResult result =
-      Generate({"--model", SourcePath("models/demo-teacher"), "--prompt", "a red shoe", "--out",
-                out, "--save-noise", dir.File("noise"), "--save-latents", dir.File("latents")});
+      Generate({"--model", SourcePath("demo/teacher"), "--prompt", "a red shoe", "--out", out,
+                "--save-noise", dir.File("noise"), "--save-latents", dir.File("latents")});
   EXPECT_EQ(result.code, 3);
   EXPECT_THAT(result.output, AllOf(HasSubstr("--out: " + out), HasSubstr("Read-only file system")));
   EXPECT_TRUE(std::filesystem::is_empty(dir.path()));
@@ -88,8 +88,8 @@ TEST(ModelCommandsTest, EveryCommandReachesTheModelProgram) {
 }
 
 TEST(ModelCommandsTest, InspectPrintsTheDigestThatJobsUse) {
-  const std::string model = SourcePath("models/demo-teacher");
-  const auto digest = common::InspectModelFolder(model);
+  const std::string model = SourcePath("demo/teacher");
+  const auto digest = model::InspectModelFolder(model);
   ASSERT_TRUE(digest.ok());
   const ExitResult whole = RunProcess({"d2g", "model", "inspect", model});
   EXPECT_EQ(whole.code, 0) << whole.output;
@@ -100,8 +100,7 @@ TEST(ModelCommandsTest, InspectPrintsTheDigestThatJobsUse) {
 }
 
 TEST(ModelCommandsTest, InspectEndsWithBadInputForWhatD2gCannotRun) {
-  const ExitResult other =
-      RunProcess({"d2g", "model", "inspect", SourcePath("models/demo-evaluator")});
+  const ExitResult other = RunProcess({"d2g", "model", "inspect", SourcePath("demo/evaluator")});
   EXPECT_EQ(other.code, 3);
   EXPECT_THAT(other.output,
               AllOf(HasSubstr("SequentialNet is not supported"), HasSubstr("not usable by d2g")));
@@ -119,7 +118,7 @@ TEST(ModelCommandsTest, InspectSaysWhatSubmitRefusesAndWhatIsLeftOut) {
   testing::EditTensors(unet, [](auto& tensors) { tensors.erase("conv_in.bias"); });
   const ExitResult bad = RunProcess({"d2g", "model", "inspect", dir.File("model")});
   EXPECT_EQ(bad.code, 3);
-  const absl::Status submitted = common::CheckPipeline(dir.File("model"));
+  const absl::Status submitted = model::CheckPipeline(dir.File("model"));
   ASSERT_FALSE(submitted.ok());
   EXPECT_THAT(bad.output, HasSubstr(std::string(submitted.message())));
 }

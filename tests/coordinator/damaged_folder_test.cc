@@ -3,9 +3,9 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "coordinator/client.h"
-#include "coordinator/row_keys.h"
-#include "coordinator/row_store.h"
+#include "coordinator/client/client.h"
+#include "coordinator/rows/row_keys.h"
+#include "coordinator/rows/row_store.h"
 #include "coordinator/server.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"

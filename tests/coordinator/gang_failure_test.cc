@@ -1,5 +1,5 @@
 // Why a generation breaks, whom it is blamed on, and when the job cannot go on.
-#include "coordinator/limits.h"
+#include "coordinator/rows/limits.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/coordinator/gang_fixture.h"

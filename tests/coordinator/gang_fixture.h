@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "coordinator/limits.h"
+#include "coordinator/rows/limits.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/coordinator/harness.h"

@@ -1,5 +1,5 @@
 // Gangs, checkpoints, and the way from training to the end of a job.
-#include "coordinator/limits.h"
+#include "coordinator/rows/limits.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/coordinator/gang_fixture.h"

@@ -11,8 +11,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "coordinator/coordinator.h"
-#include "coordinator/job_spec.h"
+#include "coordinator/decider/coordinator.h"
+#include "coordinator/spec/job_spec.h"
 #include "gtest/gtest.h"
 #include "services/common/clock.h"
 

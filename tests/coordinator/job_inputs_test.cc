@@ -1,14 +1,14 @@
-#include "coordinator/job_inputs.h"
+#include "coordinator/spec/job_inputs.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
 
-#include "coordinator/job_spec.h"
+#include "coordinator/spec/job_spec.h"
+#include "model/config/unet_parameters.h"
 #include "tests/coordinator/harness.h"
 #include "tests/coordinator/input_folders.h"
-#include "worker/model/config/unet_parameters.h"
 
 namespace d2g::coordinator {
 namespace {

@@ -1,11 +1,11 @@
 // Where a job may have its output: asked of the real server.
-#include "coordinator/job_output.h"
+#include "coordinator/spec/job_output.h"
 
 #include <filesystem>
 #include <memory>
 #include <string>
 
-#include "coordinator/client.h"
+#include "coordinator/client/client.h"
 #include "coordinator/server.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"

@@ -1,5 +1,5 @@
 // Every field's limits, defaults, and what takes several fields to decide.
-#include "coordinator/job_spec.h"
+#include "coordinator/spec/job_spec.h"
 
 #include <limits>
 

@@ -2,7 +2,7 @@
 #include <string>
 #include <vector>
 
-#include "coordinator/limits.h"
+#include "coordinator/rows/limits.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/coordinator/harness.h"

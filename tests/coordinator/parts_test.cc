@@ -3,15 +3,15 @@
 #include <set>
 
 #include "absl/synchronization/notification.h"
-#include "coordinator/committer.h"
-#include "coordinator/dataset_id.h"
-#include "coordinator/dataset_state.h"
-#include "coordinator/interval_set.h"
-#include "coordinator/page_token.h"
-#include "coordinator/rate_meter.h"
-#include "coordinator/row_keys.h"
+#include "coordinator/decider/committer.h"
+#include "coordinator/rows/row_keys.h"
+#include "coordinator/spec/dataset_id.h"
+#include "coordinator/state/dataset_state.h"
+#include "coordinator/state/page_token.h"
+#include "coordinator/state/rate_meter.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "services/dataset/interval_set.h"
 #include "tests/testing/status_matchers.h"
 
 namespace d2g::coordinator {
@@ -27,7 +27,7 @@ using ::testing::Pair;
 TEST(IntervalSetTest, AgreesWithASetOfNumbers) {
   for (uint32_t seed = 1; seed <= 20; ++seed) {
     std::mt19937 random(seed);
-    IntervalSet intervals;
+    dataset::IntervalSet intervals;
     std::set<int64_t> numbers;
     for (int i = 0; i < 200; ++i) {
       const int64_t begin = random() % 60;

@@ -7,7 +7,7 @@
 #include <thread>
 
 #include "absl/synchronization/notification.h"
-#include "coordinator/client.h"
+#include "coordinator/client/client.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/common/port_file.h"

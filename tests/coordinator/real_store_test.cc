@@ -2,11 +2,11 @@
 #include <csignal>
 #include <filesystem>
 
-#include "coordinator/client.h"
+#include "coordinator/client/client.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/common/port_file.h"
-#include "services/store/triple_client.h"
+#include "services/store/client/triple_client.h"
 #include "tests/coordinator/harness.h"
 #include "tests/coordinator/input_folders.h"
 #include "tests/services/store/store_test_util.h"

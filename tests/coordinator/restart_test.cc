@@ -3,8 +3,8 @@
 #include <random>
 #include <set>
 
-#include "coordinator/committer.h"
-#include "coordinator/row_store.h"
+#include "coordinator/decider/committer.h"
+#include "coordinator/rows/row_store.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/coordinator/harness.h"
@@ -101,7 +101,8 @@ class RestartTest : public ::testing::Test {
   // What a restart must keep, in a form that can be compared.
   struct Picture {
     std::map<std::string, std::string> rows;
-    std::map<std::string, std::pair<IntervalSet::Ranges, IntervalSet::Ranges>> datasets;
+    std::map<std::string, std::pair<dataset::IntervalSet::Ranges, dataset::IntervalSet::Ranges>>
+        datasets;
     std::set<int64_t> leases;
     bool operator==(const Picture&) const = default;
   };
@@ -132,7 +133,7 @@ class RestartTest : public ::testing::Test {
   }
   void Check(const std::set<int64_t>& acknowledged) {
     Decide([&](ClusterState& s, Moment) {
-      IntervalSet leased;
+      dataset::IntervalSet leased;
       int64_t total = 0;
       for (const auto& [id, progress] : s.leases().live()) {
         const auto& row = *s.leases().Find(id);

@@ -1,11 +1,11 @@
 // Starts on damaged rows: one that cannot be used is set aside, and nothing else is lost.
-#include "coordinator/row_audit.h"
+#include "coordinator/state/row_audit.h"
 
 #include <random>
 #include <set>
 
 #include "absl/strings/escaping.h"
-#include "coordinator/row_keys.h"
+#include "coordinator/rows/row_keys.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/coordinator/harness.h"

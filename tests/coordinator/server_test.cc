@@ -10,7 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
-#include "coordinator/client.h"
+#include "coordinator/client/client.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/common/channel.h"

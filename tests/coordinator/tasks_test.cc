@@ -1,7 +1,7 @@
 // Tasks: what is leased to whom, what a failure leads to, and that it survives a restart.
 #include <set>
 
-#include "coordinator/limits.h"
+#include "coordinator/rows/limits.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/common/utf8.h"

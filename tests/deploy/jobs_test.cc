@@ -6,7 +6,7 @@
 #include <string>
 
 #include "cli/job_file.h"
-#include "coordinator/job_spec.h"
+#include "coordinator/spec/job_spec.h"
 
 namespace d2g::cli {
 namespace {

@@ -8,7 +8,7 @@
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/test_cluster.h"
 #include "tests/testing/test_job.h"
-#include "tests/testing/tiny_teacher.h"
+#include "tests/testing/torch/tiny_teacher.h"
 #include "tests/testing/wait.h"
 
 namespace d2g {

@@ -7,12 +7,12 @@
 #include <set>
 
 #include "absl/time/clock.h"
-#include "services/common/model_folder.h"
+#include "model/folder/model_folder.h"
 #include "tests/testing/process.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/test_cluster.h"
 #include "tests/testing/test_job.h"
-#include "tests/testing/tiny_teacher.h"
+#include "tests/testing/torch/tiny_teacher.h"
 #include "tests/testing/wait.h"
 
 namespace d2g {
@@ -126,7 +126,7 @@ TEST(JobTest, ASecondJobGetsTheFolderOfAnEndedOneOnlyWhenItAsks) {
   ASSERT_OK_AND_ASSIGN(const Job old, cluster.client().GetJob(get, soon()));
   EXPECT_EQ(old.output_replaced_by(), second.name());
   const std::string set_aside = out + "/replaced/" + first.name().substr(sizeof("jobs/") - 1);
-  ASSERT_OK_AND_ASSIGN(const std::string digest, common::FolderDigest(set_aside + "/export"));
+  ASSERT_OK_AND_ASSIGN(const std::string digest, model::FolderDigest(set_aside + "/export"));
   EXPECT_EQ(digest, first.export_().digest()) << "the first student, whole";
   EXPECT_FALSE(std::filesystem::is_empty(set_aside + "/checkpoints"));
 }
@@ -135,19 +135,19 @@ TEST(JobTest, ASecondJobGetsTheFolderOfAnEndedOneOnlyWhenItAsks) {
 TEST(JobTest, EvaluatesAndExportsTheDemoTeachersStudent) {
   constexpr int64_t kTriples = 128;
   constexpr int kPictures = 16;
-  const std::string models = testing::SourcePath("models");
+  const std::string models = testing::SourcePath("demo");
   testing::TestClusterOptions options;
   options.workers = 1;
   TestCluster cluster(options);
   ASSERT_THAT(cluster.Start(), IsOk());
-  auto spec = testing::MakeTestJob(models + "/demo-teacher", cluster.dir().File("out"), kTriples,
+  auto spec = testing::MakeTestJob(models + "/teacher", cluster.dir().File("out"), kTriples,
                                    /*steps=*/12);
   spec.mutable_simulate()->set_min_triples(96);
   spec.mutable_train()->mutable_regression()->set_pseudo_huber_weight(1);
   spec.mutable_train()->mutable_regression()->set_features_weight(0.1);
-  spec.mutable_train()->mutable_regression()->set_features_path(models + "/demo-latent-features");
+  spec.mutable_train()->mutable_regression()->set_features_path(models + "/latent-features");
   spec.mutable_evaluate()->set_pictures(kPictures);
-  spec.mutable_evaluate()->set_evaluator_path(models + "/demo-evaluator");
+  spec.mutable_evaluate()->set_evaluator_path(models + "/evaluator");
   spec.mutable_evaluate()->set_timing_repeats(2);
   // Few prompts, so that some have several pictures: diversity is measured within a prompt.
   const std::string prompts = "a dark bag\na light dress\na grey coat\na photo of a sneaker\n";

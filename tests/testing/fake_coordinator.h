@@ -11,7 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "coordinator/client.h"
+#include "coordinator/client/client.h"
 #include "d2g/coordinator/v1/job_service.grpc.pb.h"
 #include "d2g/coordinator/v1/task_service.grpc.pb.h"
 #include "d2g/coordinator/v1/training_service.grpc.pb.h"

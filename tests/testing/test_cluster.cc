@@ -12,7 +12,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "services/common/status_macros.h"
-#include "services/store/triple_client.h"
+#include "services/store/client/triple_client.h"
 #include "tests/testing/http_get.h"
 #include "tests/testing/wait.h"
 

@@ -13,7 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "coordinator/client.h"
+#include "coordinator/client/client.h"
 #include "d2g/coordinator/v1/job.pb.h"
 #include "services/common/port_file.h"
 #include "tests/testing/process.h"

@@ -3,9 +3,9 @@
 #include <filesystem>
 #include <fstream>
 
-#include "worker/model/config/clip_text_config.h"
-#include "worker/model/config/unet_parameters.h"
-#include "worker/model/config/vae_parameters.h"
+#include "model/config/clip_text_config.h"
+#include "model/config/unet_parameters.h"
+#include "model/config/vae_parameters.h"
 
 namespace d2g::testing {
 namespace {

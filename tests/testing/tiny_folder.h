@@ -10,7 +10,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "worker/model/files/safetensors_header.h"
+#include "model/files/safetensors_header.h"
 
 namespace d2g::testing {
 

@@ -28,7 +28,7 @@ MIN_FAMILIES = 8
 STEPS, CHECKPOINT_EVERY = 24, 4
 JOB = """
 display_name: system-test
-teacher: {{path: {models}/demo-teacher}}
+teacher: {{path: {models}/teacher}}
 prompts: {{path: {dir}/prompts.txt}}
 simulate:
   triples: 256
@@ -45,9 +45,9 @@ train:
   min_ranks: 2
   max_ranks: 2
   checkpoint_every: {checkpoint_every}
-  regression: {{pseudo_huber_weight: 1, features_weight: 0.2, features_path: {models}/demo-latent-features}}
+  regression: {{pseudo_huber_weight: 1, features_weight: 0.2, features_path: {models}/latent-features}}
   gan: {{weight: 0.05, discriminator_start_step: 4, start_step: 8, mismatch_weight: 0.25}}
-evaluate: {{pictures: 64, evaluator_path: {models}/demo-evaluator}}
+evaluate: {{pictures: 64, evaluator_path: {models}/evaluator}}
 """
 
 
@@ -141,8 +141,8 @@ def alive(pid):
 
 def main():
     folder = pathlib.Path(tempfile.mkdtemp(prefix="d2g-demo-test-"))
-    models = SOURCE / "models"
-    prompts = (models / "demo-prompts.txt").read_text().split("\n")[:20]
+    models = SOURCE / "demo"
+    prompts = (models / "prompts.txt").read_text().split("\n")[:20]
     (folder / "prompts.txt").write_text("\n".join(prompts) + "\n")
     (folder / "job.yaml").write_text(JOB.format(models=models, dir=folder, steps=STEPS,
                                                  checkpoint_every=CHECKPOINT_EVERY))

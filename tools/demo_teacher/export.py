@@ -1,4 +1,4 @@
-"""Writes models/: the diffusers folder, the evaluator, the latent features, the prompts."""
+"""Writes demo/: the diffusers folder, the evaluator, the latent features, the prompts."""
 import hashlib
 import shutil
 import sys
@@ -13,7 +13,7 @@ from . import autoencoder, captions, evaluator, latent_features, pictures, teach
 from .sequential_net import SequentialNet
 from .workspace import work_path
 
-MODELS = Path(__file__).resolve().parents[2] / "models"
+MODELS = Path(__file__).resolve().parents[2] / "demo"
 
 
 def write_teacher(folder):
@@ -78,9 +78,9 @@ def write_latent_features(folder, vae_file):
 def write(models=MODELS):
     models.mkdir(parents=True, exist_ok=True)
     parts = {
-        "demo-teacher": write_teacher, "demo-evaluator": write_evaluator,
-        "demo-latent-features": lambda folder: write_latent_features(
-            folder, models / "demo-teacher/vae/diffusion_pytorch_model.safetensors"),
+        "teacher": write_teacher, "evaluator": write_evaluator,
+        "latent-features": lambda folder: write_latent_features(
+            folder, models / "teacher/vae/diffusion_pytorch_model.safetensors"),
     }
     for name, writer in parts.items():
         fresh = models / f".{name}.part"
@@ -91,7 +91,7 @@ def write(models=MODELS):
             path.chmod(0o755 if path.is_dir() else 0o644)
         shutil.rmtree(models / name, ignore_errors=True)
         fresh.rename(models / name)
-    (models / "demo-prompts.txt").write_text("".join(p + "\n" for p in captions.prompts()))
+    (models / "prompts.txt").write_text("".join(p + "\n" for p in captions.prompts()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Prints the quality of what models/ holds: reals, reconstructions, teacher at 50 steps and at one."""
+"""Prints the quality of what demo/ holds: reals, reconstructions, teacher at 50 steps and at one."""
 import argparse
 import time
 from pathlib import Path
@@ -94,8 +94,8 @@ def main():
     chosen = options.parse_args()
     start(SEED)
     count = chosen.count
-    judge = SequentialNet.load(chosen.models / "demo-evaluator")
-    pipe = StableDiffusionPipeline.from_pretrained(chosen.models / "demo-teacher", torch_dtype=torch.float32,
+    judge = SequentialNet.load(chosen.models / "evaluator")
+    pipe = StableDiffusionPipeline.from_pretrained(chosen.models / "teacher", torch_dtype=torch.float32,
                                                    safety_checker=None, requires_safety_checker=False)
     reference, _ = pictures.load_reference()
     reference = features_and_labels(judge, pictures.to_float(reference))[0]

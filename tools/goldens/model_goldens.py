@@ -1,5 +1,5 @@
 """Runs diffusers and transformers on small random models and saves what they compute, for the tests
-of worker/model.
+of model/.
 
     python tools/goldens/model_goldens.py OUT
 
@@ -242,7 +242,7 @@ def pipelines(out, tokenizer):
 
 def demo_teacher(out):
     """The model that is shipped: real weights in half precision, a real tokenizer."""
-    folder = pathlib.Path(__file__).parents[2] / "models" / "demo-teacher"
+    folder = pathlib.Path(__file__).parents[2] / "demo" / "teacher"
     pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32,
                                                    safety_checker=None)
     pipe.set_progress_bar_config(disable=True)

@@ -1,4 +1,4 @@
-"""The seeded parameters of worker/model/weights/random_weights.h, bit for bit."""
+"""The seeded parameters of model/weights/random_weights.h, bit for bit."""
 import numpy as np
 import torch
 

@@ -9,8 +9,8 @@
 #include <torch/csrc/distributed/c10d/Backend.hpp>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 
+#include "model/files/error.h"
 #include "worker/collective/first_line.h"
-#include "worker/model/files/error.h"
 
 namespace d2g::collective {
 namespace {

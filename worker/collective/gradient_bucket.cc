@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <memory>
 
-#include "worker/model/files/error.h"
+#include "model/files/error.h"
 
 namespace d2g::collective {
 

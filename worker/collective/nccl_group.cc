@@ -1,5 +1,5 @@
+#include "model/files/error.h"
 #include "worker/collective/backend_group.h"
-#include "worker/model/files/error.h"
 
 #ifdef D2G_CUDA
 #include <exception>

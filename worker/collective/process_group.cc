@@ -1,7 +1,7 @@
 #include "worker/collective/process_group.h"
 
+#include "model/files/error.h"
 #include "worker/collective/backend_group.h"
-#include "worker/model/files/error.h"
 
 namespace d2g::collective {
 

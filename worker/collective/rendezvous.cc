@@ -14,8 +14,8 @@
 #include <c10/util/intrusive_ptr.h>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+#include "model/files/error.h"
 #include "worker/collective/first_line.h"
-#include "worker/model/files/error.h"
 
 namespace d2g::collective {
 namespace {

@@ -12,21 +12,21 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "model/folder/model_folder.h"
+#include "model/png.h"
+#include "services/common/checkpoint_files.h"
 #include "services/common/deadline.h"
 #include "services/common/file_io.h"
 #include "services/common/file_manifest.h"
-#include "services/common/model_folder.h"
 #include "services/common/output_folder.h"
 #include "services/common/prompts.h"
 #include "services/common/status_macros.h"
-#include "services/store/triple_client.h"
-#include "worker/agent/shard_patience.h"
+#include "services/store/client/triple_client.h"
+#include "worker/common/torch_status.h"
+#include "worker/distil/student.h"
 #include "worker/evaluate/measures.h"
 #include "worker/evaluate/pictures.h"
-#include "worker/model/files/checkpoint_files.h"
-#include "worker/model/png.h"
-#include "worker/recipe/student.h"
-#include "worker/torch_status.h"
+#include "worker/lease/shard_patience.h"
 
 namespace d2g::evaluate {
 namespace {
@@ -45,7 +45,7 @@ constexpr int kDefaultTimingRepeats = 20;
 constexpr char kGridFile[] = "grid.png";
 constexpr char kReportFile[] = "report.json";
 
-std::string DiscriminatorFile() { return model::TensorFile(model::kDiscriminatorTensors); }
+std::string DiscriminatorFile() { return common::TensorFile(common::kDiscriminatorTensors); }
 
 // Thrown through LibTorch code to leave it when the task is cancelled.
 struct Stopped {};
@@ -82,7 +82,7 @@ std::optional<double> Value(const std::vector<NamedInterval>& measures, const st
 // The numeric part; throws what LibTorch and the model library throw, and Stopped.
 EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, bool has_discriminator,
                          const std::string& device, const std::string& folder,
-                         agent::TaskContext* context) {
+                         lease::TaskContext* context) {
   const auto& spec = work.spec().evaluate();
   const int columns = spec.grid_columns() > 0 ? spec.grid_columns() : kDefaultGridColumns;
   const int repeats = spec.timing_repeats() > 0 ? spec.timing_repeats() : kDefaultTimingRepeats;
@@ -105,9 +105,9 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, bool has_di
                                      .progress = [&tick] { tick(0); }});
   Evaluator evaluator = Evaluator::Load(spec.evaluator_path());
   evaluator.network = evaluator.network.To(torch_device);
-  const recipe::StudentCheckpoint checkpoint =
-      recipe::StudentCheckpoint::Load(work.checkpoint_path());
-  const recipe::OneStepGenerator conversion = checkpoint.Conversion(teacher.scheduler());
+  const distil::StudentCheckpoint checkpoint =
+      distil::StudentCheckpoint::Load(work.checkpoint_path());
+  const distil::OneStepGenerator conversion = checkpoint.Conversion(teacher.scheduler());
   model::UNet2DConditionModel student = checkpoint.UNet(teacher.unet());
   // As the exported student runs, and as the teacher beside it does.
   student.PrepareForInference();
@@ -144,7 +144,7 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, bool has_di
   EvaluationReport report;
   report.set_checkpoint_step(work.checkpoint_step());
   if (has_discriminator) {
-    const recipe::Discriminator discriminator(
+    const distil::Discriminator discriminator(
         teacher.unet(), model::ReadSafetensors(work.checkpoint_path() + "/" + DiscriminatorFile()),
         torch_device);
     for (const auto& [name, value] :
@@ -166,7 +166,7 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, bool has_di
     const auto from = Value(teacher_quality, name), to = Value(solution_quality, name),
                reached = Value(student_quality, name);
     if (!from || !to || !reached) continue;
-    (*report.mutable_gap_closed())[name] = recipe::GapClosed(*from, *to, *reached);
+    (*report.mutable_gap_closed())[name] = evaluate::GapClosed(*from, *to, *reached);
   }
   report.set_grid_path(folder + "/" + kGridFile);
   std::vector<const ModelPictures*> rows = {&solutions, &student_one};
@@ -177,7 +177,7 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, bool has_di
 
 // call(deadline) again and again while its server is away, the task runs and `patience` lasts.
 template <typename Call>
-auto CallWithPatience(const agent::TaskContext& context, absl::Duration patience, Call call)
+auto CallWithPatience(const lease::TaskContext& context, absl::Duration patience, Call call)
     -> decltype(call(absl::Time())) {
   const absl::Time end = common::DeadlineIn(patience);
   while (true) {
@@ -204,20 +204,20 @@ absl::StatusOr<std::string> ToJson(const EvaluationReport& report) {
 absl::StatusOr<EvaluationReport> RunEvaluate(const EvaluateWork& work,
                                              const std::vector<std::string>& prompts,
                                              const ReadTriples& read, const std::string& device,
-                                             agent::TaskContext* context) {
+                                             lease::TaskContext* context) {
   const common::Tick tick = [&] {
     context->AddProgress();
     return !context->cancelled();
   };
   context->SetPhase("load");
   D2G_RETURN_IF_ERROR(
-      common::FindModelFolder(work.spec().teacher().path(), work.recipe().teacher_digest(), tick)
+      model::FindModelFolder(work.spec().teacher().path(), work.recipe().teacher_digest(), tick)
           .status());
   D2G_ASSIGN_OR_RETURN(const common::FileManifest manifest,
                        common::ReadManifest(work.checkpoint_path()));
   const bool has_discriminator =
       work.spec().train().gan().weight() > 0 && manifest.contains(DiscriminatorFile());
-  for (const std::string& file : recipe::StudentCheckpoint::Files()) {
+  for (const std::string& file : distil::StudentCheckpoint::Files()) {
     D2G_RETURN_IF_ERROR(common::CheckFile(work.checkpoint_path(), file, manifest, tick));
   }
   if (has_discriminator) {
@@ -253,7 +253,7 @@ coordinator::v1::TaskKind EvaluateRunner::kind() const {
   return coordinator::v1::TASK_KIND_EVALUATE;
 }
 
-absl::Status EvaluateRunner::Run(const coordinator::v1::Task& task, agent::TaskContext* context,
+absl::Status EvaluateRunner::Run(const coordinator::v1::Task& task, lease::TaskContext* context,
                                  coordinator::v1::CompleteTaskRequest* result) {
   const EvaluateWork& work = task.evaluate();
   D2G_RETURN_IF_ERROR(common::CheckJobPaths(paths_, work.spec()));
@@ -265,7 +265,7 @@ absl::Status EvaluateRunner::Run(const coordinator::v1::Task& task, agent::TaskC
   for (const common::v1::ShardAddress& shard : work.shards()) {
     shards[shard.shard()] = std::make_unique<store::TripleClient>(shard);
   }
-  const absl::Duration patience = agent::ShardPatience(task, kPatience);
+  const absl::Duration patience = lease::ShardPatience(task, kPatience);
   const ReadTriples read =
       [&](int shard,
           const std::vector<int64_t>& indices) -> absl::StatusOr<std::vector<store::v1::Triple>> {

@@ -7,13 +7,13 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/notification.h"
-#include "coordinator/client.h"
+#include "coordinator/client/client.h"
 #include "d2g/coordinator/v1/job.pb.h"
 #include "d2g/coordinator/v1/task_service.pb.h"
 #include "services/common/path_policy.h"
-#include "worker/agent/lease_loop.h"
-#include "worker/agent/task_context.h"
 #include "worker/evaluate/held_out_reader.h"
+#include "worker/lease/lease_loop.h"
+#include "worker/lease/task_context.h"
 
 namespace d2g::evaluate {
 
@@ -30,10 +30,10 @@ namespace d2g::evaluate {
 // when the context is.
 absl::StatusOr<coordinator::v1::EvaluationReport> RunEvaluate(
     const coordinator::v1::EvaluateWork& work, const std::vector<std::string>& prompts,
-    const ReadTriples& read, const std::string& device, agent::TaskContext* context);
+    const ReadTriples& read, const std::string& device, lease::TaskContext* context);
 
 // Runs evaluation tasks for a lease loop.
-class EvaluateRunner : public agent::TaskRunner {
+class EvaluateRunner : public lease::TaskRunner {
  public:
   // `coordinator` is not owned; prompt lists are fetched through it. `device` as for RunEvaluate.
   // A job whose paths `paths` does not allow is refused.
@@ -41,7 +41,7 @@ class EvaluateRunner : public agent::TaskRunner {
                  common::PathPolicy paths = {});
 
   coordinator::v1::TaskKind kind() const override;
-  absl::Status Run(const coordinator::v1::Task& task, agent::TaskContext* context,
+  absl::Status Run(const coordinator::v1::Task& task, lease::TaskContext* context,
                    coordinator::v1::CompleteTaskRequest* result) override;
 
  private:

@@ -7,11 +7,12 @@
 
 #include "services/common/log.h"
 #include "services/common/status_macros.h"
-#include "services/store/latent_codec.h"
-#include "worker/plan/holdout.h"
-#include "worker/plan/index_set.h"
-#include "worker/plan/noise.h"
-#include "worker/plan/prompt_order.h"
+#include "services/dataset/holdout.h"
+#include "services/dataset/index_set.h"
+#include "services/dataset/latent_codec.h"
+#include "services/dataset/noise.h"
+#include "services/dataset/prompt_order.h"
+#include "services/store/client/append_limits.h"
 
 namespace d2g::evaluate {
 namespace {
@@ -49,12 +50,12 @@ absl::Status ReadSound(const ReadTriples& read, int shard, const std::vector<int
 
 absl::Status Unpack(const DatasetRecipe& recipe, const Triple& triple, std::span<float> z,
                     std::span<float> x) {
-  plan::FillNoise(recipe.seed(), triple.index(), z);
-  if (store::NoiseChecksum(z) != triple.noise_checksum()) {
+  dataset::FillNoise(recipe.seed(), triple.index(), z);
+  if (dataset::NoiseChecksum(z) != triple.noise_checksum()) {
     return absl::DataLossError("noise of triple " + std::to_string(triple.index()) +
                                " is not the one that it was simulated from");
   }
-  return store::DecodeLatent(triple.x(), recipe.storage_dtype(), x);
+  return dataset::DecodeLatent(triple.x(), recipe.storage_dtype(), x);
 }
 
 }  // namespace
@@ -73,12 +74,12 @@ absl::StatusOr<HeldOut> ReadHeldOut(const coordinator::v1::EvaluateWork& work,
                                       " lines, the dataset's recipe says " +
                                       std::to_string(recipe.prompt_count()));
   }
-  plan::IndexSet sealed;
+  dataset::IndexSet sealed;
   for (const common::v1::IndexRange& range : work.sealed()) {
     sealed.Merge({range.begin(), range.end()});
   }
   const std::vector<int64_t> wanted =
-      plan::HeldOutIndices(sealed, recipe.holdout_every(), work.spec().evaluate().pictures());
+      dataset::HeldOutIndices(sealed, recipe.holdout_every(), work.spec().evaluate().pictures());
 
   std::map<int, std::vector<int64_t>> of_shard;
   for (const int64_t index : wanted) {
@@ -98,7 +99,7 @@ absl::StatusOr<HeldOut> ReadHeldOut(const coordinator::v1::EvaluateWork& work,
   }
 
   HeldOut held_out;
-  const size_t elements = static_cast<size_t>(store::LatentElements(recipe));
+  const size_t elements = static_cast<size_t>(dataset::LatentElements(recipe));
   std::vector<float> z(found.size() * elements), x(found.size() * elements);
   for (const auto& [index, triple] : found) {
     const size_t offset = held_out.indices.size() * elements;
@@ -110,7 +111,8 @@ absl::StatusOr<HeldOut> ReadHeldOut(const coordinator::v1::EvaluateWork& work,
       continue;
     }
     held_out.indices.push_back(index);
-    held_out.prompt_of.push_back(plan::PromptIndexOf(recipe.seed(), index, recipe.prompt_count()));
+    held_out.prompt_of.push_back(
+        dataset::PromptIndexOf(recipe.seed(), index, recipe.prompt_count()));
     held_out.prompts.push_back(prompts[static_cast<size_t>(held_out.prompt_of.back())]);
   }
   if (held_out.size() < 2) {

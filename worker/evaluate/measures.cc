@@ -3,16 +3,16 @@
 #include <algorithm>
 #include <chrono>
 
-#include "worker/model/files/error.h"
-#include "worker/model/network/parameters.h"
-#include "worker/model/weights/safetensors.h"
-#include "worker/recipe/network_folders.h"
-#include "worker/recipe/quality.h"
+#include "model/check/network_folders.h"
+#include "model/files/error.h"
+#include "model/network/parameters.h"
+#include "model/weights/safetensors.h"
+#include "worker/evaluate/quality.h"
 
 namespace d2g::evaluate {
 namespace {
 
-using recipe::Interval;
+using evaluate::Interval;
 
 double Seconds(std::chrono::steady_clock::time_point since) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
@@ -20,7 +20,7 @@ double Seconds(std::chrono::steady_clock::time_point since) {
 
 Interval MedianInterval(const std::vector<double>& values) {
   if (values.size() < 2) return {values.at(0), values.at(0), values.at(0)};
-  return recipe::Bootstrap(
+  return evaluate::Bootstrap(
       static_cast<int64_t>(values.size()), /*seed=*/0, [&](std::span<const int64_t> positions) {
         std::vector<double> drawn;
         for (const int64_t position : positions) {
@@ -83,16 +83,16 @@ at::Tensor OtherPrompt(const HeldOut& held_out) {
 Evaluator Evaluator::Load(const std::string& folder) {
   const std::string path = folder + "/reference.safetensors";
   const model::TensorMap reference = model::ReadSafetensors(path);
-  recipe::CheckReference(model::StoredTensorsOf(reference), path);
-  recipe::FeatureMoments moments{reference.at("mean").to(at::kDouble),
-                                 reference.at("cov").to(at::kDouble)};
-  return {recipe::SequentialNet::Load(folder), std::move(moments)};
+  model::CheckReference(model::StoredTensorsOf(reference), path);
+  evaluate::FeatureMoments moments{reference.at("mean").to(at::kDouble),
+                                   reference.at("cov").to(at::kDouble)};
+  return {distil::SequentialNet::Load(folder), std::move(moments)};
 }
 
 std::vector<int64_t> LabelsOf(const Evaluator& evaluator, const HeldOut& held_out) {
   std::vector<int64_t> labels;
   for (const std::string& prompt : held_out.prompts) {
-    labels.push_back(recipe::LabelOf(prompt, evaluator.network.labels()));
+    labels.push_back(evaluate::LabelOf(prompt, evaluator.network.labels()));
   }
   return labels;
 }
@@ -100,15 +100,16 @@ std::vector<int64_t> LabelsOf(const Evaluator& evaluator, const HeldOut& held_ou
 std::vector<NamedInterval> MeasureQuality(const Evaluator& evaluator, const HeldOut& held_out,
                                           const std::vector<int64_t>& label_of,
                                           const ModelPictures& made, uint64_t seed) {
-  const recipe::JudgedPictures judged = recipe::Judge(evaluator.network, made.pictures);
+  const evaluate::JudgedPictures judged = evaluate::Judge(evaluator.network, made.pictures);
   std::vector<NamedInterval> measures = {
-      {"frechet_distance", recipe::FrechetInterval(judged.features, evaluator.reference, seed)}};
+      {"frechet_distance", evaluate::FrechetInterval(judged.features, evaluator.reference, seed)}};
   if (std::any_of(label_of.begin(), label_of.end(), [](int64_t label) { return label >= 0; })) {
-    measures.push_back({"class_agreement", recipe::ClassAgreement(judged.labels, label_of)});
+    measures.push_back({"class_agreement", evaluate::ClassAgreement(judged.labels, label_of)});
   }
-  measures.push_back({"paired_distance", recipe::PairedDistance(made.latents, held_out.x, seed)});
-  if (recipe::PromptsWithSeveral(held_out.prompt_of) >= recipe::kMinDiversityPrompts) {
-    measures.push_back({"diversity", recipe::Diversity(judged.features, held_out.prompt_of, seed)});
+  measures.push_back({"paired_distance", evaluate::PairedDistance(made.latents, held_out.x, seed)});
+  if (evaluate::PromptsWithSeveral(held_out.prompt_of) >= evaluate::kMinDiversityPrompts) {
+    measures.push_back(
+        {"diversity", evaluate::Diversity(judged.features, held_out.prompt_of, seed)});
   }
   return measures;
 }
@@ -126,7 +127,7 @@ std::vector<NamedInterval> TimeTeacher(const model::TextToImageModel& teacher,
 
 std::vector<NamedInterval> TimeStudent(const model::TextToImageModel& teacher,
                                        const model::UNet2DConditionModel& student,
-                                       const recipe::OneStepGenerator& conversion,
+                                       const distil::OneStepGenerator& conversion,
                                        const HeldOut& held_out, const at::Tensor& text, int repeats,
                                        const Tick& tick) {
   return TimeModel(
@@ -134,7 +135,7 @@ std::vector<NamedInterval> TimeStudent(const model::TextToImageModel& teacher,
       [&](const at::Tensor& z, const at::Tensor& c) { return conversion.Generate(student, z, c); });
 }
 
-std::map<std::string, double> MeasureDiscriminator(const recipe::Discriminator& discriminator,
+std::map<std::string, double> MeasureDiscriminator(const distil::Discriminator& discriminator,
                                                    const HeldOut& held_out, const at::Tensor& text,
                                                    const at::Tensor& student_latents,
                                                    const Tick& tick) {
@@ -145,7 +146,7 @@ std::map<std::string, double> MeasureDiscriminator(const recipe::Discriminator& 
     std::vector<at::Tensor> parts;
     for (int64_t begin = 0; begin < count; begin += kEvaluationBatch) {
       const int64_t end = std::min(begin + kEvaluationBatch, count);
-      parts.push_back(recipe::MeanLogit(discriminator.Forward(
+      parts.push_back(distil::MeanLogit(discriminator.Forward(
           z.slice(0, begin, end), x.slice(0, begin, end), c.slice(0, begin, end))));
       tick(0);
     }

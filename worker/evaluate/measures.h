@@ -6,21 +6,21 @@
 #include <string>
 #include <vector>
 
+#include "model/text_to_image.h"
+#include "worker/distil/discriminator.h"
+#include "worker/distil/generator.h"
+#include "worker/distil/sequential_net.h"
+#include "worker/evaluate/frechet.h"
 #include "worker/evaluate/held_out.h"
+#include "worker/evaluate/intervals.h"
 #include "worker/evaluate/pictures.h"
-#include "worker/model/text_to_image.h"
-#include "worker/recipe/discriminator.h"
-#include "worker/recipe/frechet.h"
-#include "worker/recipe/generator.h"
-#include "worker/recipe/intervals.h"
-#include "worker/recipe/sequential_net.h"
 
 namespace d2g::evaluate {
 
 // A named figure with its 95 % interval.
 struct NamedInterval {
   std::string name;
-  recipe::Interval interval;
+  evaluate::Interval interval;
 };
 
 // The frozen judge: a pixel classifier and what it sees in real held-out pictures.
@@ -29,8 +29,8 @@ struct Evaluator {
   // file and what is wrong.
   static Evaluator Load(const std::string& folder);
 
-  recipe::SequentialNet network;
-  recipe::FeatureMoments reference;
+  distil::SequentialNet network;
+  evaluate::FeatureMoments reference;
 };
 
 // "frechet_distance", "class_agreement", "paired_distance", "diversity", in that order. Class
@@ -52,7 +52,7 @@ std::vector<NamedInterval> TimeTeacher(const model::TextToImageModel& teacher,
                                        const Tick& tick);
 std::vector<NamedInterval> TimeStudent(const model::TextToImageModel& teacher,
                                        const model::UNet2DConditionModel& student,
-                                       const recipe::OneStepGenerator& conversion,
+                                       const distil::OneStepGenerator& conversion,
                                        const HeldOut& held_out, const at::Tensor& text, int repeats,
                                        const Tick& tick);
 
@@ -61,7 +61,7 @@ std::vector<NamedInterval> TimeStudent(const model::TextToImageModel& teacher,
 // "pair_accuracy", the share of triples whose solution has the higher logit of the two. The first
 // and the last again with the noise of another triple ("..._noise_shuffled") and with another
 // prompt's text ("..._text_shuffled") for solution and student alike.
-std::map<std::string, double> MeasureDiscriminator(const recipe::Discriminator& discriminator,
+std::map<std::string, double> MeasureDiscriminator(const distil::Discriminator& discriminator,
                                                    const HeldOut& held_out, const at::Tensor& text,
                                                    const at::Tensor& student_latents,
                                                    const Tick& tick);

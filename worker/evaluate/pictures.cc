@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <set>
 
-#include "worker/model/png.h"
+#include "model/png.h"
 
 namespace d2g::evaluate {
 namespace {
@@ -75,7 +75,7 @@ ModelPictures TeacherPictures(const model::TextToImageModel& teacher, const Held
 
 ModelPictures StudentPictures(const model::TextToImageModel& teacher,
                               const model::UNet2DConditionModel& student,
-                              const recipe::OneStepGenerator& conversion, const HeldOut& held_out,
+                              const distil::OneStepGenerator& conversion, const HeldOut& held_out,
                               const at::Tensor& text, const Tick& tick) {
   return InBatches(teacher, held_out.size(), tick, [&](int64_t begin, int64_t end) {
     return conversion.Generate(student, held_out.z.slice(0, begin, end), text.slice(0, begin, end));

@@ -7,9 +7,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "model/text_to_image.h"
+#include "worker/distil/generator.h"
 #include "worker/evaluate/held_out.h"
-#include "worker/model/text_to_image.h"
-#include "worker/recipe/generator.h"
 
 namespace d2g::evaluate {
 
@@ -43,7 +43,7 @@ ModelPictures TeacherPictures(const model::TextToImageModel& teacher, const Held
 // What the student makes in its one step, without guidance.
 ModelPictures StudentPictures(const model::TextToImageModel& teacher,
                               const model::UNet2DConditionModel& student,
-                              const recipe::OneStepGenerator& conversion, const HeldOut& held_out,
+                              const distil::OneStepGenerator& conversion, const HeldOut& held_out,
                               const at::Tensor& text, const Tick& tick);
 
 // Side by side: a row per model, `columns` held-out pictures (at most all) that show different

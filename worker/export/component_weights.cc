@@ -5,10 +5,10 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "worker/model/config/clip_text_config.h"
-#include "worker/model/files/json_config.h"
-#include "worker/model/files/safetensors_header.h"
-#include "worker/model/files/weight_files.h"
+#include "model/config/clip_text_config.h"
+#include "model/files/json_config.h"
+#include "model/files/safetensors_header.h"
+#include "model/files/weight_files.h"
 
 namespace d2g::exporter {
 namespace {

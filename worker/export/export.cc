@@ -18,16 +18,16 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "model/files/error.h"
+#include "model/folder/model_folder.h"
 #include "services/common/digest.h"
 #include "services/common/file_io.h"
 #include "services/common/file_manifest.h"
-#include "services/common/model_folder.h"
 #include "services/common/output_folder.h"
 #include "services/common/status_macros.h"
 #include "services/common/version.h"
+#include "worker/common/torch_status.h"
 #include "worker/export/student_folder.h"
-#include "worker/model/files/error.h"
-#include "worker/torch_status.h"
 
 namespace d2g::exporter {
 namespace {
@@ -218,7 +218,7 @@ absl::Status Replace(const std::string& part, const std::string& path, const std
 // One attempt.
 class Attempt {
  public:
-  Attempt(const ExportWork& work, agent::TaskContext* context)
+  Attempt(const ExportWork& work, lease::TaskContext* context)
       : work_(work), context_(context), part_(NewPart(work.export_path())), cleanup_(part_) {}
 
   absl::StatusOr<ExportRecord> Run();
@@ -246,7 +246,7 @@ class Attempt {
   }
 
   const ExportWork& work_;
-  agent::TaskContext* const context_;
+  lease::TaskContext* const context_;
   const common::Tick tick_ = [this] { return Tick(); };
   const std::string part_;
   ScopedFolder cleanup_;
@@ -259,18 +259,18 @@ absl::Status Attempt::Load() {
   D2G_RETURN_IF_ERROR(common::ClaimOutput(work_.spec().output_dir(), work_.job()));
   const std::string& path = work_.export_path();
   D2G_RETURN_IF_ERROR(common::CheckReplaceable(path, work_.job(), path));
-  D2G_ASSIGN_OR_RETURN(const common::ModelFolder teacher,
-                       common::FindModelFolder(work_.spec().teacher().path(),
-                                               work_.recipe().teacher_digest(), tick_));
+  D2G_ASSIGN_OR_RETURN(const model::ModelFolder teacher,
+                       model::FindModelFolder(work_.spec().teacher().path(),
+                                              work_.recipe().teacher_digest(), tick_));
   // Training's checks end with the commit: bytes that a disk changed since would be shipped.
   D2G_RETURN_IF_ERROR(
-      common::CheckFiles(work_.checkpoint_path(), recipe::StudentCheckpoint::Files(), tick_));
+      common::CheckFiles(work_.checkpoint_path(), distil::StudentCheckpoint::Files(), tick_));
   folder_.teacher_path = teacher.path;
   folder_.teacher_files = teacher.files;
   folder_.latent_height = work_.recipe().latent_height();
   folder_.latent_width = work_.recipe().latent_width();
   const absl::Status loaded = CatchTorch([&] {
-    folder_.student = recipe::StudentCheckpoint::Load(work_.checkpoint_path());
+    folder_.student = distil::StudentCheckpoint::Load(work_.checkpoint_path());
     texts_ = MakeTexts(folder_);
     files_ = FilesToTake(folder_);
   });
@@ -318,7 +318,7 @@ absl::Status Attempt::Write() {
 
 absl::Status Attempt::Verify() {
   // The teacher's folder passed the same check: what fails here is this machine's writing.
-  if (const auto found = common::InspectModelFolder(part_, tick_); !found.ok()) {
+  if (const auto found = model::InspectModelFolder(part_, tick_); !found.ok()) {
     D2G_RETURN_IF_ERROR(context_->CheckCancelled());
     return absl::InternalError(found.status().message());
   }
@@ -336,7 +336,7 @@ absl::StatusOr<ExportRecord> Attempt::Run() {
   context_->SetPhase("verify");
   D2G_RETURN_IF_ERROR(Verify());
   ExportRecord record;
-  D2G_ASSIGN_OR_RETURN(*record.mutable_digest(), common::FolderDigest(part_, tick_));
+  D2G_ASSIGN_OR_RETURN(*record.mutable_digest(), model::FolderDigest(part_, tick_));
   record.set_path(work_.export_path());
   record.set_checkpoint_step(work_.checkpoint_step());
   D2G_RETURN_IF_ERROR(context_->CheckCancelled());
@@ -346,7 +346,7 @@ absl::StatusOr<ExportRecord> Attempt::Run() {
 
 }  // namespace
 
-absl::StatusOr<ExportRecord> RunExport(const ExportWork& work, agent::TaskContext* context) {
+absl::StatusOr<ExportRecord> RunExport(const ExportWork& work, lease::TaskContext* context) {
   return Attempt(work, context).Run();
 }
 
@@ -354,7 +354,7 @@ ExportRunner::ExportRunner(common::PathPolicy paths) : paths_(std::move(paths)) 
 
 coordinator::v1::TaskKind ExportRunner::kind() const { return coordinator::v1::TASK_KIND_EXPORT; }
 
-absl::Status ExportRunner::Run(const coordinator::v1::Task& task, agent::TaskContext* context,
+absl::Status ExportRunner::Run(const coordinator::v1::Task& task, lease::TaskContext* context,
                                coordinator::v1::CompleteTaskRequest* result) {
   D2G_RETURN_IF_ERROR(common::CheckJobPaths(paths_, task.export_().spec()));
   // An exception that left here would end the worker.

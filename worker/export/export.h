@@ -6,8 +6,8 @@
 #include "d2g/coordinator/v1/job.pb.h"
 #include "d2g/coordinator/v1/task_service.pb.h"
 #include "services/common/path_policy.h"
-#include "worker/agent/lease_loop.h"
-#include "worker/agent/task_context.h"
+#include "worker/lease/lease_loop.h"
+#include "worker/lease/task_context.h"
 
 namespace d2g::exporter {
 
@@ -24,16 +24,16 @@ namespace d2g::exporter {
 // checkpoint does not fit.
 // CANCELLED when the context is; nothing is left behind then or on other failures.
 absl::StatusOr<coordinator::v1::ExportRecord> RunExport(const coordinator::v1::ExportWork& work,
-                                                        agent::TaskContext* context);
+                                                        lease::TaskContext* context);
 
 // Runs export tasks for a lease loop.
-class ExportRunner : public agent::TaskRunner {
+class ExportRunner : public lease::TaskRunner {
  public:
   // A job whose paths `paths` does not allow is refused.
   explicit ExportRunner(common::PathPolicy paths = {});
 
   coordinator::v1::TaskKind kind() const override;
-  absl::Status Run(const coordinator::v1::Task& task, agent::TaskContext* context,
+  absl::Status Run(const coordinator::v1::Task& task, lease::TaskContext* context,
                    coordinator::v1::CompleteTaskRequest* result) override;
 
  private:

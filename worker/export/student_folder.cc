@@ -5,12 +5,12 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "model/config/clip_text_config.h"
+#include "model/files/error.h"
+#include "model/files/json_config.h"
+#include "model/text_to_image.h"
+#include "model/weights/safetensors.h"
 #include "worker/export/component_weights.h"
-#include "worker/model/config/clip_text_config.h"
-#include "worker/model/files/error.h"
-#include "worker/model/files/json_config.h"
-#include "worker/model/text_to_image.h"
-#include "worker/model/weights/safetensors.h"
 
 namespace d2g::exporter {
 namespace {
@@ -73,9 +73,9 @@ json UNetConfig(const StudentFolder& folder) {
 }
 
 json SchedulerSettings(const StudentFolder& folder) {
-  const recipe::StudentCheckpoint& student = folder.student;
+  const distil::StudentCheckpoint& student = folder.student;
   const model::DdimScheduler teacher = TeacherScheduler(folder);
-  const recipe::OneStepGenerator conversion = student.Conversion(teacher);
+  const distil::OneStepGenerator conversion = student.Conversion(teacher);
 
   json scheduler;
   scheduler["_class_name"] = "DDIMScheduler";

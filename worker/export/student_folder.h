@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "worker/recipe/student.h"
+#include "worker/distil/student.h"
 
 namespace d2g::exporter {
 
@@ -20,7 +20,7 @@ struct StudentFolder {
   int64_t latent_height = 0;
   int64_t latent_width = 0;
   // The student.
-  recipe::StudentCheckpoint student;
+  distil::StudentCheckpoint student;
 };
 
 // A file of the teacher's and what it becomes, relative to the two folders.

@@ -1,7 +1,7 @@
 #include "worker/simulate/device.h"
 
 #include "absl/strings/str_cat.h"
-#include "worker/torch_status.h"
+#include "worker/common/torch_status.h"
 
 namespace d2g::simulate {
 

@@ -8,7 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
-#include "coordinator/client.h"
+#include "coordinator/client/client.h"
 #include "services/common/prompts.h"
 
 namespace d2g::simulate {

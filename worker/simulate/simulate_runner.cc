@@ -5,21 +5,21 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
+#include "model/kernels/cuda_graph.h"
 #include "services/common/clock.h"
 #include "services/common/deadline.h"
 #include "services/common/log.h"
 #include "services/common/retry.h"
 #include "services/common/status_macros.h"
-#include "worker/agent/shard_patience.h"
-#include "worker/model/kernels/cuda_graph.h"
-#include "worker/torch_status.h"
+#include "worker/common/torch_status.h"
+#include "worker/lease/shard_patience.h"
 
 namespace d2g::simulate {
 namespace {
 
-using agent::CancelReason;
-using agent::TaskContext;
 using coordinator::v1::SimulateWork;
+using lease::CancelReason;
+using lease::TaskContext;
 using store::AppendSession;
 
 constexpr int kDefaultBatchSize = 32;
@@ -150,7 +150,7 @@ absl::Status SimulateRunner::Run(const coordinator::v1::Task& task, TaskContext*
   absl::Notification stop;
   CancelGuard guard(context, options_.flush_patience, &stop);
   store::TripleClient client(work.shard(), &stop);
-  const absl::Duration patience = agent::ShardPatience(task, options_.patience);
+  const absl::Duration patience = lease::ShardPatience(task, options_.patience);
   const absl::Time deadline = common::DeadlineIn(patience);
   const absl::Status known = client.OpenDataset(work.dataset(), work.recipe(), deadline).status();
   if (common::IsRetryable(known)) {

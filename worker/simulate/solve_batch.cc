@@ -14,13 +14,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
+#include "model/solver/solver.h"
 #include "services/common/clock.h"
 #include "services/common/status_macros.h"
-#include "services/store/latent_codec.h"
-#include "worker/model/solver/solver.h"
-#include "worker/plan/noise.h"
-#include "worker/plan/prompt_order.h"
-#include "worker/torch_status.h"
+#include "services/dataset/latent_codec.h"
+#include "services/dataset/noise.h"
+#include "services/dataset/prompt_order.h"
+#include "worker/common/torch_status.h"
 
 namespace d2g::simulate {
 namespace {
@@ -37,11 +37,11 @@ at::Tensor DrawNoise(const common::v1::DatasetRecipe& recipe, const std::vector<
   at::Tensor noise = at::empty({static_cast<int64_t>(indices.size()), recipe.latent_channels(),
                                 recipe.latent_height(), recipe.latent_width()},
                                at::kFloat);
-  const int64_t elements = store::LatentElements(recipe);
+  const int64_t elements = dataset::LatentElements(recipe);
   for (size_t k = 0; k < indices.size(); ++k) {
-    plan::FillNoise(recipe.seed(), indices[k],
-                    {noise.data_ptr<float>() + static_cast<int64_t>(k) * elements,
-                     static_cast<size_t>(elements)});
+    dataset::FillNoise(recipe.seed(), indices[k],
+                       {noise.data_ptr<float>() + static_cast<int64_t>(k) * elements,
+                        static_cast<size_t>(elements)});
   }
   return noise;
 }
@@ -77,7 +77,7 @@ absl::Status CheckRecipe(const common::v1::DatasetRecipe& recipe, const Teacher&
     return absl::InvalidArgumentError(
         absl::StrCat("prompt_count: ", recipe.prompt_count(), " is below 1"));
   }
-  if (store::BytesOf(recipe.storage_dtype()) == 0) {
+  if (dataset::BytesOf(recipe.storage_dtype()) == 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("storage_dtype: ", static_cast<int>(recipe.storage_dtype()),
                      " is not supported; fp16, bf16 and fp32 are"));
@@ -109,7 +109,7 @@ absl::StatusOr<SolvedBatch> SolveBatch(const common::v1::DatasetRecipe& recipe,
     std::vector<int64_t> prompt_indices;
     std::vector<std::string> texts;
     for (const int64_t index : indices) {
-      prompt_indices.push_back(plan::PromptIndexOf(recipe.seed(), index, recipe.prompt_count()));
+      prompt_indices.push_back(dataset::PromptIndexOf(recipe.seed(), index, recipe.prompt_count()));
       texts.push_back(prompts.at(static_cast<size_t>(prompt_indices.back())));
     }
     // Before anything waits for the device, which may be at the end of the batch before.
@@ -163,7 +163,7 @@ absl::StatusOr<absl::Duration> Fetch(SolvedBatch& batch) {
 
 absl::StatusOr<std::vector<store::v1::Triple>> MakeTriples(const common::v1::DatasetRecipe& recipe,
                                                            const SolvedBatch& batch) {
-  const auto elements = static_cast<size_t>(store::LatentElements(recipe));
+  const auto elements = static_cast<size_t>(dataset::LatentElements(recipe));
   if (batch.latents.numel() != static_cast<int64_t>(elements * batch.indices.size())) {
     return absl::InternalError(absl::StrCat("the solver gave ", batch.latents.numel(),
                                             " numbers instead of ",
@@ -174,10 +174,10 @@ absl::StatusOr<std::vector<store::v1::Triple>> MakeTriples(const common::v1::Dat
   for (size_t k = 0; k < batch.indices.size(); ++k) {
     const std::span x(batch.latents.const_data_ptr<float>() + k * elements, elements);
     const std::span z(batch.noise.const_data_ptr<float>() + k * elements, elements);
-    D2G_ASSIGN_OR_RETURN(
-        store::v1::Triple triple,
-        store::MakeTriple(batch.indices[k], batch.prompt_indices[k], x, z, recipe.storage_dtype()));
-    const int64_t bad = store::FindNonFinite(triple.x(), recipe.storage_dtype());
+    D2G_ASSIGN_OR_RETURN(store::v1::Triple triple,
+                         dataset::MakeTriple(batch.indices[k], batch.prompt_indices[k], x, z,
+                                             recipe.storage_dtype()));
+    const int64_t bad = dataset::FindNonFinite(triple.x(), recipe.storage_dtype());
     if (bad >= 0) {
       // Trying again would give the same: a triple is a function of its recipe.
       return absl::InvalidArgumentError(absl::StrCat(

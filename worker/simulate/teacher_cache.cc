@@ -5,10 +5,10 @@
 #include <c10/core/DeviceGuard.h>
 
 #include "absl/strings/str_cat.h"
+#include "model/folder/model_folder.h"
 #include "services/common/clock.h"
-#include "services/common/model_folder.h"
 #include "services/common/status_macros.h"
-#include "worker/torch_status.h"
+#include "worker/common/torch_status.h"
 
 namespace d2g::simulate {
 
@@ -38,7 +38,7 @@ absl::StatusOr<std::shared_ptr<const Teacher>> TeacherCache::Load(const std::str
                                                                   const std::string& digest,
                                                                   const TeacherOptions& options,
                                                                   const common::Tick& tick) const {
-  D2G_RETURN_IF_ERROR(common::FindModelFolder(path, digest, tick).status());
+  D2G_RETURN_IF_ERROR(model::FindModelFolder(path, digest, tick).status());
   bool cancelled = false;
   const auto progress = [&] {
     cancelled = tick && !tick();

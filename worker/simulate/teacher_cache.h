@@ -11,9 +11,9 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "model/text_to_image.h"
 #include "services/common/digest.h"
 #include "services/common/metrics.h"
-#include "worker/model/text_to_image.h"
 
 namespace d2g::simulate {
 

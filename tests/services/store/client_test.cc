@@ -3,7 +3,7 @@
 
 #include "absl/synchronization/notification.h"
 #include "gtest/gtest.h"
-#include "services/store/triple_client.h"
+#include "services/store/client/triple_client.h"
 #include "tests/testing/status_matchers.h"
 
 namespace d2g::store {

@@ -6,10 +6,10 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "services/dataset/latent_codec.h"
 #include "services/store/block_state.h"
 #include "services/store/engine.h"
 #include "services/store/keys.h"
-#include "services/store/latent_codec.h"
 #include "tests/services/store/store_test_util.h"
 #include "tests/testing/status_matchers.h"
 
@@ -27,7 +27,8 @@ namespace v1 = d2g::common::v1;
 
 std::vector<float> RoundTrip(const std::vector<float>& values, v1::DType dtype) {
   std::vector<float> out(values.size());
-  EXPECT_THAT(DecodeLatent(EncodeLatent(values, dtype).value(), dtype, out), IsOk());
+  EXPECT_THAT(dataset::DecodeLatent(dataset::EncodeLatent(values, dtype).value(), dtype, out),
+              IsOk());
   return out;
 }
 
@@ -61,8 +62,8 @@ TEST(LatentCodecTest, EveryHalfSurvives) {
     if ((bits & 0x7C00) == 0x7C00 && (bits & 0x3FF) != 0) continue;  // NaN
     const std::string bytes = {static_cast<char>(bits), static_cast<char>(bits >> 8)};
     float value = 0;
-    ASSERT_THAT(DecodeLatent(bytes, v1::DTYPE_FP16, {&value, 1}), IsOk());
-    ASSERT_EQ(EncodeLatent({&value, 1}, v1::DTYPE_FP16).value(), bytes) << bits;
+    ASSERT_THAT(dataset::DecodeLatent(bytes, v1::DTYPE_FP16, {&value, 1}), IsOk());
+    ASSERT_EQ(dataset::EncodeLatent({&value, 1}, v1::DTYPE_FP16).value(), bytes) << bits;
   }
 }
 
@@ -76,7 +77,7 @@ TEST(LatentCodecTest, FindsNonFiniteNumbers) {
   const float inf = std::numeric_limits<float>::infinity();
   for (const v1::DType dtype : {v1::DTYPE_FP16, v1::DTYPE_BF16, v1::DTYPE_FP32}) {
     const auto find = [dtype](const std::vector<float>& values) {
-      return FindNonFinite(EncodeLatent(values, dtype).value(), dtype);
+      return dataset::FindNonFinite(dataset::EncodeLatent(values, dtype).value(), dtype);
     };
     EXPECT_EQ(find({1, -2, 3}), -1);
     EXPECT_EQ(find({1, std::nanf(""), 3}), 1);
@@ -86,9 +87,9 @@ TEST(LatentCodecTest, FindsNonFiniteNumbers) {
 
 TEST(LatentCodecTest, WrongSizesAndTypesAreRefused) {
   std::vector<float> out(3);
-  EXPECT_THAT(DecodeLatent("abcd", v1::DTYPE_FP16, out),
+  EXPECT_THAT(dataset::DecodeLatent("abcd", v1::DTYPE_FP16, out),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("6 bytes, not 4")));
-  EXPECT_THAT(EncodeLatent(out, v1::DTYPE_UNSPECIFIED),
+  EXPECT_THAT(dataset::EncodeLatent(out, v1::DTYPE_UNSPECIFIED),
               StatusIs(absl::StatusCode::kInvalidArgument));
 }
 

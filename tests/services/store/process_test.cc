@@ -14,7 +14,7 @@
 #include "gtest/gtest.h"
 #include "services/common/channel.h"
 #include "services/common/port_file.h"
-#include "services/store/triple_client.h"
+#include "services/store/client/triple_client.h"
 #include "tests/services/store/store_test_util.h"
 #include "tests/testing/http_get.h"
 #include "tests/testing/process.h"

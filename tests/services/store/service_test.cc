@@ -12,9 +12,9 @@
 #include "services/common/channel.h"
 #include "services/common/grpc_status.h"
 #include "services/common/rpc_server.h"
-#include "services/store/append_limits.h"
+#include "services/store/client/append_limits.h"
+#include "services/store/client/triple_client.h"
 #include "services/store/store_app.h"
-#include "services/store/triple_client.h"
 #include "tests/services/store/store_test_util.h"
 #include "tests/testing/http_get.h"
 #include "tests/testing/status_matchers.h"
@@ -193,7 +193,7 @@ TEST_F(ServiceTest, AnswersAsManyLargeLatentsAsTheLimitSays) {
   recipe_.set_storage_dtype(d2g::common::v1::DTYPE_FP32);
   const std::string large = "datasets/large";
   ASSERT_THAT(client_->OpenDataset(large, recipe_, Soon()), IsOk());
-  std::vector<int64_t> indices(static_cast<size_t>(IndicesPerRead(recipe_)), 0);
+  std::vector<int64_t> indices(static_cast<size_t>(store::IndicesPerRead(recipe_)), 0);
   ASSERT_EQ(indices.size(), 60u);
   ASSERT_OK_AND_ASSIGN(const auto session,
                        client_->Append({.dataset = large, .range = Range(0, 1)}, Soon()));

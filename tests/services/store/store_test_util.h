@@ -8,7 +8,7 @@
 
 #include "d2g/common/v1/recipe.pb.h"
 #include "d2g/store/v1/triple_service.pb.h"
-#include "services/store/latent_codec.h"
+#include "services/dataset/latent_codec.h"
 
 namespace d2g::store::testing {
 
@@ -44,9 +44,10 @@ inline d2g::store::v1::Triple TestTriple(int64_t index,
                                          const d2g::common::v1::DatasetRecipe& recipe,
                                          int variant = 0) {
   std::mt19937_64 random(static_cast<uint64_t>(index * 31 + variant));
-  std::vector<float> x(static_cast<size_t>(LatentElements(recipe)));
+  std::vector<float> x(static_cast<size_t>(dataset::LatentElements(recipe)));
   for (float& value : x) value = static_cast<float>(random() % 2001) / 1000.0F - 1.0F;
-  return MakeTriple(index, index % recipe.prompt_count(), x, x, recipe.storage_dtype()).value();
+  return dataset::MakeTriple(index, index % recipe.prompt_count(), x, x, recipe.storage_dtype())
+      .value();
 }
 
 }  // namespace d2g::store::testing

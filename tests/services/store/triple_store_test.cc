@@ -176,7 +176,7 @@ TYPED_TEST(TripleStoreTest, BadTriplesAreRefusedWhole) {
   EXPECT_EQ(this->metrics_.checksum_failures.Value(), 1);
   bad = TestTriple(2, this->recipe_);
   bad.mutable_x()->replace(8, 2, std::string("\x00\x7e", 2));
-  bad.set_x_checksum(LatentChecksum(bad.x()));
+  bad.set_x_checksum(dataset::LatentChecksum(bad.x()));
   expect(bad, absl::StatusCode::kInvalidArgument, "index 2: x holds NaN or infinity at element 4");
   bad = TestTriple(2, this->recipe_);
   bad.set_prompt_index(1000);

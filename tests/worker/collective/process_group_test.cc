@@ -18,8 +18,8 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include "model/files/error.h"
 #include "worker/collective/gradient_bucket.h"
-#include "worker/model/files/error.h"
 
 namespace d2g::collective {
 namespace {

@@ -10,16 +10,16 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "model/folder/model_folder.h"
+#include "model/text_to_image.h"
 #include "services/common/file_io.h"
 #include "services/common/file_manifest.h"
-#include "services/common/model_folder.h"
 #include "services/common/prompts.h"
 #include "tests/testing/process.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 #include "tests/worker/evaluate/simulated_triples.h"
-#include "worker/model/text_to_image.h"
-#include "worker/recipe/discriminator.h"
+#include "worker/distil/discriminator.h"
 
 namespace d2g::evaluate {
 namespace {
@@ -42,10 +42,9 @@ class EvaluateTest : public ::testing::Test {
 
   void SetUp() override {
     at::set_num_threads(1);
-    const std::string path = SourcePath("models/demo-teacher");
-    ASSERT_OK_AND_ASSIGN(const common::ModelFolder folder, common::InspectModelFolder(path));
-    ASSERT_OK_AND_ASSIGN(const std::string text,
-                         common::ReadFile(SourcePath("models/demo-prompts.txt")));
+    const std::string path = SourcePath("demo/teacher");
+    ASSERT_OK_AND_ASSIGN(const model::ModelFolder folder, model::InspectModelFolder(path));
+    ASSERT_OK_AND_ASSIGN(const std::string text, common::ReadFile(SourcePath("demo/prompts.txt")));
     ASSERT_OK_AND_ASSIGN(const common::PromptLines list, common::ParsePromptList(text));
     // Few prompts, so that some have several pictures.
     for (size_t i = 0; i < 8; ++i) prompts_.push_back(list.lines[i * 57]);
@@ -55,7 +54,7 @@ class EvaluateTest : public ::testing::Test {
     work_.mutable_spec()->set_output_dir(dir_.path());
     auto* evaluate = work_.mutable_spec()->mutable_evaluate();
     evaluate->set_pictures(kPictures);
-    evaluate->set_evaluator_path(SourcePath("models/demo-evaluator"));
+    evaluate->set_evaluator_path(SourcePath("demo/evaluator"));
     // The median of so many is not moved by what else the machine does for a moment.
     evaluate->set_timing_repeats(5);
     evaluate->set_grid_columns(5);
@@ -84,7 +83,7 @@ class EvaluateTest : public ::testing::Test {
     Simulate(teacher);
     std::filesystem::create_directories(dir_.File("checkpoint"));
     model::WriteSafetensors(dir_.File("checkpoint/ema.safetensors"), teacher.unet().parameters());
-    const recipe::Discriminator discriminator(teacher.unet(), 0, 1, at::kCPU);
+    const distil::Discriminator discriminator(teacher.unet(), 0, 1, at::kCPU);
     model::WriteSafetensors(dir_.File("checkpoint/discriminator.safetensors"),
                             discriminator.parameters());
     std::ofstream(dir_.File("checkpoint/state.json"))
@@ -105,7 +104,7 @@ class EvaluateTest : public ::testing::Test {
       const std::vector<float> z = triples_->Noise(i * kEvery);
       noise.insert(noise.end(), z.begin(), z.end());
       prompts.push_back(prompts_[static_cast<size_t>(
-          plan::PromptIndexOf(recipe.seed(), i * kEvery, recipe.prompt_count()))]);
+          dataset::PromptIndexOf(recipe.seed(), i * kEvery, recipe.prompt_count()))]);
     }
     const at::Tensor z = at::tensor(noise).view(
         {kPictures, recipe.latent_channels(), recipe.latent_height(), recipe.latent_width()});
@@ -141,7 +140,7 @@ class EvaluateTest : public ::testing::Test {
   std::vector<std::string> prompts_;
   EvaluateWork work_;
   std::unique_ptr<SimulatedTriples> triples_;
-  agent::TaskContext context_;
+  lease::TaskContext context_;
 };
 
 TEST_F(EvaluateTest, ReportsEveryModelInFiguresAndAPicture) {
@@ -270,7 +269,7 @@ TEST_F(EvaluateTest, NamesAMissingEvaluator) {
 }
 
 TEST_F(EvaluateTest, StopsWhenCancelled) {
-  context_.Cancel(agent::CancelReason::kStopping);
+  context_.Cancel(lease::CancelReason::kStopping);
   EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kCancelled));
   EXPECT_FALSE(std::filesystem::exists(dir_.File("evaluation/report.json")));
 }

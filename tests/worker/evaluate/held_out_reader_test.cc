@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "services/store/client/append_limits.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/worker/evaluate/simulated_triples.h"
 
@@ -63,7 +64,7 @@ TEST_F(ReadHeldOutTest, ReadsFromBothShardsInOrder) {
     EXPECT_EQ(held_out.x[i].min().item<float>(), static_cast<float>(8 * i));
     EXPECT_EQ(held_out.z[i].flatten()[0].item<float>(), triples_->Noise(8 * i)[0]);
     const auto row = static_cast<size_t>(i);
-    EXPECT_EQ(held_out.prompt_of[row], plan::PromptIndexOf(5, 8 * i, 3));
+    EXPECT_EQ(held_out.prompt_of[row], dataset::PromptIndexOf(5, 8 * i, 3));
     EXPECT_EQ(held_out.prompts[row], prompts_[static_cast<size_t>(held_out.prompt_of[row])]);
   }
   EXPECT_EQ(reads_, 2);

@@ -3,14 +3,14 @@
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
+#include "model/text_to_image.h"
 #include "services/common/file_io.h"
 #include "services/common/prompts.h"
+#include "services/dataset/noise.h"
 #include "tests/testing/process.h"
 #include "tests/testing/status_matchers.h"
+#include "worker/distil/train_step.h"
 #include "worker/evaluate/measures.h"
-#include "worker/model/text_to_image.h"
-#include "worker/plan/noise.h"
-#include "worker/recipe/train_step.h"
 
 namespace d2g::evaluate {
 namespace {
@@ -35,7 +35,7 @@ Triples Simulate(const model::TextToImageModel& teacher, const std::vector<std::
   triples.z = at::empty(shape, at::kFloat);
   const size_t elements = static_cast<size_t>(triples.z[0].numel());
   for (int64_t i = 0; i < kTriples; ++i) {
-    plan::FillNoise(kSeed, i, {triples.z[i].mutable_data_ptr<float>(), elements});
+    dataset::FillNoise(kSeed, i, {triples.z[i].mutable_data_ptr<float>(), elements});
     triples.prompt_of.push_back(i * 7 % static_cast<int64_t>(prompts.size()));
   }
   triples.text = EncodeAll(teacher, prompts).index_select(0, at::tensor(triples.prompt_of));
@@ -52,16 +52,16 @@ Triples Simulate(const model::TextToImageModel& teacher, const std::vector<std::
 
 // `steps` of training G, or of D beside a G that stands still, on the triples after the held-out
 // ones.
-void Train(recipe::TrainStep& step, const Triples& triples, int64_t steps) {
+void Train(distil::TrainStep& step, const Triples& triples, int64_t steps) {
   for (int64_t k = 0; k < steps; ++k) {
     const int64_t begin = kHeldOut + k * kBatch % (kTriples - kHeldOut);
-    recipe::MicroBatch batch;
+    distil::MicroBatch batch;
     batch.z = triples.z.narrow(0, begin, kBatch);
     batch.x = triples.x.narrow(0, begin, kBatch);
     batch.text = triples.text.narrow(0, begin, kBatch);
     batch.weight = at::ones({kBatch});
     for (int64_t i = 0; i < kBatch; ++i) {
-      batch.negatives.push_back(recipe::NegativeKindAt(i, kMismatchWeight));
+      batch.negatives.push_back(distil::NegativeKindAt(i, kMismatchWeight));
     }
     batch.other_text = batch.text.roll(11, 0);
     batch.other_noise = batch.z.roll(5, 0);
@@ -79,22 +79,20 @@ void Train(recipe::TrainStep& step, const Triples& triples, int64_t steps) {
 
 TEST(Discriminator, TellsHeldOutSolutionsFromTheStudentsPictures) {
   at::set_num_threads(1);
-  const model::TextToImageModel teacher =
-      model::TextToImageModel::Load(SourcePath("models/demo-teacher"));
-  ASSERT_OK_AND_ASSIGN(const std::string text,
-                       common::ReadFile(SourcePath("models/demo-prompts.txt")));
+  const model::TextToImageModel teacher = model::TextToImageModel::Load(SourcePath("demo/teacher"));
+  ASSERT_OK_AND_ASSIGN(const std::string text, common::ReadFile(SourcePath("demo/prompts.txt")));
   ASSERT_OK_AND_ASSIGN(const common::PromptLines list, common::ParsePromptList(text));
   const Triples triples = Simulate(teacher, list.lines);
 
-  const recipe::OneStepGenerator conversion(teacher.scheduler(), std::nullopt, "x0");
-  const std::vector regression = {recipe::MakePseudoHuberTerm(1, 0.03)};
-  recipe::TrainStepOptions options;
+  const distil::OneStepGenerator conversion(teacher.scheduler(), std::nullopt, "x0");
+  const std::vector regression = {distil::MakePseudoHuberTerm(1, 0.03)};
+  distil::TrainStepOptions options;
   options.steps = kStudentSteps;
   options.learning_rate = 1e-3;
   options.warmup_steps = 10;
-  options.schedule = recipe::Schedule::kCosine;
+  options.schedule = distil::Schedule::kCosine;
   options.ema_decay = 0.9;
-  recipe::TrainStep student_step(options, teacher.unet(), conversion, regression, at::kCPU);
+  distil::TrainStep student_step(options, teacher.unet(), conversion, regression, at::kCPU);
   Train(student_step, triples, kStudentSteps);
 
   options.steps = kDiscriminatorSteps;
@@ -105,14 +103,14 @@ TEST(Discriminator, TellsHeldOutSolutionsFromTheStudentsPictures) {
                  .backbone_learning_rate = 1e-4,
                  .decay_steps = kDiscriminatorSteps / 5,
                  .mismatch_weight = kMismatchWeight};
-  recipe::TrainStep step(options, teacher.unet(), conversion, regression, at::kCPU);
+  distil::TrainStep step(options, teacher.unet(), conversion, regression, at::kCPU);
   auto state = step.State();
   const model::TensorMap ema = student_step.State().at("ema");
   state.at("generator") = state.at("ema") = ema;
   step.LoadState(state);
   Train(step, triples, kDiscriminatorSteps);
 
-  const recipe::Discriminator discriminator(teacher.unet(), step.State().at("discriminator"),
+  const distil::Discriminator discriminator(teacher.unet(), step.State().at("discriminator"),
                                             at::kCPU);
   const model::UNet2DConditionModel student(teacher.unet().config(), ema);
   HeldOut held_out;
@@ -138,7 +136,7 @@ TEST(Discriminator, TellsHeldOutSolutionsFromTheStudentsPictures) {
 
   // A solution with its own noise and prompt against the same with another triple's.
   auto logit = [&](const at::Tensor& z, const at::Tensor& text) {
-    return recipe::MeanLogit(discriminator.Forward(z, held_out.x, text));
+    return distil::MeanLogit(discriminator.Forward(z, held_out.x, text));
   };
   const at::Tensor own = logit(held_out.z, held_text);
   auto preferred = [&](const at::Tensor& other) {

@@ -9,9 +9,9 @@
 #include "absl/status/statusor.h"
 #include "d2g/common/v1/recipe.pb.h"
 #include "d2g/store/v1/triple_service.pb.h"
-#include "services/store/latent_codec.h"
-#include "worker/plan/noise.h"
-#include "worker/plan/prompt_order.h"
+#include "services/dataset/latent_codec.h"
+#include "services/dataset/noise.h"
+#include "services/dataset/prompt_order.h"
 
 namespace d2g::evaluate {
 
@@ -20,15 +20,15 @@ class SimulatedTriples {
   explicit SimulatedTriples(common::v1::DatasetRecipe recipe) : recipe_(std::move(recipe)) {}
 
   std::vector<float> Noise(int64_t index) const {
-    std::vector<float> z(static_cast<size_t>(store::LatentElements(recipe_)));
-    plan::FillNoise(recipe_.seed(), index, z);
+    std::vector<float> z(static_cast<size_t>(dataset::LatentElements(recipe_)));
+    dataset::FillNoise(recipe_.seed(), index, z);
     return z;
   }
 
   void Add(int64_t index, const std::vector<float>& x) {
-    triples_[index] = *store::MakeTriple(
-        index, plan::PromptIndexOf(recipe_.seed(), index, recipe_.prompt_count()), x, Noise(index),
-        recipe_.storage_dtype());
+    triples_[index] = *dataset::MakeTriple(
+        index, dataset::PromptIndexOf(recipe_.seed(), index, recipe_.prompt_count()), x,
+        Noise(index), recipe_.storage_dtype());
   }
 
   store::v1::Triple& at(int64_t index) { return triples_.at(index); }

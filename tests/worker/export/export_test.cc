@@ -12,14 +12,14 @@
 #include <thread>
 #include <vector>
 
+#include "model/folder/model_folder.h"
+#include "model/weights/safetensors.h"
 #include "services/common/digest.h"
 #include "services/common/file_io.h"
-#include "services/common/model_folder.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 #include "tests/testing/tmpfs.h"
 #include "tests/worker/export/student.h"
-#include "worker/model/weights/safetensors.h"
 
 namespace d2g::exporter {
 namespace {
@@ -39,9 +39,7 @@ using ::testing::UnorderedElementsAre;
 
 namespace fs = std::filesystem;
 
-std::string Teacher() {
-  return std::string(std::getenv("D2G_SOURCE_DIR")) + "/models/demo-teacher";
-}
+std::string Teacher() { return std::string(std::getenv("D2G_SOURCE_DIR")) + "/demo/teacher"; }
 
 // A checkpoint of the demo teacher's student.
 void WriteCheckpoint(const std::string& folder, int64_t step, int64_t t0 = 999) {
@@ -51,7 +49,7 @@ void WriteCheckpoint(const std::string& folder, int64_t step, int64_t t0 = 999) 
 class ExportTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    const auto teacher = common::InspectModelFolder(Teacher());
+    const auto teacher = model::InspectModelFolder(Teacher());
     ASSERT_THAT(teacher, IsOk());
     WriteCheckpoint(dir_.File("checkpoint"), 7);
     work_ = MakeWork(*teacher, dir_.path());
@@ -72,7 +70,7 @@ class ExportTest : public ::testing::Test {
 
   TempDir dir_;
   ExportWork work_;
-  agent::TaskContext context_;
+  lease::TaskContext context_;
 };
 
 TEST_F(ExportTest, WritesThePipelineAndWhereItCameFrom) {
@@ -80,9 +78,9 @@ TEST_F(ExportTest, WritesThePipelineAndWhereItCameFrom) {
   EXPECT_EQ(record.path(), dir_.File("export"));
   EXPECT_EQ(record.checkpoint_step(), 7);
   EXPECT_THAT(Parts(), IsEmpty());
-  ASSERT_OK_AND_ASSIGN(const std::string digest, common::FolderDigest(record.path()));
+  ASSERT_OK_AND_ASSIGN(const std::string digest, model::FolderDigest(record.path()));
   EXPECT_EQ(record.digest(), digest);
-  EXPECT_THAT(common::InspectModelFolder(record.path()), IsOk());
+  EXPECT_THAT(model::InspectModelFolder(record.path()), IsOk());
 
   const json scheduler = ReadJson(record.path() + "/scheduler/scheduler_config.json");
   EXPECT_EQ(scheduler["_class_name"], "DDIMScheduler");
@@ -151,12 +149,12 @@ TEST_F(ExportTest, AttemptsAtTheSameTimeAllSucceed) {
   std::vector<std::thread> attempts;
   for (auto& record : records) {
     attempts.emplace_back([this, &record] {
-      agent::TaskContext context;
+      lease::TaskContext context;
       record = RunExport(work_, &context);
     });
   }
   for (std::thread& attempt : attempts) attempt.join();
-  ASSERT_OK_AND_ASSIGN(const std::string digest, common::FolderDigest(dir_.File("export")));
+  ASSERT_OK_AND_ASSIGN(const std::string digest, model::FolderDigest(dir_.File("export")));
   for (const auto& record : records) {
     ASSERT_THAT(record, IsOk());
     EXPECT_EQ(record->digest(), digest);
@@ -243,7 +241,7 @@ TEST_F(ExportTest, NamesTheFileThatAFullDiskDoesNotTake) {
 }
 
 TEST_F(ExportTest, LeavesNothingWhenCancelled) {
-  context_.Cancel(agent::CancelReason::kRevoked);
+  context_.Cancel(lease::CancelReason::kRevoked);
   EXPECT_THAT(RunExport(work_, &context_), StatusIs(absl::StatusCode::kCancelled));
   ExpectNothingLeft();
 }

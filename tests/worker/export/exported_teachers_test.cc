@@ -8,14 +8,14 @@
 #include <string>
 #include <vector>
 
+#include "model/folder/model_folder.h"
+#include "model/weights/safetensors.h"
 #include "services/common/file_io.h"
-#include "services/common/model_folder.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
-#include "tests/testing/tiny_teacher.h"
+#include "tests/testing/torch/tiny_teacher.h"
 #include "tests/worker/export/student.h"
 #include "worker/export/export.h"
-#include "worker/model/weights/safetensors.h"
 
 namespace d2g::exporter {
 namespace {
@@ -35,10 +35,10 @@ class ExportedTeachersTest : public ::testing::Test {
 
   // Exports a student of the teacher as it is now, and compares it in diffusers.
   void Export() {
-    const auto teacher = common::InspectModelFolder(dir_.File("teacher"));
+    const auto teacher = model::InspectModelFolder(dir_.File("teacher"));
     ASSERT_THAT(teacher, IsOk());
     WriteStudent(dir_.File("teacher"), dir_.File("checkpoint"), 7);
-    agent::TaskContext context;
+    lease::TaskContext context;
     ASSERT_THAT(RunExport(MakeWork(*teacher, dir_.path()), &context), IsOk());
     ExpectSameInDiffusers(Exported(""), dir_.path());
   }
@@ -146,7 +146,7 @@ TEST_F(ExportedTeachersTest, AnOldTeachersSizeIsSaidSoThatDiffusersKeepsIt) {
   json config = ReadJson(Teacher("unet/config.json"));
   config["_diffusers_version"] = "0.7.0.dev0";
   ASSERT_THAT(common::WriteFileAtomically(Teacher("unet/config.json"), config.dump()), IsOk());
-  const auto teacher = common::InspectModelFolder(dir_.File("teacher"));
+  const auto teacher = model::InspectModelFolder(dir_.File("teacher"));
   ASSERT_THAT(teacher, IsOk());
   Export();
   const json exported = ReadJson(Exported("unet/config.json"));

@@ -13,13 +13,13 @@
 #include <utility>
 
 #include "d2g/coordinator/v1/task_service.pb.h"
+#include "model/folder/model_folder.h"
+#include "model/network/unet_2d_condition.h"
+#include "model/weights/safetensors.h"
 #include "services/common/file_io.h"
 #include "services/common/file_manifest.h"
-#include "services/common/model_folder.h"
 #include "tests/testing/process.h"
 #include "tests/testing/status_matchers.h"
-#include "worker/model/network/unet_2d_condition.h"
-#include "worker/model/weights/safetensors.h"
 
 namespace d2g::exporter {
 
@@ -55,7 +55,7 @@ inline void WriteStudent(const std::string& teacher, const std::string& folder, 
 }
 
 // The export of output_dir/checkpoint, of step 7, by "jobs/1".
-inline coordinator::v1::ExportWork MakeWork(const common::ModelFolder& teacher,
+inline coordinator::v1::ExportWork MakeWork(const model::ModelFolder& teacher,
                                             const std::string& output_dir) {
   coordinator::v1::ExportWork work;
   work.set_job("jobs/1");

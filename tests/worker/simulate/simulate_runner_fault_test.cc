@@ -8,7 +8,7 @@
 
 #include "tests/testing/status_matchers.h"
 #include "tests/worker/simulate/simulate_runner_fixture.h"
-#include "worker/agent/shard_patience.h"
+#include "worker/lease/shard_patience.h"
 
 namespace d2g::simulate {
 namespace {
@@ -35,9 +35,9 @@ TEST_F(SimulateRunnerTest, AShardThatNobodyReachesIsGivenUpWithinTheLease) {
   shard_.Kill();
   work().mutable_shard()->set_shard(3);
   task_.mutable_lease_duration()->set_nanos(400'000'000);
-  EXPECT_EQ(agent::ShardPatience(task_, absl::Minutes(10)), absl::Milliseconds(200));
-  EXPECT_EQ(agent::ShardPatience(task_, absl::Milliseconds(7)), absl::Milliseconds(7));
-  EXPECT_EQ(agent::ShardPatience({}, absl::Minutes(10)), absl::Minutes(10));
+  EXPECT_EQ(lease::ShardPatience(task_, absl::Minutes(10)), absl::Milliseconds(200));
+  EXPECT_EQ(lease::ShardPatience(task_, absl::Milliseconds(7)), absl::Milliseconds(7));
+  EXPECT_EQ(lease::ShardPatience({}, absl::Minutes(10)), absl::Minutes(10));
   EXPECT_THAT(Run(), StatusIs(absl::StatusCode::kUnavailable,
                               AllOf(HasSubstr("shard 3: store " + shard_.address()),
                                     HasSubstr("check its --advertise-address"))));
@@ -60,11 +60,11 @@ TEST_F(SimulateRunnerTest, AShardThatIsReplacedUnderATaskIsUnavailable) {
 TEST_F(SimulateRunnerTest, StoppedTasksFlushAndAnotherGoesOn) {
   work().set_batch_size(4);
   recipe().mutable_solver()->set_steps(60);
-  agent::TaskContext context;
+  lease::TaskContext context;
   absl::Status status;
   std::thread running([&] { status = Run(&context); });
   ASSERT_TRUE(WaitFor([&] { return Value("d2g_simulate_batches_total") >= 2; }));
-  context.Cancel(agent::CancelReason::kStopping);
+  context.Cancel(lease::CancelReason::kStopping);
   running.join();
   EXPECT_THAT(status, StatusIs(absl::StatusCode::kCancelled));
   const double solved = Value("d2g_simulate_triples_total");
@@ -81,7 +81,7 @@ TEST_F(SimulateRunnerTest, StoppedTasksFlushAndAnotherGoesOn) {
 
 TEST_F(SimulateRunnerTest, SurvivesAKilledShard) {
   work().set_batch_size(2);
-  agent::TaskContext context;
+  lease::TaskContext context;
   absl::Status status;
   std::thread running([&] { status = Run(&context); });
   EXPECT_TRUE(WaitFor([&] { return Value("d2g_simulate_batches_total") >= 2; }));
@@ -99,11 +99,11 @@ TEST_F(SimulateRunnerTest, SurvivesAKilledShard) {
 
 TEST_F(SimulateRunnerTest, ARevokedTaskEndsThoughTheShardIsAway) {
   shard_.Kill();
-  agent::TaskContext context;
+  lease::TaskContext context;
   absl::Status status;
   std::thread running([&] { status = Run(&context); });
   EXPECT_TRUE(WaitFor([&] { return context.progress() > 0; }));
-  context.Cancel(agent::CancelReason::kRevoked);
+  context.Cancel(lease::CancelReason::kRevoked);
   const absl::Time start = absl::Now();
   running.join();
   EXPECT_LT(absl::Now() - start, absl::Seconds(20));
@@ -116,10 +116,10 @@ TEST_F(SimulateRunnerTest, CancelledTasksEndThoughTheStoreHangs) {
   work().set_batch_size(2);
   constexpr int kSteps = 100, kEvaluations = 2 * 2 * kSteps;
   recipe().mutable_solver()->set_steps(kSteps);
-  for (const agent::CancelReason reason :
-       {agent::CancelReason::kRevoked, agent::CancelReason::kStopping}) {
-    SCOPED_TRACE(reason == agent::CancelReason::kStopping);
-    agent::TaskContext context;
+  for (const lease::CancelReason reason :
+       {lease::CancelReason::kRevoked, lease::CancelReason::kStopping}) {
+    SCOPED_TRACE(reason == lease::CancelReason::kStopping);
+    lease::TaskContext context;
     absl::Status status;
     // Nothing is exported before the first run.
     const auto count = [&](const char* name) { return std::max(0.0, Value(name)); };
@@ -155,7 +155,7 @@ TEST_F(SimulateRunnerTest, AShardThatDiesDuringTheLastBatchIsNamed) {
   work().mutable_shard()->set_shard(0);
   recipe().mutable_solver()->set_steps(400);
   task_.mutable_lease_duration()->set_seconds(6);
-  agent::TaskContext context;
+  lease::TaskContext context;
   absl::Status status;
   std::thread running([&] { status = Run(&context); });
   // The session is open, and the solver on its way.

@@ -10,14 +10,14 @@
 #include <string>
 #include <vector>
 
-#include "services/common/model_folder.h"
+#include "model/folder/model_folder.h"
 #include "services/common/port_file.h"
 #include "services/common/prompts.h"
-#include "services/store/triple_client.h"
+#include "services/store/client/triple_client.h"
 #include "tests/testing/fake_coordinator.h"
 #include "tests/testing/process.h"
 #include "tests/testing/temp_dir.h"
-#include "tests/testing/tiny_teacher.h"
+#include "tests/testing/torch/tiny_teacher.h"
 #include "tests/testing/wait.h"
 #include "worker/simulate/simulate_runner.h"
 
@@ -73,7 +73,7 @@ class SimulateRunnerTest : public ::testing::Test {
     work.set_teacher_path(dir_.File("teacher"));
     work.set_batch_size(8);
     auto& recipe = *work.mutable_recipe();
-    recipe.set_teacher_digest(common::InspectModelFolder(dir_.File("teacher"))->digest);
+    recipe.set_teacher_digest(model::InspectModelFolder(dir_.File("teacher"))->digest);
     recipe.set_prompts_digest(prompts->digest);
     recipe.set_prompt_count(static_cast<int64_t>(prompts->lines.size()));
     recipe.mutable_solver()->set_kind("ddim");
@@ -91,14 +91,14 @@ class SimulateRunnerTest : public ::testing::Test {
   coordinator::v1::SimulateWork& work() { return *task_.mutable_simulate(); }
   common::v1::DatasetRecipe& recipe() { return *work().mutable_recipe(); }
 
-  absl::Status Run(agent::TaskContext* context) {
+  absl::Status Run(lease::TaskContext* context) {
     SimulateRunner runner({.patience = absl::Seconds(60), .flush_patience = flush_patience_},
                           &client_, &metrics_);
     result_.Clear();
     return runner.Run(task_, context, &result_);
   }
   absl::Status Run() {
-    agent::TaskContext context;
+    lease::TaskContext context;
     return Run(&context);
   }
   absl::StatusOr<std::vector<store::v1::Triple>> Read(int64_t begin, int64_t end) {

@@ -10,13 +10,13 @@
 #include <span>
 #include <utility>
 
-#include "services/store/latent_codec.h"
+#include "model/kernels/cuda_graph.h"
+#include "model/weights/safetensors.h"
+#include "services/dataset/latent_codec.h"
+#include "services/dataset/noise.h"
+#include "services/dataset/prompt_order.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/worker/simulate/simulate_runner_fixture.h"
-#include "worker/model/kernels/cuda_graph.h"
-#include "worker/model/weights/safetensors.h"
-#include "worker/plan/noise.h"
-#include "worker/plan/prompt_order.h"
 #include "worker/simulate/simulate_metrics.h"
 #include "worker/simulate/teacher_cache.h"
 
@@ -51,7 +51,7 @@ class LimitedAllocator final : public c10::Allocator {
 };
 
 TEST_F(SimulateRunnerTest, TriplesAreTheTeachersSolutions) {
-  agent::TaskContext context;
+  lease::TaskContext context;
   ASSERT_THAT(Run(&context), IsOk());
   EXPECT_EQ(result_.simulate().sealed().range().begin(), 3);
   EXPECT_EQ(result_.simulate().sealed().range().end(), 23);
@@ -70,19 +70,19 @@ TEST_F(SimulateRunnerTest, TriplesAreTheTeachersSolutions) {
   const c10::InferenceMode no_gradients;
   double spread = 0;
   for (const auto& triple : triples) {
-    const int64_t prompt = plan::PromptIndexOf(77, triple.index(), 5);
+    const int64_t prompt = dataset::PromptIndexOf(77, triple.index(), 5);
     EXPECT_EQ(triple.prompt_index(), prompt);
     at::Tensor noise = at::empty(
         {1, testing::kTinyLatentChannels, testing::kTinyLatentSide, testing::kTinyLatentSide});
     const std::span z(noise.data_ptr<float>(), static_cast<size_t>(noise.numel()));
-    plan::FillNoise(77, triple.index(), z);
-    EXPECT_EQ(triple.noise_checksum(), store::NoiseChecksum(z));
+    dataset::FillNoise(77, triple.index(), z);
+    EXPECT_EQ(triple.noise_checksum(), dataset::NoiseChecksum(z));
     // Alone, not in a batch: what else is in the batch changes float rounding only.
     const at::Tensor expected =
         model.Solve(noise, model.EncodePrompts({prompts->lines[static_cast<size_t>(prompt)]}),
                     model.EncodePrompts({""}), {.steps = 4, .guidance = 2.5});
     std::vector<float> x(static_cast<size_t>(noise.numel()));
-    ASSERT_THAT(store::DecodeLatent(triple.x(), common::v1::DTYPE_FP32, x), IsOk());
+    ASSERT_THAT(dataset::DecodeLatent(triple.x(), common::v1::DTYPE_FP32, x), IsOk());
     for (size_t k = 0; k < x.size(); ++k) {
       const float want = expected.data_ptr<float>()[k];
       EXPECT_NEAR(x[k], want, 1e-4 * (1 + std::fabs(want))) << "triple " << triple.index();
@@ -110,13 +110,13 @@ TEST_F(SimulateRunnerTest, EverySolverSolves) {
         dir_.File("teacher"), {.solver = model::ParseSolverKind(kind), .load_vae = false});
     at::Tensor noise = at::empty(
         {1, testing::kTinyLatentChannels, testing::kTinyLatentSide, testing::kTinyLatentSide});
-    plan::FillNoise(seed, 3, {noise.data_ptr<float>(), static_cast<size_t>(noise.numel())});
-    const int64_t prompt = plan::PromptIndexOf(seed, 3, 5);
+    dataset::FillNoise(seed, 3, {noise.data_ptr<float>(), static_cast<size_t>(noise.numel())});
+    const int64_t prompt = dataset::PromptIndexOf(seed, 3, 5);
     const at::Tensor expected =
         model.Solve(noise, model.EncodePrompts({prompts->lines[static_cast<size_t>(prompt)]}),
                     model.EncodePrompts({""}), {.steps = 4, .guidance = 2.5});
     std::vector<float> x(static_cast<size_t>(noise.numel()));
-    ASSERT_THAT(store::DecodeLatent(triples[0].x(), common::v1::DTYPE_FP32, x), IsOk());
+    ASSERT_THAT(dataset::DecodeLatent(triples[0].x(), common::v1::DTYPE_FP32, x), IsOk());
     for (size_t k = 0; k < x.size(); ++k) {
       const float want = expected.data_ptr<float>()[k];
       EXPECT_NEAR(x[k], want, 1e-4 * (1 + std::fabs(want))) << kind;
@@ -135,7 +135,7 @@ TEST_F(SimulateRunnerTest, SolvesOnAGpu) {
   work().set_batch_size(4);
   SimulateRunner runner({.device = at::Device(at::kCUDA, 0), .patience = absl::Seconds(60)},
                         &client_, &metrics_);
-  agent::TaskContext context;
+  lease::TaskContext context;
   ASSERT_THAT(runner.Run(task_, &context, &result_), IsOk());
   ASSERT_OK_AND_ASSIGN(const auto on_gpu, Read(3, 23));
   ASSERT_EQ(on_gpu.size(), on_cpu.size());
@@ -143,8 +143,8 @@ TEST_F(SimulateRunnerTest, SolvesOnAGpu) {
       testing::kTinyLatentChannels * testing::kTinyLatentSide * testing::kTinyLatentSide;
   std::vector<float> a(kElements), b(kElements);
   for (size_t i = 0; i < on_cpu.size(); ++i) {
-    ASSERT_THAT(store::DecodeLatent(on_cpu[i].x(), common::v1::DTYPE_FP32, a), IsOk());
-    ASSERT_THAT(store::DecodeLatent(on_gpu[i].x(), common::v1::DTYPE_FP32, b), IsOk());
+    ASSERT_THAT(dataset::DecodeLatent(on_cpu[i].x(), common::v1::DTYPE_FP32, a), IsOk());
+    ASSERT_THAT(dataset::DecodeLatent(on_gpu[i].x(), common::v1::DTYPE_FP32, b), IsOk());
     for (size_t k = 0; k < kElements; ++k) EXPECT_NEAR(a[k], b[k], 1e-3 * (1 + std::fabs(a[k])));
   }
   // Recording works: after a failure there is no more of it.
@@ -215,7 +215,7 @@ TEST_F(SimulateRunnerTest, NamesALatentThatIsNotFinite) {
   auto tensors = model::ReadSafetensors(weights);
   tensors["conv_out.bias"] = at::full_like(tensors.at("conv_out.bias"), 1e6);
   model::WriteSafetensors(weights, tensors);
-  recipe().set_teacher_digest(common::InspectModelFolder(dir_.File("teacher"))->digest);
+  recipe().set_teacher_digest(model::InspectModelFolder(dir_.File("teacher"))->digest);
   recipe().set_storage_dtype(common::v1::DTYPE_FP16);
   // In the first of ten batches.
   constexpr int kSteps = 500;
@@ -237,7 +237,7 @@ TEST_F(SimulateRunnerTest, ABatchThatDoesNotFitIsMadeSmaller) {
     const auto run = [&](int64_t begin, int64_t end) {
       work().mutable_range()->set_begin(begin);
       work().mutable_range()->set_end(end);
-      agent::TaskContext context;
+      lease::TaskContext context;
       result_.Clear();
       return runner.Run(task_, &context, &result_);
     };

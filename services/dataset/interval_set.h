@@ -1,0 +1,64 @@
+// A set of indices kept as merged half-open ranges.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "d2g/common/v1/recipe.pb.h"
+
+namespace d2g::dataset {
+
+// Ranges are [begin, end) with 0 <= begin < end; an empty one changes nothing. Thread-compatible.
+class IntervalSet {
+ public:
+  using Ranges = std::map<int64_t, int64_t>;  // begin -> end; neither overlap nor touch
+
+  // Adds a range; returns how many indices are new.
+  int64_t Add(int64_t begin, int64_t end);
+  // Removes a range; returns how many indices were there.
+  int64_t Remove(int64_t begin, int64_t end);
+
+  bool Contains(int64_t index) const;
+  // Indices of [begin, end) that are in the set.
+  int64_t Count(int64_t begin, int64_t end) const;
+  // Of those, the multiples of `every` (0: none).
+  int64_t CountMultiples(int64_t begin, int64_t end, int64_t every) const;
+  // Indices in all.
+  int64_t size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+
+  // First index >= `from` that is not in the set.
+  int64_t FirstAbsent(int64_t from) const;
+  // First index >= `from` that is in the set.
+  std::optional<int64_t> FirstPresent(int64_t from) const;
+
+  // The part within [begin, end), ascending.
+  std::vector<std::pair<int64_t, int64_t>> Within(int64_t begin, int64_t end) const;
+  const Ranges& ranges() const { return ranges_; }
+
+  friend bool operator==(const IntervalSet& a, const IntervalSet& b) {
+    return a.ranges_ == b.ranges_;
+  }
+
+ private:
+  Ranges ranges_;
+  int64_t size_ = 0;
+};
+
+// Multiples of `every` in [begin, end), 0 <= begin; 0 when `every` is 0.
+int64_t MultiplesIn(int64_t begin, int64_t end, int64_t every);
+
+// Appends the part of `set` within [begin, end) to a repeated field of IndexRange.
+template <typename Field>
+void AppendRanges(const IntervalSet& set, int64_t begin, int64_t end, Field* field) {
+  for (const auto& [from, to] : set.Within(begin, end)) {
+    d2g::common::v1::IndexRange* range = field->Add();
+    range->set_begin(from);
+    range->set_end(to);
+  }
+}
+
+}  // namespace d2g::dataset

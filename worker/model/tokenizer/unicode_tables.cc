@@ -1,9 +1,0 @@
-#include "worker/model/tokenizer/unicode_tables.h"
-
-#include <iterator>
-
-namespace d2g::model {
-
-#include "worker/model/tokenizer/unicode_tables.inc"
-
-}  // namespace d2g::model
