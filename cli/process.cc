@@ -18,7 +18,7 @@ namespace {
 
 // A log that has grown beyond this is moved to "<log>.1" before the next start.
 constexpr off_t kMaxLogBytes = off_t{32} << 20;
-// Of a long log, TailOf reads only this much.
+// TailOf reads no more than this of a long log.
 constexpr std::streamoff kTailBytes = 65536;
 
 // Between fork and exec: only async-signal-safe calls.

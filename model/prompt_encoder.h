@@ -14,7 +14,7 @@
 
 namespace d2g::model {
 
-// Of n prompts, on the model's device and in its dtype.
+// Embeddings of n prompts, on the model's device and in its dtype.
 struct PromptEmbeddings {
   at::Tensor hidden;  // [n, L, D]
   at::Tensor pooled;  // [n, P] for XL models, else undefined

@@ -33,8 +33,8 @@ using StepCallback = std::function<void(int64_t done, int64_t evaluations)>;
 
 struct ModelOptions {
   at::Device device = at::kCPU;
-  // Of the networks; solvers and results are fp32. An XL model's vae whose file says force_upcast
-  // runs in fp32 where this is fp16, as in diffusers.
+  // The networks' dtype; solvers and results are fp32. An XL model's vae whose file says
+  // force_upcast runs in fp32 where this is fp16, as in diffusers.
   at::ScalarType dtype = at::kFloat;
   SolverKind solver = SolverKind::kDdim;
   // StableDiffusionPipeline's constructor changes the scheduler that it is given: steps_offset

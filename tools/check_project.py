@@ -221,6 +221,14 @@ def check_headers(files):
             yield f"{path}: opens without a comment on its purpose"
 
 
+def check_comments(files):
+    """Comments are sentences or noun phrases, not what is left of "the limit of ..."."""
+    for path in code(files, ".cc", ".h", ".cu", ".proto"):
+        for number, line in enumerate(read(path).split("\n"), 1):
+            if re.match(r"\s*// Of [a-z]", line) and not re.match(r"\s*//", read(path).split("\n")[number - 2]):
+                yield f"{path}:{number}: a comment begins with 'Of': say what it is first"
+
+
 PROTO_ITEM = re.compile(
     r"^\s*(?:(?:repeated|optional)\s+)?(?:map<[^>]+>|[\w.]+)\s+\w+\s*=\s*\d+\s*(?:\[[^\]]*\])?;|^\s*rpc\s|^\s*message\s|^\s*enum\s|^\s*service\s|^\s*oneof\s|^\s*[A-Z][A-Z0-9_]*\s*=\s*\d+;"
 )

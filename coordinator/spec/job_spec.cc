@@ -19,7 +19,7 @@ using d2g::spec::FieldChecker;
 
 namespace {
 
-// Of D's learning rate: what its part from the teacher gets when the spec does not say.
+// Share of D's learning rate that its part from the teacher gets when the spec does not say.
 constexpr double kBackboneRateShare = 0.1;
 // Global batches that training waits for when the spec does not say, and the least it may say.
 constexpr int64_t kDefaultStartBatches = 100;

@@ -55,7 +55,7 @@ struct ClusterOptions {
   int32_t shard_count = 1;
   absl::Duration lease_duration = absl::Seconds(60);
   GangOptions gang;
-  // Of this start; makes lease ids unique.
+  // The number of this start; makes lease ids unique.
   uint64_t incarnation = 1;
   // Makes a job id; asked again when the id is taken.
   std::function<std::string()> new_job_id;
@@ -200,7 +200,7 @@ class ClusterState {
     absl::Duration last_seen;
     int64_t unreported_lease = 0;  // granted, and nothing was heard of it yet
   };
-  // Of a live job; not persisted.
+  // What a live job's rates are measured with; not persisted.
   struct Rates {
     std::vector<RateMeter> by_stage;
     // The generation whose steps are measured; 0: none runs.

@@ -50,7 +50,7 @@ class JobTrials {
     void Fail(absl::Duration now);
   };
   struct Tasks {
-    // Of all nodes together; no failures: not on trial.
+    // The streak of all nodes together; no failures: not on trial.
     Streak all;
     std::map<std::string, Streak, std::less<>> nodes;
   };

@@ -38,7 +38,7 @@ struct ModelSummary {
   bool usable() const;
   // Everything that keeps it from being usable, in one sentence; empty when it is.
   std::string Troubles() const;
-  // Of the components that are used.
+  // Parameters of the components that are used.
   int64_t parameters() const;
 };
 

@@ -19,7 +19,7 @@ struct StoredWeights {
 // ReadSafetensorsHeader does, and Error if a shard lacks a tensor that the index promises.
 StoredWeights ReadStoredWeights(const std::string& folder, const std::string& stem);
 
-// Of one file.
+// What one file holds.
 StoredWeights ReadStoredFile(const std::string& path);
 
 // As --dtype says it, and as the format names others.

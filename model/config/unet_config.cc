@@ -321,7 +321,7 @@ UNetConfig UNetConfig::FromJson(const std::string& text, const std::string& sour
   c.downsample_padding = IntIn(json, "downsample_padding", 1, 0, 1);
   c.mid_block_scale_factor = json.Double("mid_block_scale_factor", 1);
   if (c.mid_block_scale_factor == 0) json.FailAt("mid_block_scale_factor", "must not be 0");
-  // Of no effect on what a trained network computes.
+  // Has no effect on what a trained network computes.
   const double dropout = json.Double("dropout", 0);
   if (dropout < 0 || dropout > 1) json.FailAt("dropout", "must be in 0 to 1");
   c.act_fn = ReadActivation(json, "act_fn");

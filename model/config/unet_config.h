@@ -75,7 +75,7 @@ struct UNetConfig {
   int64_t conv_out_kernel = 3;
 
   std::vector<Depths> transformer_layers_per_block = {{1}, {1}, {1}, {1}};
-  // Of the up blocks, coarse to fine; empty: those of the down blocks reversed.
+  // Depths of the up blocks, coarse to fine; empty: those of the down blocks reversed.
   std::vector<Depths> reverse_transformer_layers_per_block;
   // Number of heads: diffusers calls it attention_head_dim in every Stable Diffusion model. 0 at
   // levels without attention that do not say it.

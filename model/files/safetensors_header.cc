@@ -260,7 +260,7 @@ void CheckRanges(const SafetensorsHeader& header, const std::string& path, uint6
   }
 }
 
-// Of the header's length, before the header.
+// Size of the header's length, which stands before the header.
 constexpr uint64_t kPrefixBytes = 8;
 // Enough of a file to tell it from a pointer to one.
 constexpr uint64_t kStartBytes = 64;

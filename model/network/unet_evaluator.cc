@@ -15,7 +15,7 @@ constexpr int64_t kMaxRecordedPositions = int64_t{4} * 64 * 64;
 // An estimate, too: recording and the check of the first replay cost a few evaluations.
 constexpr int64_t kMinRecordedEvaluations = 12;
 
-// Of max|a - b| / max|b|: the same kernels may add up in another order.
+// Limit of max|a - b| / max|b|: the same kernels may add up in another order.
 double MaxReplayDifference(at::ScalarType dtype) { return dtype == at::kFloat ? 1e-4 : 1e-2; }
 
 double RelativeDifference(const at::Tensor& a, const at::Tensor& b) {

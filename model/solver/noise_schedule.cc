@@ -8,7 +8,7 @@ namespace d2g::model {
 
 namespace {
 
-// Of 1 - betas. torch.cumprod multiplies in fp64 and rounds each product.
+// Products of 1 - betas. torch.cumprod multiplies in fp64 and rounds each.
 std::vector<float> AlphasCumprod(const std::vector<float>& betas) {
   std::vector<float> products;
   double product = 1;

@@ -26,7 +26,7 @@ SlowAddedTokens::SlowAddedTokens(const Vocabulary& vocabulary,
                                  const std::vector<std::pair<int64_t, AddedToken>>& saved,
                                  const std::vector<SpecialToken>& specials) {
   for (const auto& [id, token] : saved) by_id_[id] = token;
-  // Of two ids of one content that was saved last counts.
+  // Where one content has two ids, the one that was saved last counts.
   for (const auto& [id, token] : saved) ids_[by_id_[id].content] = id;
   std::map<std::string, int64_t> beside;  // the tokens known beside the vocabulary
   size_t known = vocabulary.size();

@@ -12,14 +12,14 @@ struct TeacherFigures {
   int64_t steps = 0;
   double guidance = 0;
   int64_t not_finite = 0;  // trajectories whose latents have NaN or infinity
-  // Of all latents.
+  // Mean and standard deviation of all latents.
   double mean = 0;
   double deviation = 0;
   // Root mean square of the difference between latents that started from different noise under one
   // prompt, and under different prompts from one noise; each over that of the latents.
   double noise_effect = 0;
   double prompt_effect = 0;
-  // Of pictures in [-1, 1]: how far their values spread, and the share at the limits.
+  // Pictures are in [-1, 1]: how far their values spread, and the share at the limits.
   double picture_deviation = 0;
   double clipped = 0;
   std::string picture;  // "2x2 pictures of 512x512 in grid.png"

@@ -16,7 +16,7 @@ namespace {
 constexpr char kByteOrderMark[] = "\xef\xbb\xbf";
 constexpr size_t kBadLinesShown = 3;
 
-// Of a line that a piece cut, what is kept: enough to see that it is too long.
+// What is kept of a line that a piece cut: enough to see that it is too long.
 constexpr size_t kMaxPartialBytes = kMaxPromptBytes + 2;
 
 // What is wrong with a line that is not blank; empty: nothing.

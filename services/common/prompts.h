@@ -15,7 +15,7 @@ namespace d2g::common {
 
 inline constexpr int64_t kMaxPromptBytes = 1000;
 inline constexpr int64_t kMaxPrompts = 10'000'000;
-// Of the whole list, as it is uploaded.
+// Bytes of a whole list, as it is uploaded.
 inline constexpr int64_t kMaxPromptListBytes = 256 << 20;
 
 // Checks a list that comes in pieces, cut anywhere, and takes its digest. Needs no memory for what

@@ -9,7 +9,7 @@
 
 namespace d2g::common {
 
-// Of the text of one failure, wherever one travels or is kept.
+// Bytes of one failure's text, wherever one travels or is kept.
 inline constexpr size_t kMaxFailureBytes = 2000;
 // What ValidUtf8 ends a text with that it had to cut.
 inline constexpr char kCutMark[] = "... (shortened)";

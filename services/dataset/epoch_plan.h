@@ -36,9 +36,9 @@ struct PlanItem {
 struct EpochPlanOptions {
   // The epoch's snapshot.
   IndexSet sealed;
-  // Of the dataset; held-out indices are skipped.
+  // As in the dataset's recipe; held-out indices are skipped.
   int64_t holdout_every = 0;
-  // Of the training, not of the dataset.
+  // The training's seed, not the dataset's.
   uint64_t seed = 0;
   int64_t epoch = 0;
   // Samples a step over all ranks, 1 to kMaxGlobalBatch.

@@ -24,7 +24,7 @@ class IntervalSet {
   bool Contains(int64_t index) const;
   // Indices of [begin, end) that are in the set.
   int64_t Count(int64_t begin, int64_t end) const;
-  // Of those, the multiples of `every` (0: none).
+  // The multiples of `every` among them (0: none).
   int64_t CountMultiples(int64_t begin, int64_t end, int64_t every) const;
   // Indices in all.
   int64_t size() const { return size_; }

@@ -37,7 +37,7 @@ struct SinCos {
   double cos;
 };
 
-// Of the angle (word + 1/2) / 2^32 turns. The top two bits name the quadrant; within it the angle
+// Sine and cosine of (word + 1/2) / 2^32 turns. The top two bits name the quadrant; in it the angle
 // is measured from the middle, where Taylor series of degree 17 and 16 err below 1e-16.
 SinCos SinCosOfTurn(uint32_t word) {
   const double fraction = ((word & 0x3FFFFFFF) + 0.5) * 0x1p-30;

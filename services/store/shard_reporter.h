@@ -41,7 +41,7 @@ class ShardReporter {
   d2g::common::v1::ShardAddress address_;
   const std::string coordinator_;
   const std::unique_ptr<d2g::coordinator::v1::ShardService::Stub> stub_;
-  // Of the reporting thread.
+  // Belongs to the reporting thread.
   int64_t incarnation_ = 0;
   absl::Notification stop_;
   mutable absl::Mutex mutex_;

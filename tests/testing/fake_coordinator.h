@@ -31,7 +31,7 @@ class FakeTaskService final : public coordinator::v1::TaskService::Service {
     absl::MutexLock lock(&mutex_);
     revoked_ = true;
   }
-  // Of replies to leases and heartbeats from now on.
+  // What replies to leases and heartbeats say from now on.
   void SetIncarnation(int incarnation) {
     absl::MutexLock lock(&mutex_);
     incarnation_ = incarnation;

@@ -36,7 +36,7 @@ struct TestClusterOptions {
   absl::Duration lease_duration = absl::Seconds(5);
   absl::Duration gang_settle = absl::Milliseconds(300);
   absl::Duration agent_timeout = absl::Seconds(5);
-  // Of every store, besides the usual ones.
+  // Flags of every store, besides the usual ones.
   std::vector<std::string> store_flags;
 };
 

@@ -58,7 +58,7 @@ struct ProcessGroupOptions {
   int64_t generation = 1;
   // Name or address of this machine that peers reach it under (Gloo).
   std::string host = "127.0.0.1";
-  // Of this rank (NCCL).
+  // This rank's GPU (NCCL).
   int device_index = 0;
   // Limit of meeting the others.
   std::chrono::milliseconds meeting_timeout = std::chrono::minutes(5);

@@ -55,7 +55,7 @@ struct TrainStepOptions {
   double learning_rate = 5e-4;
   // Steps of linear warm-up, for G and, from its own first step, for D.
   int64_t warmup_steps = 0;
-  // Of G; D's rates stay where the warm-up ends until gan.decay_steps begin.
+  // G's schedule; D's rates stay where the warm-up ends until gan.decay_steps begin.
   Schedule schedule = Schedule::kConstant;
   double weight_decay = 0;
   // Limit of the 2-norm of G's and of D's gradient; 0: none.

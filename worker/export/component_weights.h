@@ -12,13 +12,13 @@ namespace d2g::exporter {
 struct ComponentWeights {
   // Relative to the whole folders, as ExportedFile has it.
   std::vector<ExportedFile> files;
-  // Of the shards, in the export: its path and its text. Empty where one file holds all, or where
+  // The shards' index in the export: its path and text. Empty where one file holds all, or where
   // the teacher's index is among `files`.
   std::string index_path;
   std::string index_text;
 };
 
-// Of every component of the teacher's but the U-Net that has weights. Throws model::Error and
+// One for each of the teacher's components with weights but the U-Net. Throws model::Error and
 // IoError as model::ChooseWeightFiles does.
 std::vector<ComponentWeights> WeightsToTake(const StudentFolder& folder);
 

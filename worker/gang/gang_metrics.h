@@ -1,4 +1,4 @@
-// What a gang agent exports: its own doings and its ranks' figures, labelled by rank.
+// What a gang agent exports: what it does itself and its ranks' figures, labelled by rank.
 #pragma once
 
 #include <map>

@@ -19,10 +19,10 @@ namespace {
 
 // A rank that cannot be killed is stuck in the kernel: there is nothing more to do about it.
 constexpr absl::Duration kKillWait = absl::Seconds(10);
-// Of a dead rank's output in the error that travels to the coordinator.
+// How much of a dead rank's output the error holds that travels to the coordinator.
 constexpr size_t kErrorLines = 6;
 constexpr size_t kErrorLineBytes = 300;
-// Of the line in which the program itself says why it ends.
+// How much of the line in which the program itself says why it ends.
 constexpr size_t kOwnWordsBytes = 1500;
 
 using coordinator::v1::GangHeartbeatRequest;

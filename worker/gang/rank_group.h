@@ -139,7 +139,7 @@ class RankGroup {
   const RankGroupOptions options_;
   State state_ = State::kRunning;
   Cause cause_;
-  // Of the first rank that died of another's loss, until that one's death or cause_deadline_.
+  // Why the first rank died that lost another, until that other's death or cause_deadline_.
   std::optional<Cause> peer_lost_;
   absl::Duration cause_deadline_;
   std::string given_rendezvous_;

@@ -25,7 +25,7 @@ constexpr common::BackoffOptions kRetry = {.initial = absl::Milliseconds(200),
                                            .max = absl::Seconds(10)};
 constexpr absl::Duration kRetryWhenStopping = absl::Milliseconds(200);
 constexpr absl::Duration kShortestPoll = absl::Milliseconds(20);
-// Of the grace, kept for giving a task back over the head of a runner that does not notice.
+// Share of the grace, kept for giving back the task of a runner that does not notice.
 constexpr double kReservedGrace = 0.2;
 
 bool WorthRetrying(const absl::Status& status) {

@@ -28,7 +28,7 @@ struct BatchReaderOptions {
   int rank = 0;
   // Samples a step over all ranks.
   int64_t global_batch = 1;
-  // Of the training: order, negatives, augmentation.
+  // The training's seed: order, negatives, augmentation.
   uint64_t seed = 0;
   int64_t r1_every = 0;
   common::v1::DatasetRecipe recipe;

@@ -17,7 +17,7 @@ struct MicroBatchOptions {
   int64_t micro_batch = 0;
   // C, H, W.
   std::vector<int64_t> latent_shape;
-  // Of the dataset: noise.
+  // The dataset's seed: noise.
   uint64_t dataset_seed = 0;
   // Share of each mismatched kind among D's negatives.
   double mismatch_weight = 0;

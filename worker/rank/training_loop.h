@@ -120,10 +120,10 @@ class TrainingLoop {
   absl::Duration committed_at_;
   int not_finite_in_a_row_ = 0;
   int64_t not_finite_steps_ = 0;
-  // Of the step before, for the next exchange.
+  // Figures of the step before, for the next exchange.
   std::map<std::string, double> pending_metrics_;
   bool pending_not_finite_ = false;
-  // Of work that takes long within a step, without the writer's; see gang::RankReport.
+  // Counts work that takes long within a step, without the writer's; see gang::RankReport.
   int64_t progress_ = 0;
   // Latest figures by the name that they are shown under.
   std::map<std::string, double> figures_;

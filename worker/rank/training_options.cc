@@ -9,7 +9,7 @@
 namespace d2g::rank {
 namespace {
 
-// Of gan.learning_rate, where the spec names no rate of the backbone; as the coordinator's default.
+// Share of gan.learning_rate where the spec names no backbone rate; the coordinator's default.
 constexpr double kBackboneRateShare = 0.1;
 
 }  // namespace

@@ -15,7 +15,7 @@ DeviceSpan::~DeviceSpan() {
   try {
     DropMarks();
   } catch (const c10::Error&) {
-    // Of a device that is lost.
+    // The device is lost.
   }
 }
 

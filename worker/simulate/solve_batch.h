@@ -50,7 +50,7 @@ absl::StatusOr<SolvedBatch> SolveBatch(const common::v1::DatasetRecipe& recipe,
 // Status as CatchTorch's.
 absl::StatusOr<absl::Duration> Fetch(SolvedBatch& batch);
 
-// Of a batch that has been fetched. A latent with a number that is not finite, or not in the
+// Makes triples of a fetched batch. A latent with a number that is not finite, or not in the
 // storage dtype, is INVALID_ARGUMENT naming the index: trying again would give the same.
 absl::StatusOr<std::vector<store::v1::Triple>> MakeTriples(const common::v1::DatasetRecipe& recipe,
                                                            const SolvedBatch& batch);

@@ -22,14 +22,14 @@ struct Teacher {
   std::string digest;
   std::vector<int64_t> latent_shape;
   model::TextToImageModel model;
-  // Of no prompt, one row.
+  // Embedding of the empty prompt, one row.
   model::PromptEmbeddings unconditional;
 };
 
 // How a teacher is run.
 struct TeacherOptions {
   model::SolverKind solver = model::SolverKind::kDdim;
-  // Of the networks: fp32, or on a GPU fp16 or bf16.
+  // The networks' dtype: fp32, or on a GPU fp16 or bf16.
   at::ScalarType dtype = at::kFloat;
 
   bool operator==(const TeacherOptions&) const = default;

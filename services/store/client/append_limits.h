@@ -7,16 +7,16 @@
 
 namespace d2g::store {
 
-// Of one Batch message. One triple may be larger than kMaxBatchBytes on its own.
+// Limits of one Batch message. A single triple may be larger than kMaxBatchBytes.
 inline constexpr int kMaxBatchTriples = 64;
 inline constexpr int64_t kMaxBatchBytes = 4 << 20;
 
 // Unacknowledged bytes that a client's session keeps in flight.
 inline constexpr int64_t kMaxOutstandingBytes = 8 << 20;
 
-// Of one ReadTriples call.
+// Triples that one ReadTriples call may ask for at most.
 inline constexpr int kMaxReadIndices = 64;
-// Of latents in one ReadTriples answer; leaves room for headers below the message limit.
+// Bytes of latents in one ReadTriples answer; leaves room for headers below the message limit.
 inline constexpr int64_t kMaxReadBytes = 15 << 20;
 // Triples that one ReadTriples call may ask for: as many as both limits take, and at least one.
 int64_t IndicesPerRead(const d2g::common::v1::DatasetRecipe& recipe);

@@ -309,7 +309,7 @@ class StreamAppendSession final : public AppendSession {
   const absl::Notification* const stop_;
   dataset::Bitmap first_presence_;
 
-  // Of the caller's thread.
+  // Belongs to the caller's thread.
   int64_t sequence_ = 0;
   // Made and reset by the caller's thread, while no reader runs.
   std::unique_ptr<Stream> stream_;

@@ -88,7 +88,7 @@ TEST(UNetGoldenTest, GradientsAgreeWithFiniteDifferences) {
   const auto up = shifted(step), down = shifted(-step);
   const double first_order = (up.first - down.first) / (2 * step);
   const double second_order = (up.second - down.second) / (2 * step);
-  // Of the lengths: a direction may lie almost across a gradient.
+  // Relative to the lengths: a direction may lie almost across a gradient.
   const auto expect_near = [&](const at::Tensor& gradient, double difference) {
     EXPECT_NEAR((gradient * direction).sum().item<double>(), difference,
                 1e-6 * (gradient.norm() * direction.norm()).item<double>());

@@ -42,7 +42,7 @@ class PathPolicyTest : public ::testing::Test {
     spec.set_output_dir(dir_.File(output));
     return spec;
   }
-  // Of the output folder alone, without roots.
+  // What is said of the output folder alone, without roots.
   absl::Status Output(const std::string& output) {
     PathPolicy policy = policy_;
     policy.output_roots.clear();

@@ -137,7 +137,7 @@ TEST_F(ExportTest, LeavesTheTreesOfOtherAttemptsAlone) {
   fs::create_directories(dir_.File("export.part-00112233aabbccdd/unet"));
   fs::create_directories(dir_.File("export.part-0123456789abcdef/unet"));
   fs::last_write_time(dir_.File("export.part-0123456789abcdef"), old);
-  // Of no attempt: whoever made it knows what for.
+  // No attempt's name: whoever made it knows what for.
   fs::create_directories(dir_.File("export.part-1"));
   fs::last_write_time(dir_.File("export.part-1"), old);
   ASSERT_THAT(RunExport(work_, &context_), IsOk());

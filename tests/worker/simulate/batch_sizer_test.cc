@@ -17,7 +17,7 @@ struct Device {
   absl::Duration TimeOf(int count) const {
     return absl::Seconds(std::max(count, saturation) / rate);
   }
-  // Of the first batch of a size.
+  // Time of the first batch of a size.
   absl::Duration ColdTimeOf(int count) const { return TimeOf(count) + absl::Seconds(1); }
 };
 
