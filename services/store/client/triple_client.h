@@ -53,7 +53,7 @@ class TripleClient {
   absl::StatusOr<std::unique_ptr<AppendSession>> Append(const AppendTarget& target,
                                                         absl::Time deadline);
 
-  // FAILED_PRECONDITION names the first index that is not durable.
+  // ABORTED names the first index that is not durable.
   absl::StatusOr<d2g::store::v1::SealRangeResponse> SealRange(
       const std::string& dataset, const d2g::common::v1::IndexRange& range,
       const d2g::store::v1::Producer& producer, absl::Time deadline);
