@@ -5,8 +5,7 @@
 # Seen with 0.23.3: "tok" is encoded as [6] in some processes and as [7] in others, for one and the same
 # tokenizer. Seen with 0.22.2: [6] in every process.
 # Why it matters: two ranks, or a rank and the program that made a data set, embed one prompt differently,
-# and no run repeats another. A CLIP tokenizer lowercases, so that tokens of a textual inversion that differ
-# only in case are enough.
+# and no run repeats another. The normaliser of CLIP's tokenizers lowercases, too.
 #
 # Installs both versions in a temporary folder; exit code 0 while both behave as described.
 set -euo pipefail
