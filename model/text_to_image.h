@@ -23,7 +23,7 @@ struct SolverOptions {
   double guidance = 3.0;
   // Share in [0, 1] by which guidance is moved back to the deviation of c; see Guide.
   double guidance_rescale = 0;
-  // "trailing", "leading" or "linspace"; nothing takes the scheduler file's.
+  // One of kTimestepSpacings; nothing takes the scheduler file's.
   std::optional<std::string> spacing;
 };
 

@@ -11,7 +11,6 @@ import re
 import subprocess
 import sys
 
-from metrics_table import RANK_FIGURES
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -41,7 +40,7 @@ LAYERS = {
     "d2g": (),
     "services/common": ("d2g",),
     "services/dataset": BASE,
-    "services/spec": BASE,
+    "services/spec": DATA + ("model/solver",),
     "services/store/client": DATA,
     "services/store": DATA + ("services/store/client",),
     "model/files": (),
@@ -61,18 +60,18 @@ LAYERS = {
     "coordinator/spec": DATA + ("services/spec", "model/folder"),
     "coordinator/state": DATA + ("services/spec", "coordinator/rows", "coordinator/spec"),
     "coordinator/decider": BASE + ("coordinator/rows", "coordinator/state"),
-    "coordinator/rpc": DATA + ("coordinator/client", "coordinator/rows", "coordinator/spec", "coordinator/state",
+    "coordinator/rpc": DATA + ("services/spec", "coordinator/client", "coordinator/rows", "coordinator/spec", "coordinator/state",
                                "coordinator/decider"),
     "coordinator": BASE + ("coordinator/rows", "coordinator/state", "coordinator/decider", "coordinator/rpc"),
-    "worker/common": ("model/files",),
+    "worker/common": ("d2g", "model", "model/files"),
     "worker/lease": BASE + ("coordinator/client", "worker/common"),
-    "worker/gang": BASE + ("coordinator/client",),
+    "worker/gang": BASE + ("coordinator/client", "worker/common"),
     "worker/collective": ("model/files",),
     "worker/distil": BASE + NETWORKS,
     "worker/simulate": TASK,
     "worker/evaluate": TASK,
     "worker/export": TASK,
-    "worker/rank": CLIENTS + NETWORKS + ("model/folder", "worker/gang", "worker/distil", "worker/collective"),
+    "worker/rank": CLIENTS + NETWORKS + ("services/spec", "model/folder", "worker/gang", "worker/distil", "worker/collective"),
     "worker/main": TASK + ("worker/gang", "worker/simulate", "worker/evaluate", "worker/export", "worker/rank"),
     "cli": CLIENTS + ("services/spec", "model/folder"),
 }
@@ -267,38 +266,31 @@ def check_scripts(files):
 
 
 METRIC = re.compile(r'"(d2g_[a-z0-9_]*[a-z0-9])"')
-# What a rank reports, exported by its agent as d2g_rank_NAME: as set, and as the step's own names
-# are shown.
-RANK_FIGURE = re.compile(r'(?:figures_|metrics)\["([a-z0-9_]+)"\] =|SetFigure\([^";\n]+"([a-z0-9_]+)"')
-SHOWN_NAMES = re.compile(r"ShownNames\(\) \{.*?\n\}", re.S)
-
-
-def rank_figures(path, text):
-    if path.startswith(("worker/rank/", "worker/gang/")):
-        yield from (a or b for a, b in RANK_FIGURE.findall(text))
-        for body in SHOWN_NAMES.findall(text):
-            yield from re.findall(r'\{"\w+", "(\w+)"\}', body)
+# The table of what ranks report, exported by their agents as d2g_rank_NAME.
+RANK_FIGURES = "worker/common/rank_figures.h"
 
 
 def metrics_in_code(files):
-    names, figures = {}, {}
+    """Name to the file that has it; and the figures of the table that no rank sets."""
+    names, literals = {}, set()
     for path in code(files):
         if path.startswith(("tests/", "bench/", "cli/")):
             continue
         text = read(path)
         for name in METRIC.findall(text):
             names.setdefault(name, path)
-        for figure in rank_figures(path, text):
-            figures.setdefault(figure, path)
-    names.update({f"d2g_rank_{figure}": path for figure, path in figures.items()})
-    return names, figures
+        if path.startswith("worker/") and path != RANK_FIGURES:
+            literals.update(re.findall(r'"([a-z0-9_]+)"', text))
+    figures = re.findall(r'^    \{"([a-z0-9_]+)", "', read(RANK_FIGURES), re.M) if RANK_FIGURES in files else []
+    names.update({f"d2g_rank_{figure}": RANK_FIGURES for figure in figures})
+    return names, [figure for figure in figures if figure not in literals]
 
 
 def check_metrics(files):
     """docs/metrics.md and the dashboards name the metrics that the code has, and no others."""
-    names, figures = metrics_in_code(files)
-    for figure in sorted(set(figures) ^ set(RANK_FIGURES)):
-        yield f"tools/metrics_table.py: RANK_FIGURES and {figures.get(figure, 'the ranks')} disagree about {figure}"
+    names, idle = metrics_in_code(files)
+    for figure in idle:
+        yield f"{RANK_FIGURES}: no rank reports {figure}"
     if "docs/metrics.md" not in files:
         yield "docs/metrics.md is missing"
         return

@@ -14,32 +14,6 @@ import urllib.request
 KINDS = {"coordinator": "d2g-coordinator", "store": "d2g-store", "worker": "d2g-worker", "trainer": "d2g-trainer"}
 
 
-# A rank's figures pass through its agent, which only knows their names. tools/check_project.py
-# compares these with the code's.
-RANK_FIGURES = {
-    "allreduce_seconds_total": "Time in all-reduce",
-    "checkpoint_seconds": "Time that the last checkpoint took",
-    "d_accuracy": "Share of the batch that D tells right",
-    "data_wait_seconds_total": "Time that steps waited for triples",
-    "epoch": "Epoch of the batch order",
-    "grad_norm_d": "Norm of D's gradient before clipping",
-    "grad_norm_g": "Norm of G's gradient before clipping",
-    "learning_rate": "Learning rate of G",
-    "loss": "Loss of G in all",
-    "loss_d": "Loss of D",
-    "loss_features": "Distance in the latent network's features, unweighted",
-    "loss_g_adv": "Adversarial term of G, unweighted",
-    "loss_regression": "Pseudo-Huber term of G, unweighted",
-    "not_finite_total": "Steps skipped because of NaN or infinity",
-    "samples_total": "Samples trained on",
-    "skipped_total": "Samples left out because their triple was bad",
-    "step": "Optimiser steps done",
-    "step_seconds": "Time of the last step",
-    "step_seconds_total": "Time in steps, waiting included",
-    "uncommitted_steps": "Steps done since the last committed checkpoint; rank 0 alone",
-}
-
-
 def families(address):
     with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
         text = answer.read().decode()
@@ -48,8 +22,7 @@ def families(address):
         labels = set()
         for line in re.findall(rf"^{name}(?:_bucket|_sum|_count)?\{{([^}}]*)\}}", text, re.M):
             labels |= set(re.findall(r"(\w+)=", line)) - {"le"}
-        help_ = RANK_FIGURES.get(name.removeprefix("d2g_rank_"), helps.get(name, ""))
-        yield name, kind, ", ".join(sorted(labels)), help_
+        yield name, kind, ", ".join(sorted(labels)), helps.get(name, "")
 
 
 def print_table(title, rows):

@@ -5,6 +5,7 @@
 #include "coordinator/rpc/prompt_streams.h"
 #include "coordinator/spec/job_inputs.h"
 #include "coordinator/spec/job_spec.h"
+#include "services/spec/normal_spec.h"
 
 namespace d2g::coordinator {
 
@@ -37,7 +38,7 @@ void JobServiceShell::CheckAndCreate(const v1::CreateJobRequest& request,
   proposal.spec = request.spec();
   proposal.request_id = request.request_id();
   proposal.validate_only = request.validate_only();
-  auto violations = NormalizeSpec(&proposal.spec);
+  auto violations = spec::NormalizeSpec(&proposal.spec);
   // A repeat gets its job even when the files have changed or gone.
   if (!request.validate_only()) {
     const auto find = [&](ClusterState& state, Moment now) {

@@ -1,22 +1,16 @@
-// What a job spec must look like: defaults, limits, and the recipe that follows from it.
+// What follows from a job's spec: when training may start, and the recipe of its dataset.
 #pragma once
 
+#include <cstdint>
 #include <string>
-#include <vector>
 
 #include "d2g/common/v1/recipe.pb.h"
 #include "d2g/coordinator/v1/job.pb.h"
-#include "services/common/grpc_status.h"
-#include "services/common/path_policy.h"
 
 namespace d2g::coordinator {
 
-// Fills in defaults and makes paths normal by the rules at the fields (services/spec/field_rules.h)
-// and those that take several fields; returns every field that is out of its limits, with its value
-// and the limit. Looks at nothing but the message. Fields are called "spec.train.steps" and so on.
-std::vector<d2g::common::FieldViolation> NormalizeSpec(d2g::coordinator::v1::JobSpec* spec);
-
-// What training waits for: sealed triples that are not held out. REQUIRES: a normalized spec.
+// What training waits for: sealed triples that are not held out. REQUIRES: a normal spec
+// (services/spec/normal_spec.h).
 int64_t TrainingThreshold(const d2g::coordinator::v1::JobSpec& spec);
 
 // What the spec's files say; see job_inputs.h.

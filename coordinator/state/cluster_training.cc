@@ -78,7 +78,7 @@ std::vector<TrainDemand> ClusterState::Demands(Moment now) const {
   for (const auto& [sequence, id] : live_jobs_) {
     const JobRow& job = *tables_.jobs.Find(id);
     if (!WantsGeneration(job, now)) continue;
-    const TrainSpec& train = job.spec().train();
+    const d2g::common::v1::TrainSpec& train = job.spec().train();
     TrainDemand& demand = demands.emplace_back();
     demand.job = id;
     demand.min_ranks = train.min_ranks();

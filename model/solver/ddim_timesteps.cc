@@ -29,7 +29,7 @@ std::vector<int64_t> DdimTimesteps(const SchedulerConfig& config, int64_t steps,
       timesteps.push_back(static_cast<int64_t>(RoundHalfEven(points.at(i))) - 1);
     }
   } else {
-    Fail("timestep spacing \"", rule, "\" is not one of leading, trailing, linspace");
+    Fail("timestep spacing \"", rule, "\" is not one of ", Joined(TimestepSpacings()));
   }
   for (const int64_t timestep : timesteps) {
     if (timestep < 0 || timestep >= total) {

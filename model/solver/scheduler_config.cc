@@ -12,25 +12,6 @@ namespace {
 
 constexpr int64_t kMaxTrainTimesteps = 1'000'000;
 constexpr int64_t kMaxSolverOrder = 3;
-const std::vector<std::string>& Spacings() {
-  static const std::vector<std::string> kSpacings = {"leading", "trailing", "linspace"};
-  return kSpacings;
-}
-
-struct KindName {
-  SolverKind kind;
-  const char* name;
-};
-constexpr KindName kKindNames[] = {{SolverKind::kDdim, "ddim"},
-                                   {SolverKind::kEuler, "euler"},
-                                   {SolverKind::kDpmpp2m, "dpmpp_2m"},
-                                   {SolverKind::kHeun, "heun"}};
-
-std::string Join(const std::vector<std::string>& names) {
-  std::string joined;
-  for (const std::string& name : names) joined += (joined.empty() ? "" : ", ") + name;
-  return joined;
-}
 
 // Python's view of the file: a null flag is false, and keys that the writing class had filled in
 // from its own defaults do not count.
@@ -76,7 +57,7 @@ class Reader {
                     const std::vector<std::string>& names) const {
     std::string value = json_.String(key, fallback);
     if (std::find(names.begin(), names.end(), value) == names.end()) {
-      json_.FailAt(key, "must be one of " + Join(names) + " for " + SolverKindName(c_.kind));
+      json_.FailAt(key, "must be one of " + Joined(names) + " for " + SolverKindName(c_.kind));
     }
     return value;
   }
@@ -137,7 +118,7 @@ class Reader {
   }
 
   void ReadTimesteps() {
-    c_.timestep_spacing = OneOf("timestep_spacing", c_.timestep_spacing, Spacings());
+    c_.timestep_spacing = OneOf("timestep_spacing", c_.timestep_spacing, TimestepSpacings());
     c_.steps_offset = json_.IntAtLeast("steps_offset", c_.steps_offset, 0);
     if (c_.steps_offset > kMaxTrainTimesteps) {
       json_.FailAt("steps_offset", "must be at most " + std::to_string(kMaxTrainTimesteps));
@@ -252,17 +233,15 @@ std::string ParametrizationName(Parametrization parametrization) {
 }
 
 SolverKind ParseSolverKind(const std::string& name) {
-  std::vector<std::string> names;
-  for (const KindName& known : kKindNames) {
+  for (const SolverName& known : kSolverNames) {
     if (name == known.name) return known.kind;
-    names.emplace_back(known.name);
   }
-  Fail("solver \"", name, "\" is not one of ", Join(names));
+  Fail("solver \"", name, "\" is not one of ", Joined(SolverNames()));
 }
 
 std::string SolverKindName(SolverKind kind) {
-  for (const KindName& known : kKindNames) {
-    if (kind == known.kind) return known.name;
+  for (const SolverName& known : kSolverNames) {
+    if (kind == known.kind) return std::string(known.name);
   }
   Fail("unknown solver");
 }
@@ -282,8 +261,9 @@ SchedulerConfig SchedulerConfig::Defaults(SolverKind kind) {
 }
 
 SchedulerConfig SchedulerConfig::WithSpacing(const std::string& spacing) const {
-  if (std::find(Spacings().begin(), Spacings().end(), spacing) == Spacings().end()) {
-    Fail("timestep spacing \"", spacing, "\" is not one of ", Join(Spacings()));
+  const std::vector<std::string> known = TimestepSpacings();
+  if (std::find(known.begin(), known.end(), spacing) == known.end()) {
+    Fail("timestep spacing \"", spacing, "\" is not one of ", Joined(known));
   }
   SchedulerConfig changed = *this;
   changed.timestep_spacing = spacing;

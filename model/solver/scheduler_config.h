@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "model/solver/solver_names.h"
+
 namespace d2g::model {
 
 // What the network's output means.
@@ -18,15 +20,7 @@ enum class Parametrization { kEpsilon, kVPrediction, kSample };
 Parametrization ParseParametrization(const std::string& name);
 std::string ParametrizationName(Parametrization parametrization);
 
-// The solvers, each as one class of diffusers runs it.
-enum class SolverKind {
-  kDdim,     // "ddim": DDIMScheduler with eta 0
-  kEuler,    // "euler": EulerDiscreteScheduler without churn
-  kDpmpp2m,  // "dpmpp_2m": DPMSolverMultistepScheduler
-  kHeun,     // "heun": HeunDiscreteScheduler
-};
-
-// Throws Error naming the four for any other name.
+// By solver_names.h. Throws Error naming them all for any other name.
 SolverKind ParseSolverKind(const std::string& name);
 std::string SolverKindName(SolverKind kind);
 
@@ -51,7 +45,7 @@ struct SchedulerConfig {
   // The defaults of the class; those below are DDIMScheduler's.
   static SchedulerConfig Defaults(SolverKind kind);
 
-  // The same with another timestep_spacing. Throws Error unless it is one of the three.
+  // The same with another timestep_spacing. Throws Error unless it is one of solver_names.h.
   SchedulerConfig WithSpacing(const std::string& spacing) const;
 
   SolverKind kind = SolverKind::kDdim;
@@ -62,7 +56,7 @@ struct SchedulerConfig {
   std::vector<double> trained_betas;     // when not empty, used instead of the schedule
   bool rescale_betas_zero_snr = false;
   Parametrization prediction_type = Parametrization::kEpsilon;
-  std::string timestep_spacing = "leading";  // or "trailing", "linspace"
+  std::string timestep_spacing = "leading";  // or another of solver_names.h
   int64_t steps_offset = 0;
 
   // ddim and heun.

@@ -104,7 +104,7 @@ void AddRunFlags(CLI::App& command, RunOptions* o) {
                      "Safetensors file whose \"noise\" [B, C, h, w] is used instead of --seed");
   command.add_option("--save-noise", o->save_noise, "Write the noise to this safetensors file");
   command.add_option("--scheduler", o->scheduler, "Solver, run with the scheduler file's options")
-      ->check(CLI::IsMember({"ddim", "euler", "dpmpp_2m", "heun"}));
+      ->check(CLI::IsMember(SolverNames()));
   command.add_option("--steps", o->steps, "Solver steps (default: 1 for a student, else 50)")
       ->check(WholeNumber(1, 1'000'000));
   command
@@ -124,7 +124,7 @@ void AddRunFlags(CLI::App& command, RunOptions* o) {
       ->type_name("TEXT")
       ->allow_extra_args(false);
   command.add_option("--spacing", o->spacing, "Timestep spacing instead of the scheduler file's")
-      ->check(CLI::IsMember({"leading", "trailing", "linspace"}));
+      ->check(CLI::IsMember(TimestepSpacings()));
   command
       .add_option("--dtype", o->dtype, "Arithmetic of the networks; on a CPU fp32 is the fastest")
       ->check(CLI::IsMember({"fp32", "fp16", "bf16"}));

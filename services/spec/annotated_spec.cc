@@ -12,6 +12,7 @@
 #include "google/protobuf/descriptor.pb.h"
 #include "services/spec/field_text.h"
 #include "services/spec/spec_descriptors.h"
+#include "services/spec/word_lists.h"
 
 namespace d2g::spec {
 namespace {
@@ -53,7 +54,9 @@ std::string Allowed(const FieldDescriptor& field, const Rule& rule) {
   if (field.cpp_type() == FieldDescriptor::CPPTYPE_ENUM) {
     return absl::StrJoin(ShortNames(*field.enum_type()), ", ");
   }
-  if (rule.one_of_size() > 0) return absl::StrJoin(rule.one_of(), ", ");
+  if (const std::vector<std::string> words = WordsOf(rule); !words.empty()) {
+    return absl::StrJoin(words, ", ");
+  }
   if (rule.path()) return "a path, relative to this file";
   if (rule.digest()) return "\"xxh3-128:\" and 32 hex digits";
   if (rule.has_max_characters()) {

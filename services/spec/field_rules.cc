@@ -16,6 +16,7 @@
 #include "services/common/status_macros.h"
 #include "services/common/utf8.h"
 #include "services/spec/field_text.h"
+#include "services/spec/word_lists.h"
 
 namespace d2g::spec {
 namespace {
@@ -100,10 +101,9 @@ std::string StringFault(const std::string& value, const Rule& rule) {
   if (value.empty()) return rule.required() ? "is required" : "";
   if (rule.path()) return PathFault(value);
   if (rule.digest()) return DigestFault(value);
-  if (rule.one_of_size() > 0 &&
-      std::find(rule.one_of().begin(), rule.one_of().end(), value) == rule.one_of().end()) {
-    return absl::StrCat("\"", Shown(value), "\" is not one of ",
-                        absl::StrJoin(rule.one_of(), ", "));
+  if (const std::vector<std::string> words = WordsOf(rule); !words.empty()) {
+    if (std::find(words.begin(), words.end(), value) != words.end()) return "";
+    return absl::StrCat("\"", Shown(value), "\" is not one of ", absl::StrJoin(words, ", "));
   }
   if (rule.has_max_characters()) {
     if (Characters(value) > rule.max_characters()) {

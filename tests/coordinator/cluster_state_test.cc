@@ -1,6 +1,7 @@
 // Jobs, datasets and shards: what is decided, and that it survives a restart.
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "services/spec/normal_spec.h"
 #include "tests/coordinator/harness.h"
 #include "tests/testing/status_matchers.h"
 
@@ -89,7 +90,7 @@ TEST(JobsTest, ValidateOnlyStoresNothing) {
   const size_t rows = h.rows().size();
   JobProposal proposal;
   proposal.spec = SmallSpec();
-  ASSERT_THAT(NormalizeSpec(&proposal.spec), IsEmpty());
+  ASSERT_THAT(spec::NormalizeSpec(&proposal.spec), IsEmpty());
   proposal.teacher = {kTeacher, 4, 8, 8};
   proposal.validate_only = true;
   ASSERT_OK_AND_ASSIGN(const Job job, h.Decide([&](ClusterState& s, Moment now) {

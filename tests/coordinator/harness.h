@@ -15,6 +15,7 @@
 #include "coordinator/spec/job_spec.h"
 #include "gtest/gtest.h"
 #include "services/common/clock.h"
+#include "services/spec/normal_spec.h"
 
 namespace d2g::coordinator {
 
@@ -116,7 +117,7 @@ class Harness {
 
   absl::StatusOr<v1::Job> Create(v1::JobSpec spec, const std::string& request_id = "") {
     JobProposal proposal;
-    const auto violations = NormalizeSpec(&spec);
+    const auto violations = spec::NormalizeSpec(&spec);
     if (!violations.empty()) return d2g::common::BadRequest(violations);
     proposal.spec = spec;
     proposal.teacher = {kTeacher, 4, 8, 8};

@@ -7,6 +7,7 @@
 
 #include "coordinator/spec/job_spec.h"
 #include "model/config/unet_parameters.h"
+#include "services/spec/normal_spec.h"
 #include "tests/coordinator/harness.h"
 #include "tests/coordinator/input_folders.h"
 
@@ -21,7 +22,7 @@ TEST(JobInputsTest, WhatTheTeachersNetworkCannotDoIsNamed) {
   const InputFolders inputs;
   v1::JobSpec spec = SmallSpec();
   inputs.Fill(&spec);
-  ASSERT_THAT(NormalizeSpec(&spec), IsEmpty());
+  ASSERT_THAT(spec::NormalizeSpec(&spec), IsEmpty());
   inputs.EditTeacher("scheduler/scheduler_config.json", [](auto& scheduler) {
     scheduler["rescale_betas_zero_snr"] = true;
     scheduler["prediction_type"] = "epsilon";
@@ -55,7 +56,7 @@ TEST(JobInputsTest, AnXlTeacherIsRefused) {
   const InputFolders inputs;
   v1::JobSpec spec = SmallSpec();
   inputs.Fill(&spec);
-  ASSERT_THAT(NormalizeSpec(&spec), IsEmpty());
+  ASSERT_THAT(spec::NormalizeSpec(&spec), IsEmpty());
   const std::string teacher = inputs.teacher();
   std::filesystem::copy(teacher + "/text_encoder", teacher + "/text_encoder_2",
                         std::filesystem::copy_options::recursive);
@@ -93,7 +94,7 @@ TEST(JobInputsTest, ATeacherThatCannotBeRunIsRefusedBeforeItsWeightsAreRead) {
   const InputFolders inputs;
   v1::JobSpec spec = SmallSpec();
   inputs.Fill(&spec);
-  ASSERT_THAT(NormalizeSpec(&spec), IsEmpty());
+  ASSERT_THAT(spec::NormalizeSpec(&spec), IsEmpty());
   inputs.EditTeacher("unet/config.json", [](auto& config) { config["in_channels"] = 9; });
   EXPECT_THAT(ProblemOf(spec, "spec.teacher.path"), HasSubstr("conv_in.weight is [8, 4, 3, 3]"));
   EXPECT_EQ(CheckJobInputs(spec).teacher.digest, "");
@@ -103,7 +104,7 @@ TEST(JobInputsTest, SolverSettingsThatTheScheduleCannotServeAreRefused) {
   const InputFolders inputs;
   v1::JobSpec spec = SmallSpec();
   inputs.Fill(&spec);
-  ASSERT_THAT(NormalizeSpec(&spec), IsEmpty());
+  ASSERT_THAT(spec::NormalizeSpec(&spec), IsEmpty());
   const auto problem = [&] { return ProblemOf(spec, "spec.simulate.solver"); };
   auto& solver = *spec.mutable_simulate()->mutable_solver();
   EXPECT_EQ(problem(), "");
@@ -125,7 +126,7 @@ TEST(JobInputsTest, EpsilonWithoutSignalAtTheFirstTimestepIsRefused) {
   const InputFolders inputs;
   v1::JobSpec spec = SmallSpec();
   inputs.Fill(&spec);
-  ASSERT_THAT(NormalizeSpec(&spec), IsEmpty());
+  ASSERT_THAT(spec::NormalizeSpec(&spec), IsEmpty());
   inputs.EditTeacher("scheduler/scheduler_config.json", [](auto& scheduler) {
     scheduler["rescale_betas_zero_snr"] = true;
     scheduler["prediction_type"] = "epsilon";
@@ -153,7 +154,7 @@ TEST(JobInputsTest, NetworksBesideTheTeacherAreReadAsTheirUsersReadThem) {
   testing::WriteTinyNet(features, 4);
   spec.mutable_train()->mutable_regression()->set_features_weight(1);
   spec.mutable_train()->mutable_regression()->set_features_path(features);
-  ASSERT_THAT(NormalizeSpec(&spec), IsEmpty());
+  ASSERT_THAT(spec::NormalizeSpec(&spec), IsEmpty());
   EXPECT_THAT(CheckJobInputs(spec).violations, IsEmpty());
   const auto said = [&] { return ProblemOf(spec, "spec.train.regression.features_path"); };
 

@@ -10,6 +10,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "services/common/output_folder.h"
+#include "services/spec/normal_spec.h"
 #include "tests/coordinator/harness.h"
 #include "tests/coordinator/input_folders.h"
 #include "tests/testing/status_matchers.h"
@@ -169,7 +170,7 @@ TEST(JobOutputStateTest, TheOldJobSaysWhoReplacedItOnceTrainingStarts) {
   ASSERT_THAT(harness.SetDesired(old.name(), Job::DESIRED_STATE_CANCELLED), IsOk());
   JobProposal proposal;
   proposal.spec = SmallSpec("/tmp/out");
-  ASSERT_TRUE(NormalizeSpec(&proposal.spec).empty());
+  ASSERT_TRUE(spec::NormalizeSpec(&proposal.spec).empty());
   proposal.teacher = {kTeacher, 4, 8, 8};
   proposal.replaces = old.name();
   ASSERT_OK_AND_ASSIGN(const Job created, harness.Decide([&](ClusterState& state, Moment now) {

@@ -6,6 +6,7 @@
 #include "absl/strings/str_join.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "services/spec/normal_spec.h"
 #include "tests/coordinator/harness.h"
 
 namespace d2g::coordinator {
@@ -28,7 +29,7 @@ TEST(JobSpecTest, FillsInTheDefaults) {
   spec.mutable_train()->set_steps(10'000);
   spec.mutable_simulate()->mutable_solver()->set_compute_dtype(d2g::common::v1::DTYPE_FP32);
   spec.set_output_dir("/o");
-  ASSERT_EQ(Join(NormalizeSpec(&spec)), "");
+  ASSERT_EQ(Join(spec::NormalizeSpec(&spec)), "");
   EXPECT_EQ(spec.simulate().solver().compute_dtype(), d2g::common::v1::DTYPE_UNSPECIFIED);
   EXPECT_EQ(spec.simulate().solver().kind(), "ddim");
   EXPECT_EQ(spec.simulate().solver().steps(), 50);
@@ -57,7 +58,7 @@ TEST(JobSpecTest, FillsInTheDefaults) {
   EXPECT_EQ(spec.evaluate().grid_columns(), 10);
   EXPECT_EQ(spec.evaluate().timing_repeats(), 20);
   JobSpec again = spec;
-  EXPECT_EQ(Join(NormalizeSpec(&again)), "") << "defaults must be acceptable";
+  EXPECT_EQ(Join(spec::NormalizeSpec(&again)), "") << "defaults must be acceptable";
   EXPECT_EQ(again.SerializeAsString(), spec.SerializeAsString());
 }
 
@@ -65,20 +66,20 @@ TEST(JobSpecTest, AShortRunHasTenCheckpoints) {
   JobSpec spec = SmallSpec();
   spec.mutable_train()->clear_checkpoint_every();
   spec.mutable_train()->set_steps(95);
-  ASSERT_EQ(Join(NormalizeSpec(&spec)), "");
+  ASSERT_EQ(Join(spec::NormalizeSpec(&spec)), "");
   EXPECT_EQ(spec.train().checkpoint_every(), 10);
 }
 
 TEST(JobSpecTest, NoRegressionTermIsNoDefault) {
   JobSpec spec = SmallSpec();
   spec.mutable_train()->mutable_regression()->set_pseudo_huber_weight(0);
-  EXPECT_THAT(Join(NormalizeSpec(&spec)), HasSubstr("G would have no regression term"));
+  EXPECT_THAT(Join(spec::NormalizeSpec(&spec)), HasSubstr("G would have no regression term"));
 }
 
 TEST(JobSpecTest, NoGuidanceIsNotTheDefault) {
   JobSpec spec = SmallSpec();
   spec.mutable_simulate()->mutable_solver()->set_guidance(0);
-  ASSERT_EQ(Join(NormalizeSpec(&spec)), "");
+  ASSERT_EQ(Join(spec::NormalizeSpec(&spec)), "");
   EXPECT_EQ(spec.simulate().solver().guidance(), 0);
 }
 
@@ -86,16 +87,16 @@ TEST(JobSpecTest, PathsAreMadeNormal) {
   JobSpec spec = SmallSpec();
   spec.mutable_teacher()->set_path("/data//teachers/./a/");
   spec.set_output_dir("/data/x/../out/");
-  ASSERT_EQ(Join(NormalizeSpec(&spec)), "");
+  ASSERT_EQ(Join(spec::NormalizeSpec(&spec)), "");
   EXPECT_EQ(spec.teacher().path(), "/data/teachers/a");
   EXPECT_EQ(spec.output_dir(), "/data/out");
   spec.set_output_dir("/data/..");
-  EXPECT_THAT(Join(NormalizeSpec(&spec)), HasSubstr("spec.output_dir"));
+  EXPECT_THAT(Join(spec::NormalizeSpec(&spec)), HasSubstr("spec.output_dir"));
 }
 
 TEST(JobSpecTest, TheThresholdCountsWhatTrainingMayRead) {
   JobSpec spec = SmallSpec();
-  ASSERT_EQ(Join(NormalizeSpec(&spec)), "");
+  ASSERT_EQ(Join(spec::NormalizeSpec(&spec)), "");
   EXPECT_EQ(TrainingThreshold(spec), 80);
   spec.mutable_simulate()->set_min_triples(128);
   EXPECT_EQ(TrainingThreshold(spec), 112) << "16 of 128 are held out";
@@ -114,7 +115,7 @@ class BadSpecTest : public ::testing::TestWithParam<Case> {};
 TEST_P(BadSpecTest, NamesFieldValueAndLimit) {
   JobSpec spec = SmallSpec();
   GetParam().change(&spec);
-  const auto violations = NormalizeSpec(&spec);
+  const auto violations = spec::NormalizeSpec(&spec);
   ASSERT_FALSE(violations.empty());
   bool found = false;
   for (const auto& violation : violations) {
@@ -289,7 +290,7 @@ TEST(JobSpecTest, NamesEveryBadFieldAtOnce) {
   JobSpec spec;
   spec.mutable_simulate()->set_triples(-1);
   spec.mutable_train()->set_global_batch(-1);
-  const std::string all = Join(NormalizeSpec(&spec));
+  const std::string all = Join(spec::NormalizeSpec(&spec));
   for (const char* field : {"spec.teacher.path", "spec.prompts.digest", "spec.simulate.triples",
                             "spec.train.steps", "spec.train.global_batch", "spec.output_dir"}) {
     EXPECT_THAT(all, HasSubstr(field));

@@ -7,6 +7,7 @@
 #include "coordinator/rows/row_store.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "services/spec/normal_spec.h"
 #include "tests/coordinator/harness.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
@@ -176,7 +177,7 @@ void RestartTest<Rows>::Run(uint32_t seed) {
   BeatShards();
   JobProposal proposal;
   proposal.spec = SmallSpec();
-  ASSERT_TRUE(NormalizeSpec(&proposal.spec).empty());
+  ASSERT_TRUE(spec::NormalizeSpec(&proposal.spec).empty());
   proposal.teacher = {kTeacher, 4, 8, 8};
   proposal.request_id = "once";
   const auto created =

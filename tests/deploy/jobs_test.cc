@@ -7,6 +7,7 @@
 
 #include "cli/job_file.h"
 #include "coordinator/spec/job_spec.h"
+#include "services/spec/normal_spec.h"
 
 namespace d2g::cli {
 namespace {
@@ -25,7 +26,7 @@ TEST(SampleJobs, AreJobsThatTheCoordinatorTakes) {
     EXPECT_TRUE(std::filesystem::path(spec->output_dir()).is_absolute()) << entry.path();
     // What the command line fills in once it has uploaded the prompts.
     spec->mutable_prompts()->set_digest("xxh3-128:" + std::string(32, '0'));
-    for (const auto& violation : coordinator::NormalizeSpec(&*spec)) {
+    for (const auto& violation : spec::NormalizeSpec(&*spec)) {
       ADD_FAILURE() << entry.path() << ": " << violation.field << ": " << violation.description;
     }
   }

@@ -23,6 +23,11 @@ OneStepGenerator::OneStepGenerator(const model::DdimScheduler& teacher, std::opt
   }
 }
 
+OneStepGenerator::OneStepGenerator(const model::DdimScheduler& teacher,
+                                   const common::v1::TrainSpec& spec)
+    : OneStepGenerator(teacher, spec.has_t0() ? std::optional<int64_t>(spec.t0()) : std::nullopt,
+                       spec.parametrization()) {}
+
 at::Tensor OneStepGenerator::Generate(const model::UNet2DConditionModel& unet, const at::Tensor& z,
                                       const at::Tensor& text) const {
   return model::PredictOriginal(z, unet.Forward(z, static_cast<double>(t0_), text), alpha_cumprod_,

@@ -1,65 +1,77 @@
 #include "worker/distil/regression.h"
 
+#include <functional>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "model/check/network_folders.h"
-#include "model/files/error.h"
 #include "worker/distil/losses.h"
 
 namespace d2g::distil {
 namespace {
 
-class PseudoHuberTerm : public RegressionTerm {
+// A distance [B,C,H,W], [B,C,H,W] -> [B] between latents themselves (losses.h).
+class LatentTerm : public LossTerm {
  public:
-  PseudoHuberTerm(double weight, double c) : weight_(weight), c_(c) {}
-  std::string name() const override { return "pseudo_huber"; }
-  double weight() const override { return weight_; }
-  at::Tensor PerSample(const at::Tensor& a, const at::Tensor& b) const override {
-    return PseudoHuber(a, b, c_);
+  using Distance = std::function<at::Tensor(const at::Tensor&, const at::Tensor&)>;
+
+  LatentTerm(std::string name, FigureName figure, double weight, Distance distance)
+      : LossTerm(std::move(name), figure, weight), distance_(std::move(distance)) {}
+  at::Tensor PerSample(const at::Tensor& pictures, const MicroBatch& batch) const override {
+    return distance_(pictures, batch.x);
   }
 
  private:
-  const double weight_;
-  const double c_;
+  const Distance distance_;
 };
 
-class FeatureTerm : public RegressionTerm {
+class FeatureTerm : public LossTerm {
  public:
   FeatureTerm(double weight, std::shared_ptr<const SequentialNet> network,
               std::vector<std::string> taps)
-      : weight_(weight), network_(std::move(network)), taps_(std::move(taps)) {}
-  std::string name() const override { return "features"; }
-  double weight() const override { return weight_; }
-  at::Tensor PerSample(const at::Tensor& a, const at::Tensor& b) const override {
+      : LossTerm("features", "loss_features", weight),
+        network_(std::move(network)),
+        taps_(std::move(taps)) {}
+  at::Tensor PerSample(const at::Tensor& pictures, const MicroBatch& batch) const override {
     std::vector<at::Tensor> target;
-    if (b.requires_grad()) {
-      target = network_->Taps(b, taps_);
-    } else {
+    {
       const at::NoGradGuard no_grad;
-      target = network_->Taps(b, taps_);
+      target = network_->Taps(batch.x, taps_);
     }
-    return FeatureDistance(network_->Taps(a, taps_), target);
+    return FeatureDistance(network_->Taps(pictures, taps_), target);
   }
 
  private:
-  const double weight_;
   const std::shared_ptr<const SequentialNet> network_;
   const std::vector<std::string> taps_;
 };
 
 }  // namespace
 
-std::shared_ptr<const RegressionTerm> MakePseudoHuberTerm(double weight, double c) {
-  if (!(c > 0)) {
-    throw model::Error("pseudo_huber_c is " + std::to_string(c) + ", must be above 0");
+LossTerms MakeRegressionTerms(const common::v1::RegressionSpec& spec, int64_t latent_channels,
+                              at::Device device) {
+  LossTerms terms;
+  if (spec.pseudo_huber_weight() > 0) {
+    terms.push_back(MakePseudoHuberTerm(spec.pseudo_huber_weight(), spec.pseudo_huber_c()));
   }
-  return std::make_shared<PseudoHuberTerm>(weight, c);
+  if (spec.features_weight() > 0) {
+    auto network =
+        std::make_shared<SequentialNet>(SequentialNet::Load(spec.features_path()).To(device));
+    terms.push_back(MakeFeatureTerm(spec.features_weight(), std::move(network), latent_channels));
+  }
+  return terms;
 }
 
-std::shared_ptr<const RegressionTerm> MakeFeatureTerm(double weight,
-                                                      std::shared_ptr<const SequentialNet> network,
-                                                      int64_t latent_channels) {
+std::shared_ptr<const LossTerm> MakePseudoHuberTerm(double weight, double c) {
+  return std::make_shared<LatentTerm>(
+      "pseudo_huber", FigureName("loss_regression"), weight,
+      [c](const at::Tensor& a, const at::Tensor& b) { return PseudoHuber(a, b, c); });
+}
+
+std::shared_ptr<const LossTerm> MakeFeatureTerm(double weight,
+                                                std::shared_ptr<const SequentialNet> network,
+                                                int64_t latent_channels) {
   std::vector<std::string> taps = model::FeatureTaps(network->config(), latent_channels);
   return std::make_shared<FeatureTerm>(weight, std::move(network), std::move(taps));
 }

@@ -22,6 +22,7 @@
 #include "services/common/prompts.h"
 #include "services/common/status_macros.h"
 #include "services/store/client/triple_client.h"
+#include "worker/common/solver_options.h"
 #include "worker/common/torch_status.h"
 #include "worker/distil/student.h"
 #include "worker/evaluate/measures.h"
@@ -38,8 +39,6 @@ using coordinator::v1::EvaluationReport;
 // cancellation is looked at.
 constexpr absl::Duration kPatience = absl::Minutes(5);
 constexpr absl::Duration kPiece = absl::Seconds(3);
-constexpr int kDefaultGridColumns = 10;
-constexpr int kDefaultTimingRepeats = 20;
 
 // What is written to the evaluation folder.
 constexpr char kGridFile[] = "grid.png";
@@ -84,8 +83,6 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, bool has_di
                          const std::string& device, const std::string& folder,
                          lease::TaskContext* context) {
   const auto& spec = work.spec().evaluate();
-  const int columns = spec.grid_columns() > 0 ? spec.grid_columns() : kDefaultGridColumns;
-  const int repeats = spec.timing_repeats() > 0 ? spec.timing_repeats() : kDefaultTimingRepeats;
   const auto& solver = work.recipe().solver();
   // Solutions of one step are their own baseline: the teacher has one row then, and no gap.
   const bool has_baseline = solver.steps() > 1;
@@ -116,8 +113,7 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, bool has_di
   held_out.z = held_out.z.to(torch_device);
   held_out.x = held_out.x.to(torch_device);
   const at::Tensor text = EncodeAll(teacher, held_out.prompts);
-  model::SolverOptions full{.steps = solver.steps(), .guidance = solver.guidance()};
-  if (!solver.timestep_spacing().empty()) full.spacing = solver.timestep_spacing();
+  const model::SolverOptions full = SolverOptionsOf(solver);
   model::SolverOptions single = full;
   single.steps = 1;
   // With leading spacing the one step would run at t = 1, on pure noise: nobody's baseline.
@@ -155,13 +151,14 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, bool has_di
 
   context->SetPhase("time");
   AddRow(absl::StrCat("teacher_", solver.steps()), held_out, solution_quality,
-         TimeTeacher(teacher, held_out, text, full, repeats, tick), &report);
+         TimeTeacher(teacher, held_out, text, full, spec.timing_repeats(), tick), &report);
   if (has_baseline) {
     AddRow("teacher_1", held_out, teacher_quality,
-           TimeTeacher(teacher, held_out, text, single, repeats, tick), &report);
+           TimeTeacher(teacher, held_out, text, single, spec.timing_repeats(), tick), &report);
   }
   AddRow("student_1", held_out, student_quality,
-         TimeStudent(teacher, student, conversion, held_out, text, repeats, tick), &report);
+         TimeStudent(teacher, student, conversion, held_out, text, spec.timing_repeats(), tick),
+         &report);
   for (const char* name : kQualityMeasures) {
     const auto from = Value(teacher_quality, name), to = Value(solution_quality, name),
                reached = Value(student_quality, name);
@@ -171,7 +168,7 @@ EvaluationReport Measure(const EvaluateWork& work, HeldOut held_out, bool has_di
   report.set_grid_path(folder + "/" + kGridFile);
   std::vector<const ModelPictures*> rows = {&solutions, &student_one};
   if (has_baseline) rows.insert(rows.begin() + 1, &teacher_one);
-  model::WritePng(report.grid_path(), SideBySide(rows, labels, columns));
+  model::WritePng(report.grid_path(), SideBySide(rows, labels, spec.grid_columns()));
   return report;
 }
 

@@ -6,6 +6,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "worker/common/rank_figures.h"
 
 namespace d2g::gang {
 namespace {
@@ -13,8 +14,9 @@ namespace {
 constexpr std::array kPhases = {kPhaseStart,      kPhaseLoad,       kPhaseDataWait, kPhaseStep,
                                 kPhaseCheckpoint, kPhaseCommitWait, kPhaseDone};
 
-constexpr char kFigureHelp[] = "A rank's latest figure of that name";
 constexpr char kPhaseHelp[] = "1 for the phase that the rank is in, else 0";
+
+std::string FigureHelp(const std::string& name) { return std::string(RankFigureHelp(name)); }
 
 void CountUp(prometheus::Counter& counter, int now, int* before) {
   counter.Increment(now - *before);
@@ -113,7 +115,7 @@ void GangMetrics::RemoveRanks() {
   for (prometheus::Gauge* gauge : phases_) metrics_->Remove("d2g_rank_phase", kPhaseHelp, gauge);
   phases_.clear();
   for (const auto& [key, gauge] : figures_) {
-    metrics_->Remove(RankFigureName(key.second), kFigureHelp, gauge);
+    metrics_->Remove(RankFigureName(key.second), FigureHelp(key.second), gauge);
   }
   figures_.clear();
 }
@@ -127,7 +129,7 @@ void GangMetrics::SetFigure(int rank, const std::string& name, double value) {
       figure_names_.insert(name);
     }
     prometheus::Gauge& gauge =
-        metrics_->Gauge(RankFigureName(name), kFigureHelp, {{"rank", absl::StrCat(rank)}});
+        metrics_->Gauge(RankFigureName(name), FigureHelp(name), {{"rank", absl::StrCat(rank)}});
     it = figures_.emplace(key, &gauge).first;
   }
   it->second->Set(value);

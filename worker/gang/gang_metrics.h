@@ -13,8 +13,9 @@
 
 namespace d2g::gang {
 
-// Figures that ranks name themselves are exported as d2g_rank_{name}; at most this many names are
-// taken, so that a broken rank cannot fill the registry.
+// What ranks report is exported as d2g_rank_{name} with the help of worker/common/rank_figures.h. A
+// rank of another version may have other names; at most this many are taken, so that a broken one
+// cannot fill the registry.
 inline constexpr size_t kMaxRankFigures = 64;
 
 // The Prometheus name of a rank's figure: "d2g_rank_" and the name with everything but letters,

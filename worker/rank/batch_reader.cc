@@ -24,7 +24,7 @@ namespace {
 
 int64_t MaxPending(const BatchReaderOptions& options) {
   const dataset::Range slice =
-      dataset::RankSlice(options.world_size, options.rank, options.global_batch);
+      dataset::RankSlice(options.world_size, options.rank, options.train.global_batch());
   const int64_t batch_bytes =
       std::max<int64_t>(1, 2 * slice.size() * dataset::LatentElements(options.recipe) *
                                static_cast<int64_t>(sizeof(float)));
@@ -154,10 +154,9 @@ absl::Status BatchReader::PlanEpoch(int64_t epoch) {
   dataset::EpochPlanOptions plan;
   plan.sealed = std::move(sealed);
   plan.holdout_every = options_.recipe.holdout_every();
-  plan.seed = options_.seed;
+  plan.seed = options_.train.seed();
   plan.epoch = epoch;
-  plan.global_batch = options_.global_batch;
-  plan.r1_every = options_.r1_every;
+  plan.global_batch = options_.train.global_batch();
   plan.prompt_of = [this](int64_t index) {
     return options_.prompt_class(
         dataset::PromptIndexOf(options_.recipe.seed(), index, options_.recipe.prompt_count()));
@@ -166,7 +165,7 @@ absl::Status BatchReader::PlanEpoch(int64_t epoch) {
   if (epoch_plan_->num_batches() == 0) {
     return absl::FailedPreconditionError(absl::StrCat(
         "epoch ", epoch, " has ", epoch_plan_->training_count(),
-        " sealed training triples, less than a global batch of ", options_.global_batch));
+        " sealed training triples, less than a global batch of ", options_.train.global_batch()));
   }
   common::LogInfo("planned an epoch", {{"epoch", epoch},
                                        {"triples", epoch_plan_->training_count()},
@@ -179,7 +178,7 @@ std::unique_ptr<BatchReader::PendingBatch> BatchReader::StartBatch(
   const common::v1::DatasetRecipe& recipe = options_.recipe;
   const std::vector<dataset::PlanItem> items = epoch_plan_->Batch(cursor.batch);
   const dataset::Range slice =
-      dataset::RankSlice(options_.world_size, options_.rank, options_.global_batch);
+      dataset::RankSlice(options_.world_size, options_.rank, options_.train.global_batch());
 
   auto pending = std::make_unique<PendingBatch>();
   RankBatch& batch = pending->batch;

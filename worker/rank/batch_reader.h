@@ -16,6 +16,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "d2g/common/v1/recipe.pb.h"
+#include "d2g/common/v1/train_spec.pb.h"
 #include "services/dataset/epoch_plan.h"
 #include "worker/rank/rank_batch.h"
 #include "worker/rank/training_data.h"
@@ -26,11 +27,8 @@ struct BatchReaderOptions {
   // This rank's place in the gang.
   int world_size = 1;
   int rank = 0;
-  // Samples a step over all ranks.
-  int64_t global_batch = 1;
-  // The training's seed: order, negatives, augmentation.
-  uint64_t seed = 0;
-  int64_t r1_every = 0;
+  // Normal; the batch over all ranks and the seed are read.
+  common::v1::TrainSpec train;
   common::v1::DatasetRecipe recipe;
   // First batch to read, and how many.
   DataCursor start;

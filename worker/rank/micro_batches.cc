@@ -31,7 +31,8 @@ void AddNegatives(const RankBatch& batch, int64_t begin, int64_t end,
   bool any_noise = false;
   for (int64_t row = begin; row < end; ++row) {
     const RankSample& sample = batch.samples[row];
-    NegativeKind kind = distil::NegativeKindAt(batch.first_position + row, options.mismatch_weight);
+    NegativeKind kind =
+        distil::NegativeKindAt(batch.first_position + row, options.train.gan().mismatch_weight());
     if ((kind == NegativeKind::kOtherText && sample.other_prompt < 0) ||
         (kind == NegativeKind::kOtherNoise && sample.other_noise_index < 0)) {
       kind = NegativeKind::kGenerated;
@@ -48,7 +49,7 @@ void AddNegatives(const RankBatch& batch, int64_t begin, int64_t end,
   for (int64_t row = begin; row < end; ++row) {
     if (out->negatives[row - begin] != NegativeKind::kOtherNoise) continue;
     dataset::FillNoise(
-        options.dataset_seed, batch.samples[row].other_noise_index,
+        options.recipe.seed(), batch.samples[row].other_noise_index,
         {noise.data_ptr<float>() + (row - begin) * elements, static_cast<size_t>(elements)});
   }
   out->other_noise = noise.to(options.device);
@@ -60,14 +61,17 @@ std::vector<distil::MicroBatch> MakeMicroBatches(const RankBatch& batch,
                                                  const MicroBatchOptions& options, bool negatives,
                                                  TextCache* texts) {
   const int64_t samples = static_cast<int64_t>(batch.samples.size());
-  const int64_t step =
-      options.micro_batch > 0 ? options.micro_batch : std::max<int64_t>(1, samples);
+  const int64_t limit = options.train.micro_batch();
+  const int64_t step = limit > 0 ? limit : std::max<int64_t>(1, samples);
+  const std::vector<int64_t> latent_shape = {options.recipe.latent_channels(),
+                                             options.recipe.latent_height(),
+                                             options.recipe.latent_width()};
   std::vector<distil::MicroBatch> micro_batches;
   for (int64_t begin = 0; begin < samples; begin += step) {
     const int64_t end = std::min(samples, begin + step);
     distil::MicroBatch out;
-    out.z = Rows(batch.z, begin, end, options.latent_shape, options.device);
-    out.x = Rows(batch.x, begin, end, options.latent_shape, options.device);
+    out.z = Rows(batch.z, begin, end, latent_shape, options.device);
+    out.x = Rows(batch.x, begin, end, latent_shape, options.device);
     out.weight = Rows(batch.weight, begin, end, {}, options.device);
     std::vector<int64_t> prompts;
     for (int64_t row = begin; row < end; ++row) prompts.push_back(batch.samples[row].prompt);

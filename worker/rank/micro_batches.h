@@ -6,21 +6,20 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "worker/distil/train_step.h"
+#include "d2g/common/v1/recipe.pb.h"
+#include "d2g/common/v1/train_spec.pb.h"
+#include "worker/distil/micro_batch.h"
 #include "worker/rank/rank_batch.h"
 #include "worker/rank/text_cache.h"
 
 namespace d2g::rank {
 
+// What micro-batches are cut and made by. The specs are normal.
 struct MicroBatchOptions {
-  // Samples a micro-batch at most; 0: all of the rank's.
-  int64_t micro_batch = 0;
-  // C, H, W.
-  std::vector<int64_t> latent_shape;
-  // The dataset's seed: noise.
-  uint64_t dataset_seed = 0;
-  // Share of each mismatched kind among D's negatives.
-  double mismatch_weight = 0;
+  // micro_batch and gan.mismatch_weight are read.
+  common::v1::TrainSpec train;
+  // The latent's shape and the noise's seed are.
+  common::v1::DatasetRecipe recipe;
   at::Device device = at::kCPU;
 };
 

@@ -25,17 +25,20 @@
 #include "services/common/path_policy.h"
 #include "services/common/prompts.h"
 #include "services/common/status_macros.h"
+#include "services/spec/normal_spec.h"
 #include "worker/collective/process_group.h"
 #include "worker/collective/rendezvous.h"
 #include "worker/common/torch_status.h"
+#include "worker/distil/regression.h"
 #include "worker/rank/checkpoint.h"
 #include "worker/rank/cluster_data.h"
 #include "worker/rank/rank_failure.h"
-#include "worker/rank/training_options.h"
+#include "worker/rank/training_loop.h"
 
 namespace d2g::rank {
 namespace {
 
+using common::v1::TrainSpec;
 using coordinator::v1::GangAssignment;
 using coordinator::v1::TrainWork;
 
@@ -139,6 +142,13 @@ absl::StatusOr<common::PromptLines> FetchPrompts(coordinator::CoordinatorClient*
   return common::ParsePromptList(text);
 }
 
+// The coordinator made the spec normal; one of an older version may not know every field.
+absl::StatusOr<TrainSpec> NormalTrainSpec(TrainSpec train) {
+  const std::vector<common::FieldViolation> violations = spec::NormalizeTrainSpec(&train);
+  if (!violations.empty()) return common::BadRequest(violations);
+  return train;
+}
+
 absl::Status CheckTeacher(const TrainWork& work) {
   return model::FindModelFolder(work.spec().teacher().path(), work.recipe().teacher_digest())
       .status();
@@ -157,18 +167,16 @@ absl::StatusOr<std::optional<LoadedCheckpoint>> LoadResume(const TrainWork& work
   return loaded;
 }
 
-BatchReaderOptions ReaderOptions(const GangAssignment& assignment, int rank,
+BatchReaderOptions ReaderOptions(const GangAssignment& assignment, const TrainSpec& train, int rank,
                                  const CheckpointState& state,
                                  const std::vector<std::string>& prompts) {
-  const coordinator::v1::TrainSpec& spec = assignment.work().spec().train();
   BatchReaderOptions options;
   options.world_size = assignment.world_size();
   options.rank = rank;
-  options.global_batch = spec.global_batch();
-  options.seed = spec.seed();
+  options.train = train;
   options.recipe = assignment.work().recipe();
   options.start = state.cursor;
-  options.batches = std::max<int64_t>(0, spec.steps() - state.step);
+  options.batches = std::max<int64_t>(0, train.steps() - state.step);
   options.prompt_class = [classes = PromptClasses(prompts)](int64_t prompt) {
     return classes[prompt];
   };
@@ -176,22 +184,24 @@ BatchReaderOptions ReaderOptions(const GangAssignment& assignment, int rank,
 }
 
 // State at the start, or the checkpoint's, with what this generation writes into its own.
-CheckpointState StartState(const GangAssignment& assignment,
-                           const distil::OneStepGenerator& student,
-                           const std::optional<LoadedCheckpoint>& resume) {
+absl::StatusOr<CheckpointState> StartState(const GangAssignment& assignment, const TrainSpec& train,
+                                           const distil::OneStepGenerator& student,
+                                           const std::optional<LoadedCheckpoint>& resume) {
   const TrainWork& work = assignment.work();
   CheckpointState state = resume ? resume->state : CheckpointState();
   state.job = assignment.job();
   state.generation = assignment.generation();
   state.world_size = assignment.world_size();
   state.t0 = student.t0();
-  state.parametrization =
-      work.spec().train().parametrization().empty() ? "x0" : work.spec().train().parametrization();
+  state.parametrization = train.parametrization();
   state.prediction_type = model::ParametrizationName(student.output());
   state.dataset = work.dataset();
   state.teacher_digest = work.recipe().teacher_digest();
   state.spec_json.clear();
-  (void)google::protobuf::util::MessageToJsonString(work.spec(), &state.spec_json);
+  const auto written = google::protobuf::util::MessageToJsonString(work.spec(), &state.spec_json);
+  if (!written.ok()) {
+    return absl::InternalError(absl::StrCat("the job's spec as JSON: ", written.ToString()));
+  }
   return state;
 }
 
@@ -239,6 +249,8 @@ class Rank {
   const int rank_;
   gang::RankStatusWriter* const status_;
   const std::atomic<bool>& stop_;
+  // Normal.
+  TrainSpec train_;
   Gang gang_;
   std::unique_ptr<AuditLog> audit_;
 };
@@ -251,7 +263,8 @@ absl::StatusOr<TrainingEnd> Rank::Run() {
   if (rank_ != 0) D2G_RETURN_IF_ERROR(Claim(assignment_, rank_));
   D2G_ASSIGN_OR_RETURN(audit_, OpenAudit(assignment_, rank_));
   model::SetUpTorchProcess(launch_.threads);
-  if (work_.spec().train().deterministic()) {
+  D2G_ASSIGN_OR_RETURN(train_, NormalTrainSpec(work_.spec().train()));
+  if (train_.deterministic()) {
     at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
     // Nothing here reads memory that nothing wrote.
     at::globalContext().setDeterministicFillUninitializedMemory(false);
@@ -272,7 +285,6 @@ absl::StatusOr<TrainingEnd> Rank::Run() {
 absl::StatusOr<TrainingEnd> Rank::Train(const std::vector<std::string>& prompts,
                                         std::optional<LoadedCheckpoint> resume,
                                         coordinator::CoordinatorClient* coordinator) {
-  const coordinator::v1::TrainSpec& spec = work_.spec().train();
   const std::string& output_dir = work_.spec().output_dir();
   const std::string checkpoints_dir = common::CheckpointsFolder(output_dir);
   const at::Device device =
@@ -287,33 +299,25 @@ absl::StatusOr<TrainingEnd> Rank::Train(const std::vector<std::string>& prompts,
   // Reading starts first: it goes on while the networks load.
   ClusterData data(coordinator, assignment_.job(), work_.dataset(),
                    {work_.shards().begin(), work_.shards().end()});
-  BatchReader reader(
-      ReaderOptions(assignment_, rank_, resume ? resume->state : CheckpointState(), prompts),
-      &data);
+  BatchReader reader(ReaderOptions(assignment_, train_, rank_,
+                                   resume ? resume->state : CheckpointState(), prompts),
+                     &data);
 
   const auto teacher = model::TextToImageModel::Load(
       work_.spec().teacher().path(), {.device = device, .load_vae = false, .pack = false});
-  const distil::OneStepGenerator conversion = MakeConversion(spec, teacher.scheduler());
-  const auto regression = MakeRegression(spec.regression(), work_.recipe(), device);
-  const distil::TrainStepOptions step_options = StepOptions(spec);
-  distil::TrainStep step(step_options, teacher.unet(), conversion, regression, device);
+  const distil::OneStepGenerator conversion(teacher.scheduler(), train_);
+  const auto regression =
+      distil::MakeRegressionTerms(train_.regression(), work_.recipe().latent_channels(), device);
+  distil::TrainStep step(train_, teacher.unet(), conversion, regression, device);
   if (resume) step.LoadState(resume->tensors);
   TextCache texts([&teacher](const auto& texts) { return teacher.EncodePrompts(texts); }, prompts,
                   kTextCacheBytes);
 
   TrainingLoopOptions options;
-  options.steps = spec.steps();
-  options.checkpoint_every = std::max<int64_t>(1, spec.checkpoint_every());
-  options.discriminator_start_step = step_options.gan.discriminator_start_step;
-  options.micro_batches = {
-      .micro_batch = spec.micro_batch(),
-      .latent_shape = {work_.recipe().latent_channels(), work_.recipe().latent_height(),
-                       work_.recipe().latent_width()},
-      .dataset_seed = work_.recipe().seed(),
-      .mismatch_weight = spec.gan().mismatch_weight(),
-      .device = device};
-  for (const auto& term : regression) options.regression_terms.push_back(term->name());
-  options.state = StartState(assignment_, conversion, resume);
+  options.train = train_;
+  options.recipe = work_.recipe();
+  options.device = device;
+  D2G_ASSIGN_OR_RETURN(options.state, StartState(assignment_, train_, conversion, resume));
   resume.reset();
 
   D2G_RETURN_IF_ERROR(MeetOthers(launch_, rank_, &gang_));

@@ -15,26 +15,6 @@
 namespace d2g::rank {
 namespace {
 
-// How the step's own names are shown; regression terms and the rest keep theirs.
-const std::map<std::string, std::string>& ShownNames() {
-  static const auto* const names = new std::map<std::string, std::string>{
-      {"pseudo_huber", "loss_regression"},
-      {"features", "loss_features"},
-      {"adversarial", "loss_g_adv"},
-      {"discriminator_loss", "loss_d"},
-      {"discriminator_accuracy", "d_accuracy"},
-      {"loss", "loss"},
-  };
-  return *names;
-}
-
-std::vector<std::string> ReducedMetrics(const TrainingLoopOptions& options) {
-  std::vector<std::string> names = {"loss", "adversarial", "discriminator_loss",
-                                    "discriminator_accuracy"};
-  names.insert(names.end(), options.regression_terms.begin(), options.regression_terms.end());
-  return names;
-}
-
 uint64_t HashOf(const at::Tensor& flat) {
   const at::Tensor bytes = flat.to(at::kCPU).contiguous();
   return common::Xxh3(absl::string_view(static_cast<const char*>(bytes.data_ptr()),
@@ -47,14 +27,15 @@ TrainingLoop::TrainingLoop(TrainingLoopOptions options, TrainingParts parts)
     : options_(std::move(options)),
       parts_(parts),
       clock_(options_.clock),
-      control_(parts.group, ReducedMetrics(options_)),
+      control_(parts.group, parts.step->MetricNames()),
+      micro_batches_{.train = options_.train, .recipe = options_.recipe, .device = options_.device},
       generator_gradients_(parts.step->generator().gradients()),
       state_(options_.state),
       last_checkpoint_step_(options_.state.step),
       committed_step_(options_.state.step),
       committed_at_(clock_->SteadyNow()) {
   if (parts_.step->has_discriminator()) {
-    discriminator_gradients_.emplace_back(parts_.step->discriminator().gradients());
+    discriminator_gradients_.emplace(parts_.step->discriminator().gradients());
   }
 }
 
@@ -66,7 +47,7 @@ absl::StatusOr<TrainingEnd> TrainingLoop::Run() {
 }
 
 absl::StatusOr<TrainingEnd> TrainingLoop::RunSteps() {
-  while (state_.step < options_.steps) {
+  while (state_.step < options_.train.steps()) {
     const absl::Duration start = clock_->SteadyNow();
     std::optional<RankBatch> batch;
     D2G_ASSIGN_OR_RETURN(const ControlResult agreed, NextBatch(&batch));
@@ -80,18 +61,18 @@ absl::StatusOr<TrainingEnd> TrainingLoop::RunSteps() {
     state_.step += 1;
     state_.cursor = batch->next;
     D2G_RETURN_IF_ERROR(parts_.audit->Append(state_.step, *batch));
-    if (state_.step % options_.checkpoint_every == 0) {
+    if (state_.step % options_.train.checkpoint_every() == 0) {
       checkpoint_due_ = true;
       WarnOfLateCheckpoint();
     }
-    if (state_.step == options_.steps) {
+    if (state_.step == options_.train.steps()) {
       D2G_RETURN_IF_ERROR(LastCheckpoint(agreed.commit_waits, /*stopping=*/false));
     } else if (checkpoint_due_ && !agreed.commit_waits && not_finite_in_a_row_ == 0) {
       D2G_RETURN_IF_ERROR(Checkpoint());
     }
     const absl::Duration took = clock_->SteadyNow() - start;
     step_time_ += took;
-    figures_["step_seconds"] = absl::ToDoubleSeconds(took);
+    SetFigure("step_seconds", absl::ToDoubleSeconds(took));
   }
   Report(gang::kPhaseDone);
   return TrainingEnd::kDone;
@@ -143,7 +124,6 @@ absl::Status TrainingLoop::CountSamples(const ControlResult& agreed) {
   return absl::OkStatus();
 }
 
-// The order of a step is part of the method; see distil::TrainStep.
 absl::Status TrainingLoop::TrainOn(const RankBatch& batch, int64_t valid) {
   if (valid == 0) {
     common::LogWarn("skipped a step: no sample of its batch can be used",
@@ -151,33 +131,22 @@ absl::Status TrainingLoop::TrainOn(const RankBatch& batch, int64_t valid) {
     return absl::OkStatus();
   }
   distil::TrainStep& step = *parts_.step;
-  const bool negatives =
-      step.has_discriminator() && state_.step >= options_.discriminator_start_step;
   const std::vector<distil::MicroBatch> micro_batches =
-      MakeMicroBatches(batch, options_.micro_batches, negatives, parts_.texts);
-
-  step.Begin(state_.step, static_cast<double>(valid), static_cast<int>(micro_batches.size()));
-  for (const distil::MicroBatch& micro_batch : micro_batches) step.GeneratorForward(micro_batch);
-  if (step.trains_discriminator()) {
-    step.DiscriminatorBackward();
-    AllReduce(discriminator_gradients_[0]);
-    const distil::UpdateResult updated = step.UpdateDiscriminator();
-    figures_["grad_norm_d"] = updated.gradient_norm;
-    if (updated.skipped) {
-      pending_metrics_ = step.Metrics();
-      return SkipNotFinite(batch, micro_batches,
-                           "D's gradient is not finite: the step changed nothing");
-    }
-  }
-  step.GeneratorBackward();
-  AllReduce(generator_gradients_);
-  const distil::UpdateResult updated = step.UpdateGenerator();
-  figures_["grad_norm_g"] = updated.gradient_norm;
-  figures_["learning_rate"] = updated.learning_rate;
+      MakeMicroBatches(batch, micro_batches_, step.TrainsDiscriminator(state_.step), parts_.texts);
+  const distil::StepResult result =
+      step.Run(state_.step, static_cast<double>(valid), micro_batches,
+               [this](distil::Network network) { AllReduce(network); });
   pending_metrics_ = step.Metrics();
-  if (updated.skipped) {
+  if (result.discriminator) SetFigure("grad_norm_d", result.discriminator->gradient_norm);
+  if (!result.generator) {
     return SkipNotFinite(batch, micro_batches,
-                         step.trains_discriminator()
+                         "D's gradient is not finite: the step changed nothing");
+  }
+  SetFigure("grad_norm_g", result.generator->gradient_norm);
+  SetFigure("learning_rate", result.generator->learning_rate);
+  if (result.generator->skipped) {
+    return SkipNotFinite(batch, micro_batches,
+                         result.discriminator
                              ? "G's gradient is not finite: the step changed D alone"
                              : "G's gradient is not finite: the step changed nothing");
   }
@@ -185,8 +154,10 @@ absl::Status TrainingLoop::TrainOn(const RankBatch& batch, int64_t valid) {
   return absl::OkStatus();
 }
 
-void TrainingLoop::AllReduce(const collective::GradientBuckets& gradients) {
+void TrainingLoop::AllReduce(distil::Network network) {
   const absl::Duration start = clock_->SteadyNow();
+  const collective::GradientBuckets& gradients =
+      network == distil::Network::kGenerator ? generator_gradients_ : *discriminator_gradients_;
   gradients.AllReduceSum(*parts_.group);
   allreduce_time_ += clock_->SteadyNow() - start;
 }
@@ -212,7 +183,7 @@ void TrainingLoop::LogNotFinite(const RankBatch& batch,
     size_t sample = 0;
     for (const distil::MicroBatch& micro_batch : micro_batches) {
       for (int64_t row = 0; row < micro_batch.z.size(0); ++row, ++sample) {
-        for (const std::string& term : parts_.step->FindNonFinite(micro_batch, row)) {
+        for (const std::string& term : parts_.step->FindNonFinite(state_.step, micro_batch, row)) {
           common::LogError(
               "a triple's numbers are not finite",
               {{"step", state_.step + 1}, {"index", batch.samples[sample].index}, {"term", term}});
@@ -258,7 +229,7 @@ absl::Status TrainingLoop::Checkpoint() {
   }
   last_checkpoint_step_ = state_.step;
   checkpoint_due_ = false;
-  figures_["checkpoint_seconds"] = absl::ToDoubleSeconds(clock_->SteadyNow() - start);
+  SetFigure("checkpoint_seconds", absl::ToDoubleSeconds(clock_->SteadyNow() - start));
   Take(agreed);
   ReportStep();
   return absl::OkStatus();
@@ -326,29 +297,25 @@ void TrainingLoop::Report(const char* phase, const std::map<std::string, double>
 }
 
 void TrainingLoop::Take(const ControlResult& agreed) {
-  for (const auto& [name, value] : agreed.metrics) {
-    const auto shown = ShownNames().find(name);
-    figures_[shown == ShownNames().end() ? "loss_" + name : shown->second] = value;
-  }
+  for (const auto& [name, value] : agreed.metrics) figures_[name] = value;
   not_finite_steps_ += agreed.not_finite;
 }
 
 void TrainingLoop::ReportStep() {
-  std::map<std::string, double> metrics = figures_;
   if (parts_.checkpoints != nullptr) {
     const int64_t committed = parts_.checkpoints->committed_step().value_or(committed_step_);
     if (committed != committed_step_) committed_at_ = clock_->SteadyNow();
     committed_step_ = committed;
-    metrics["uncommitted_steps"] = static_cast<double>(state_.step - committed_step_);
+    SetFigure("uncommitted_steps", static_cast<double>(state_.step - committed_step_));
   }
-  metrics["not_finite_total"] = static_cast<double>(not_finite_steps_);
-  metrics["epoch"] = static_cast<double>(state_.cursor.epoch);
-  metrics["samples_total"] = static_cast<double>(state_.samples);
-  metrics["skipped_total"] = static_cast<double>(state_.skipped);
-  metrics["data_wait_seconds_total"] = absl::ToDoubleSeconds(parts_.reader->wait_time());
-  metrics["step_seconds_total"] = absl::ToDoubleSeconds(step_time_);
-  metrics["allreduce_seconds_total"] = absl::ToDoubleSeconds(allreduce_time_);
-  Report(gang::kPhaseStep, metrics);
+  SetFigure("not_finite_total", static_cast<double>(not_finite_steps_));
+  SetFigure("epoch", static_cast<double>(state_.cursor.epoch));
+  SetFigure("samples_total", static_cast<double>(state_.samples));
+  SetFigure("skipped_total", static_cast<double>(state_.skipped));
+  SetFigure("data_wait_seconds_total", absl::ToDoubleSeconds(parts_.reader->wait_time()));
+  SetFigure("step_seconds_total", absl::ToDoubleSeconds(step_time_));
+  SetFigure("allreduce_seconds_total", absl::ToDoubleSeconds(allreduce_time_));
+  Report(gang::kPhaseStep, figures_);
 }
 
 }  // namespace d2g::rank

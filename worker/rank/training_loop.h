@@ -11,9 +11,12 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "d2g/common/v1/recipe.pb.h"
+#include "d2g/common/v1/train_spec.pb.h"
 #include "services/common/clock.h"
 #include "worker/collective/gradient_bucket.h"
 #include "worker/collective/process_group.h"
+#include "worker/common/rank_figures.h"
 #include "worker/distil/train_step.h"
 #include "worker/gang/rank_channel.h"
 #include "worker/rank/audit_log.h"
@@ -26,14 +29,10 @@
 namespace d2g::rank {
 
 struct TrainingLoopOptions {
-  // Optimiser steps in all, and between checkpoints.
-  int64_t steps = 1;
-  int64_t checkpoint_every = 500;
-  // First step that trains D; larger than `steps` without a GAN.
-  int64_t discriminator_start_step = 0;
-  MicroBatchOptions micro_batches;
-  // Names of the regression terms.
-  std::vector<std::string> regression_terms;
+  // Normal.
+  common::v1::TrainSpec train;
+  common::v1::DatasetRecipe recipe;
+  at::Device device = at::kCPU;
   // Where training starts or goes on: step, cursor and counts; the fields that do not change during
   // training are copied into every checkpoint.
   CheckpointState state;
@@ -88,7 +87,7 @@ class TrainingLoop {
   absl::StatusOr<ControlResult> NextBatch(std::optional<RankBatch>* batch);
   ControlResult Exchange(const RankBatch* batch);
   absl::Status TrainOn(const RankBatch& batch, int64_t valid);
-  void AllReduce(const collective::GradientBuckets& gradients);
+  void AllReduce(distil::Network network);
   absl::Status CountSamples(const ControlResult& agreed);
   absl::Status SkipNotFinite(const RankBatch& batch,
                              const std::vector<distil::MicroBatch>& micro_batches,
@@ -99,6 +98,7 @@ class TrainingLoop {
   absl::Status LastCheckpoint(bool commit_waits, bool stopping);
   absl::Status WaitForCommit(bool stopping);
   std::string ParameterHash() const;
+  void SetFigure(FigureName name, double value) { figures_[name] = value; }
   void Report(const char* phase, const std::map<std::string, double>& metrics = {});
   void Take(const ControlResult& agreed);
   void ReportStep();
@@ -107,9 +107,9 @@ class TrainingLoop {
   const TrainingParts parts_;
   const common::Clock* const clock_;
   ControlChannel control_;
+  const MicroBatchOptions micro_batches_;
   collective::GradientBuckets generator_gradients_;
-  // Empty without D.
-  std::vector<collective::GradientBuckets> discriminator_gradients_;
+  std::optional<collective::GradientBuckets> discriminator_gradients_;
 
   CheckpointState state_;
   int64_t last_checkpoint_step_;
@@ -125,7 +125,7 @@ class TrainingLoop {
   bool pending_not_finite_ = false;
   // Counts work that takes long within a step, without the writer's; see gang::RankReport.
   int64_t progress_ = 0;
-  // Latest figures by the name that they are shown under.
+  // Latest figures by name (rank_figures.h).
   std::map<std::string, double> figures_;
   absl::Duration allreduce_time_;
   absl::Duration step_time_;

@@ -20,6 +20,7 @@
 #include "services/dataset/latent_codec.h"
 #include "services/dataset/noise.h"
 #include "services/dataset/prompt_order.h"
+#include "worker/common/solver_options.h"
 #include "worker/common/torch_status.h"
 
 namespace d2g::simulate {
@@ -122,14 +123,10 @@ absl::StatusOr<SolvedBatch> SolveBatch(const common::v1::DatasetRecipe& recipe,
     // A GPU's first batch loads kernels: the lease must not wait for its first step alone.
     step();
 
-    const auto& solver = recipe.solver();
-    model::SolverOptions options;
-    options.steps = solver.steps();
-    options.guidance = solver.guidance();
-    if (!solver.timestep_spacing().empty()) options.spacing = solver.timestep_spacing();
+    const model::SolverOptions options = SolverOptionsOf(recipe.solver());
     const double evaluations_a_step =
         static_cast<double>(indices.size()) *
-        static_cast<double>(teacher.model.BranchesAt(solver.guidance()));
+        static_cast<double>(teacher.model.BranchesAt(options.guidance));
     start = Now();
     at::Tensor latents = teacher.model.Solve(
         noise.to(device), conditional, teacher.unconditional, options, [&](int64_t, int64_t) {

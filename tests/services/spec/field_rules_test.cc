@@ -9,6 +9,7 @@
 #include "d2g/coordinator/v1/job.pb.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "services/spec/word_lists.h"
 
 namespace d2g::spec {
 namespace {
@@ -17,6 +18,7 @@ using common::v1::Rule;
 using coordinator::v1::JobSpec;
 using google::protobuf::Descriptor;
 using google::protobuf::FieldDescriptor;
+using ::testing::Contains;
 using ::testing::ElementsAre;
 
 // Every field of JobSpec that is no message.
@@ -50,6 +52,18 @@ TEST(JobSpecRulesTest, ANumberWithADefaultTellsZeroFromNothing) {
     }
     EXPECT_FALSE(rule.has_default_() && !rule.default_from().empty()) << field.full_name();
   });
+}
+
+TEST(JobSpecRulesTest, ADefaultIsOneOfTheWords) {
+  int lists = 0;
+  ForEachField(*JobSpec::descriptor(), [&](const FieldDescriptor& field, const Rule& rule) {
+    EXPECT_TRUE(rule.words().empty() || rule.one_of().empty()) << field.full_name();
+    if (!rule.words().empty()) ++lists;
+    const std::vector<std::string> words = WordsOf(rule);
+    if (words.empty() || !rule.has_default_()) return;
+    EXPECT_THAT(words, Contains(rule.default_())) << field.full_name();
+  });
+  EXPECT_EQ(lists, 2);
 }
 
 TEST(JobSpecRulesTest, EveryNumberHasBothLimits) {

@@ -1,6 +1,7 @@
 // Single values of a job file.
 #include "services/spec/field_text.h"
 
+#include "d2g/common/v1/train_spec.pb.h"
 #include "d2g/coordinator/v1/job.pb.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -9,8 +10,8 @@ namespace d2g::spec {
 namespace {
 
 using common::v1::DType;
+using common::v1::TrainSpec;
 using coordinator::v1::SimulateSpec;
-using coordinator::v1::TrainSpec;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 

@@ -3,7 +3,9 @@
 
 #include <limits>
 
+#include "services/spec/normal_spec.h"
 #include "tests/worker/distil/small_unet.h"
+#include "worker/distil/regression.h"
 #include "worker/distil/train_step.h"
 
 namespace d2g::distil {
@@ -15,11 +17,11 @@ using ::testing::IsEmpty;
 constexpr int64_t kRows = 4;
 
 // A distance whose gradient, not its value, is NaN where b starts with a large number.
-class SteepTerm : public RegressionTerm {
+class SteepTerm : public LossTerm {
  public:
-  std::string name() const override { return "steep"; }
-  double weight() const override { return 1; }
-  at::Tensor PerSample(const at::Tensor& a, const at::Tensor& b) const override {
+  SteepTerm() : LossTerm("steep", "loss_features", 1) {}
+  at::Tensor PerSample(const at::Tensor& a, const MicroBatch& batch) const override {
+    const at::Tensor& b = batch.x;
     const at::Tensor bad = b.flatten(1).select(1, 0) > 100;
     const at::Tensor zero = (a - a.detach()).pow(2).flatten(1).sum(1);
     return at::where(bad, zero, 1 + (a - b).pow(2).flatten(1).sum(1)).sqrt();
@@ -27,17 +29,17 @@ class SteepTerm : public RegressionTerm {
 };
 
 std::unique_ptr<TrainStep> MakeStep() {
-  TrainStepOptions options;
-  options.gan.weight = 0.5;
-  options.gan.start_step = 2;
-  options.gan.discriminator_start_step = 1;
+  common::v1::TrainSpec spec;
+  spec.set_steps(1000);
+  spec.mutable_gan()->set_weight(0.5);
+  spec.mutable_gan()->set_start_step(2);
+  spec.mutable_gan()->set_discriminator_start_step(1);
+  EXPECT_THAT(spec::NormalizeTrainSpec(&spec), IsEmpty());
   model::SchedulerConfig config;
   config.prediction_type = model::Parametrization::kVPrediction;
   return std::make_unique<TrainStep>(
-      options, SmallUNet(), OneStepGenerator(model::DdimScheduler(config), std::nullopt, "x0"),
-      std::vector<std::shared_ptr<const RegressionTerm>>{std::make_shared<SteepTerm>(),
-                                                         MakePseudoHuberTerm(1, 0.03)},
-      at::kCPU);
+      spec, SmallUNet(), OneStepGenerator(model::DdimScheduler(config), std::nullopt, "x0"),
+      LossTerms{std::make_shared<SteepTerm>(), MakePseudoHuberTerm(1, 0.03)}, at::kCPU);
 }
 
 MicroBatch Batch() {
@@ -55,9 +57,8 @@ MicroBatch Batch() {
 
 std::vector<std::vector<std::string>> FindAll(TrainStep& step, int64_t number,
                                               const MicroBatch& batch) {
-  step.Begin(number, kRows, 1);
   std::vector<std::vector<std::string>> found;
-  for (int64_t row = 0; row < kRows; ++row) found.push_back(step.FindNonFinite(batch, row));
+  for (int64_t row = 0; row < kRows; ++row) found.push_back(step.FindNonFinite(number, batch, row));
   return found;
 }
 
@@ -99,13 +100,10 @@ TEST(FindNonFinite, SkippedRowsAreNotLookedAt) {
 
 TEST(FindNonFinite, LeavesGradientsAlone) {
   const auto step = MakeStep();
-  step->Begin(2, kRows, 1);
-  step->GeneratorForward(Batch());
-  step->DiscriminatorBackward();
-  step->GeneratorBackward();
+  step->Run(2, kRows, {Batch()}, [](Network) {});
   const at::Tensor of_g = step->generator().gradients().clone();
   const at::Tensor of_d = step->discriminator().gradients().clone();
-  step->FindNonFinite(Batch(), 1);
+  step->FindNonFinite(2, Batch(), 1);
   EXPECT_TRUE(at::equal(step->generator().gradients(), of_g));
   EXPECT_TRUE(at::equal(step->discriminator().gradients(), of_d));
   EXPECT_GT(of_d.abs().max().item<float>(), 0);

@@ -92,11 +92,12 @@ TEST(SequentialNet, RefusesWhatDoesNotFit) {
 TEST(FeatureTerm, LeavesOutTheLogitsAndReachesItsInput) {
   auto net = std::make_shared<const SequentialNet>(Config(kConfig), Weights());
   const auto term = MakeFeatureTerm(2.5, net, 1);
-  EXPECT_EQ(term->weight(), 2.5);
+  EXPECT_EQ(term->WeightAt(0), 2.5);
   const at::Tensor b = at::arange(32, at::kFloat).view({2, 1, 4, 4}).sin();
-  EXPECT_EQ(term->PerSample(b, b).sum().item<float>(), 0);
+  const MicroBatch batch{.x = b};
+  EXPECT_EQ(term->PerSample(b, batch).sum().item<float>(), 0);
   const at::Tensor a = b.roll(1, 3).requires_grad_(true);
-  const at::Tensor loss = term->PerSample(a, b);
+  const at::Tensor loss = term->PerSample(a, batch);
   EXPECT_EQ(loss.numel(), 2);
   EXPECT_GT(loss.min().item<float>(), 0);
   loss.sum().backward();

@@ -1,14 +1,17 @@
 // The recipe's discriminator on the demo teacher: after a short training it tells held-out
 // solutions from the student's pictures, and needs the noise and the prompt to do it.
 #include <ATen/Parallel.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "model/text_to_image.h"
 #include "services/common/file_io.h"
 #include "services/common/prompts.h"
 #include "services/dataset/noise.h"
+#include "services/spec/normal_spec.h"
 #include "tests/testing/process.h"
 #include "tests/testing/status_matchers.h"
+#include "worker/distil/regression.h"
 #include "worker/distil/train_step.h"
 #include "worker/evaluate/measures.h"
 
@@ -50,8 +53,7 @@ Triples Simulate(const model::TextToImageModel& teacher, const std::vector<std::
   return triples;
 }
 
-// `steps` of training G, or of D beside a G that stands still, on the triples after the held-out
-// ones.
+// `steps` of training on the triples after the held-out ones.
 void Train(distil::TrainStep& step, const Triples& triples, int64_t steps) {
   for (int64_t k = 0; k < steps; ++k) {
     const int64_t begin = kHeldOut + k * kBatch % (kTriples - kHeldOut);
@@ -65,15 +67,8 @@ void Train(distil::TrainStep& step, const Triples& triples, int64_t steps) {
     }
     batch.other_text = batch.text.roll(11, 0);
     batch.other_noise = batch.z.roll(5, 0);
-    step.Begin(k, kBatch, 1);
-    step.GeneratorForward(batch);
-    if (step.trains_discriminator()) {
-      step.DiscriminatorBackward();
-      ASSERT_FALSE(step.UpdateDiscriminator().skipped);
-    } else {
-      step.GeneratorBackward();
-      ASSERT_FALSE(step.UpdateGenerator().skipped);
-    }
+    const distil::StepResult result = step.Run(k, kBatch, {batch}, [](distil::Network) {});
+    ASSERT_TRUE(result.generator.has_value() && !result.generator->skipped);
   }
 }
 
@@ -85,25 +80,31 @@ TEST(Discriminator, TellsHeldOutSolutionsFromTheStudentsPictures) {
   const Triples triples = Simulate(teacher, list.lines);
 
   const distil::OneStepGenerator conversion(teacher.scheduler(), std::nullopt, "x0");
-  const std::vector regression = {distil::MakePseudoHuberTerm(1, 0.03)};
-  distil::TrainStepOptions options;
-  options.steps = kStudentSteps;
-  options.learning_rate = 1e-3;
-  options.warmup_steps = 10;
-  options.schedule = distil::Schedule::kCosine;
-  options.ema_decay = 0.9;
-  distil::TrainStep student_step(options, teacher.unet(), conversion, regression, at::kCPU);
+  const distil::LossTerms regression = {distil::MakePseudoHuberTerm(1, 0.03)};
+  common::v1::TrainSpec spec;
+  spec.set_steps(kStudentSteps);
+  spec.set_learning_rate(1e-3);
+  spec.set_warmup_steps(10);
+  spec.set_schedule("cosine");
+  spec.set_ema_decay(0.9);
+  ASSERT_THAT(spec::NormalizeTrainSpec(&spec), ::testing::IsEmpty());
+  distil::TrainStep student_step(spec, teacher.unet(), conversion, regression, at::kCPU);
   Train(student_step, triples, kStudentSteps);
 
-  options.steps = kDiscriminatorSteps;
-  options.gan = {.weight = 0.05,
-                 .start_step = kDiscriminatorSteps,
-                 .discriminator_start_step = 0,
-                 .learning_rate = 1e-3,
-                 .backbone_learning_rate = 1e-4,
-                 .decay_steps = kDiscriminatorSteps / 5,
-                 .mismatch_weight = kMismatchWeight};
-  distil::TrainStep step(options, teacher.unet(), conversion, regression, at::kCPU);
+  // D trains beside a G that stands still.
+  common::v1::TrainSpec judging;
+  judging.set_steps(kDiscriminatorSteps);
+  judging.set_learning_rate(1e-30);
+  judging.set_warmup_steps(10);
+  common::v1::GanSpec& gan = *judging.mutable_gan();
+  gan.set_weight(0.05);
+  gan.set_start_step(kDiscriminatorSteps);
+  gan.set_discriminator_start_step(0);
+  gan.set_learning_rate(1e-3);
+  gan.set_decay_steps(kDiscriminatorSteps / 5);
+  gan.set_mismatch_weight(kMismatchWeight);
+  ASSERT_THAT(spec::NormalizeTrainSpec(&judging), ::testing::IsEmpty());
+  distil::TrainStep step(judging, teacher.unet(), conversion, regression, at::kCPU);
   auto state = step.State();
   const model::TensorMap ema = student_step.State().at("ema");
   state.at("generator") = state.at("ema") = ema;

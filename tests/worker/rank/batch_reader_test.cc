@@ -28,8 +28,8 @@ class BatchReaderTest : public ::testing::Test {
   // 112 training triples: 7 batches of 16 an epoch.
   BatchReaderOptions Options(int64_t batches) const {
     BatchReaderOptions options;
-    options.global_batch = 16;
-    options.seed = 9;
+    options.train.set_global_batch(16);
+    options.train.set_seed(9);
     options.recipe = SmallRecipe();
     options.batches = batches;
     options.prompt_class = [](int64_t prompt) { return prompt; };
@@ -43,9 +43,9 @@ class BatchReaderTest : public ::testing::Test {
     dataset::EpochPlanOptions plan;
     plan.sealed = sealed;
     plan.holdout_every = options.recipe.holdout_every();
-    plan.seed = options.seed;
+    plan.seed = options.train.seed();
     plan.epoch = epoch;
-    plan.global_batch = options.global_batch;
+    plan.global_batch = options.train.global_batch();
     plan.prompt_of = [](int64_t index) { return dataset::PromptIndexOf(5, index, 10); };
     return dataset::EpochPlan(plan).Batch(k);
   }
@@ -104,7 +104,7 @@ TEST_F(BatchReaderTest, LargeLatentsAreReadInSmallerCalls) {
   data.SetSealed({dataset::IndexSet({{0, 128}})});
   BatchReaderOptions options = Options(1);
   options.recipe = recipe;
-  options.global_batch = 64;
+  options.train.set_global_batch(64);
   BatchReader reader(options, &data);
   ASSERT_OK_AND_ASSIGN(const RankBatch batch, reader.Next());
   EXPECT_EQ(batch.samples.size(), 64u);

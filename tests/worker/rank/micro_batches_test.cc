@@ -41,8 +41,10 @@ class MicroBatchesTest : public ::testing::Test {
               return at::full({1, 2, 3}, std::stod(prompts[0]));
             },
             {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"}, 1 << 20) {
-    options_.latent_shape = {3, 2, 2};
-    options_.dataset_seed = 5;
+    options_.recipe.set_latent_channels(3);
+    options_.recipe.set_latent_height(2);
+    options_.recipe.set_latent_width(2);
+    options_.recipe.set_seed(5);
   }
 
   TextCache texts_;
@@ -50,7 +52,7 @@ class MicroBatchesTest : public ::testing::Test {
 };
 
 TEST_F(MicroBatchesTest, CutInOrder) {
-  options_.micro_batch = 4;
+  options_.train.set_micro_batch(4);
   const auto cut = MakeMicroBatches(Batch(), options_, false, &texts_);
   ASSERT_EQ(cut.size(), 3u);
   int64_t row = 0;
@@ -73,7 +75,7 @@ TEST_F(MicroBatchesTest, WholeShareWithoutALimit) {
 }
 
 TEST_F(MicroBatchesTest, NegativesGoByGlobalPosition) {
-  options_.mismatch_weight = 0.25;
+  options_.train.mutable_gan()->set_mismatch_weight(0.25);
   const auto cut = MakeMicroBatches(Batch(), options_, true, &texts_);
   ASSERT_EQ(cut.size(), 1u);
   int counts[3] = {0, 0, 0};
@@ -96,7 +98,7 @@ TEST_F(MicroBatchesTest, NegativesGoByGlobalPosition) {
 }
 
 TEST_F(MicroBatchesTest, WithoutAnotherPromptTheNegativeIsGenerated) {
-  options_.mismatch_weight = 0.5;
+  options_.train.mutable_gan()->set_mismatch_weight(0.5);
   RankBatch batch = Batch();
   for (RankSample& sample : batch.samples) sample.other_prompt = sample.other_noise_index = -1;
   const auto cut = MakeMicroBatches(batch, options_, true, &texts_);

@@ -35,9 +35,9 @@ TEST_F(RankProcessTest, WhatNoRankCanDoIsBadInput) {
 }
 
 TEST_F(RankProcessTest, AnOutputFolderThatCannotBeMadeIsBadInputUntilACheckpointIsThere) {
-  train().set_steps(5);
+  UseSteps(5);
   TrainToTheEnd("out", 1);
-  train().set_steps(10);
+  UseSteps(10);
   work_.mutable_spec()->set_output_dir("/proc/out");
   // Rank 0 looks at the folder before it waits for the others.
   RankProcess later(dir_.path(), Launch(2, 1), 0);
@@ -67,9 +67,9 @@ TEST_F(RankProcessTest, RefusesAnotherTeacher) {
 }
 
 TEST_F(RankProcessTest, RefusesADamagedCheckpoint) {
-  train().set_steps(5);
+  UseSteps(5);
   TrainToTheEnd("out", 1);
-  train().set_steps(10);
+  UseSteps(10);
   const std::string file =
       cluster_->coordinator.checkpoints().back().path() + "/generator.safetensors";
   std::string bytes = *common::ReadFile(file);

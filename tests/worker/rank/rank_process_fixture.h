@@ -68,7 +68,6 @@ class RankProcessTest : public ::testing::Test {
     spec.mutable_teacher()->set_path(dir_.File("teacher"));
     spec.set_output_dir(dir_.File("out"));
     auto& train = *spec.mutable_train();
-    train.set_steps(14);
     train.set_global_batch(kBatch);
     train.set_micro_batch(3);
     train.set_learning_rate(1e-3);
@@ -81,12 +80,10 @@ class RankProcessTest : public ::testing::Test {
     train.mutable_regression()->set_pseudo_huber_weight(1);
     train.mutable_regression()->set_pseudo_huber_c(0.03);
     train.mutable_gan()->set_weight(0.1);
-    train.mutable_gan()->set_start_step(9);
-    train.mutable_gan()->set_discriminator_start_step(7);
     train.mutable_gan()->set_learning_rate(1e-3);
     train.mutable_gan()->set_backbone_learning_rate(2e-4);
-    train.mutable_gan()->set_decay_steps(4);
     train.mutable_gan()->set_mismatch_weight(0.25);
+    UseSteps(14);
     cluster_ = std::make_unique<FakeCluster>(recipe, Prompts(), kSealed);
     *work_.mutable_shards() = cluster_->coordinator.dataset().shards();
   }
@@ -103,7 +100,16 @@ class RankProcessTest : public ::testing::Test {
         model::InspectModelFolder(dir_.File("teacher"))->digest);
   }
 
-  coordinator::v1::TrainSpec& train() { return *work_.mutable_spec()->mutable_train(); }
+  // D trains from step 7, G against it from step 9; a run that is shorter has neither.
+  void UseSteps(int64_t steps) {
+    auto& gan = *train().mutable_gan();
+    train().set_steps(steps);
+    gan.set_start_step(std::min<int64_t>(9, steps));
+    gan.set_discriminator_start_step(std::min<int64_t>(7, steps));
+    gan.set_decay_steps(std::min<int64_t>(4, steps));
+  }
+
+  common::v1::TrainSpec& train() { return *work_.mutable_spec()->mutable_train(); }
 
   void UseOutput(const std::string& name) { work_.mutable_spec()->set_output_dir(dir_.File(name)); }
 

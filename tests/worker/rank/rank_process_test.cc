@@ -151,7 +151,7 @@ TEST_F(RankProcessTest, StopLeavesAfterACheckpointAndResumesToTheSameBits) {
 }
 
 TEST_F(RankProcessTest, AnotherWorldSizeSeesTheSameSamples) {
-  train().set_steps(6);
+  UseSteps(6);
   TrainToTheEnd("two", 2);
   const auto two = cluster_->coordinator.checkpoints().back();
   ForgetCheckpoints();
@@ -166,7 +166,7 @@ TEST_F(RankProcessTest, AnotherWorldSizeSeesTheSameSamples) {
 }
 
 TEST_F(RankProcessTest, TrainingOutlivesTheCoordinator) {
-  train().set_steps(30);
+  UseSteps(30);
   train().set_checkpoint_every(8);
   UseOutput("out");
   const auto ranks = StartGang(1, 2);
@@ -182,7 +182,7 @@ TEST_F(RankProcessTest, TrainingOutlivesTheCoordinator) {
 }
 
 TEST_F(RankProcessTest, WaitingForTheCoordinatorAtTheEndIsNotAHang) {
-  train().set_steps(6);
+  UseSteps(6);
   train().set_checkpoint_every(4);
   cluster_->coordinator.SetCommitsDown(true);
   gang::RankGroupOptions options;
@@ -209,7 +209,7 @@ TEST_F(RankProcessTest, WaitingForTheCoordinatorAtTheEndIsNotAHang) {
 }
 
 TEST_F(RankProcessTest, SlowReadsCostLessThanOneInAHundred) {
-  train().set_steps(40);
+  UseSteps(40);
   train().set_checkpoint_every(1000);
   for (const auto& shard : cluster_->shards) shard->SetDelay(absl::Milliseconds(20));
   UseOutput("out");
@@ -271,7 +271,7 @@ TEST_F(RankProcessTest, NamesTheTriplesThatAreNotFinite) {
   const int64_t bad = prompt_of(batch[0]);
   // The tiny teacher's token of a digit that ends a word.
   SpoilTeacher(256 + '0' + bad);
-  train().set_steps(1);
+  UseSteps(1);
   UseOutput("out");
   const auto ranks = StartGang(1, 2);
   ExpectExit(ranks, 0);
@@ -290,7 +290,7 @@ TEST_F(RankProcessTest, NamesTheTriplesThatAreNotFinite) {
 
 TEST_F(RankProcessTest, ADiscriminatorThatIsNotFiniteSkipsTheWholeStep) {
   SpoilTeacher(256 + '0' + dataset::PromptIndexOf(5, Planned(0)[0], 12) % 10);
-  train().set_steps(1);
+  UseSteps(1);
   train().mutable_gan()->set_start_step(0);
   train().mutable_gan()->set_discriminator_start_step(0);
   UseOutput("out");

@@ -18,11 +18,13 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "services/common/clock.h"
+#include "services/spec/normal_spec.h"
 #include "tests/testing/status_matchers.h"
 #include "tests/testing/temp_dir.h"
 #include "tests/testing/wait.h"
 #include "tests/worker/distil/small_unet.h"
 #include "tests/worker/rank/fake_training_data.h"
+#include "worker/distil/regression.h"
 
 namespace d2g::rank {
 namespace {
@@ -115,11 +117,11 @@ class TrainingLoopTest : public ::testing::Test {
  protected:
   TrainingLoopTest() : recipe_(Recipe()), data_(recipe_) {
     data_.SetSealed({dataset::IndexSet({{0, 128}})});
-    options_.steps = 1000;
-    options_.checkpoint_every = 2;
-    options_.discriminator_start_step = options_.steps + 1;
-    options_.micro_batches = {.micro_batch = 8, .latent_shape = {4, 8, 8}, .dataset_seed = 5};
-    options_.regression_terms = {"pseudo_huber"};
+    options_.train.set_steps(1000);
+    options_.train.set_global_batch(8);
+    options_.train.set_checkpoint_every(2);
+    EXPECT_THAT(spec::NormalizeTrainSpec(&options_.train), ::testing::IsEmpty());
+    options_.recipe = recipe_;
     options_.state.spec_json = "{}";
     options_.wait_slice = absl::Milliseconds(5);
     options_.clock = &clock_;
@@ -136,20 +138,18 @@ class TrainingLoopTest : public ::testing::Test {
   // Runs until the loop ends. Another thread is to see to that.
   absl::StatusOr<TrainingEnd> Run() {
     BatchReaderOptions reading;
-    reading.global_batch = 8;
+    reading.train = options_.train;
     reading.recipe = recipe_;
-    reading.batches = options_.steps;
+    reading.batches = options_.train.steps();
     reading.prompt_class = [](int64_t prompt) { return prompt; };
     BatchReader reader(reading, &data_);
     const auto encode = [](const std::vector<std::string>& prompts) {
       return at::ones({static_cast<int64_t>(prompts.size()), 3, 12});
     };
     TextCache texts(encode, std::vector<std::string>(10, "a picture"), 1 << 20);
-    distil::TrainStepOptions step_options;
-    step_options.steps = options_.steps;
     model::SchedulerConfig schedule;
     distil::TrainStep step(
-        step_options, distil::SmallUNet(),
+        options_.train, distil::SmallUNet(),
         distil::OneStepGenerator(model::DdimScheduler(schedule), std::nullopt, "x0"),
         {distil::MakePseudoHuberTerm(1, 0.03)}, at::kCPU);
     const auto audit = AuditLog::Open(dir_.path(), 1, 0);
@@ -247,7 +247,7 @@ TEST_F(TrainingLoopTest, GivesUpOnACoordinatorThatStaysAwayWhenToldToStop) {
 }
 
 TEST_F(TrainingLoopTest, TheEndOfTrainingWaitsForTheDiskAndTheCoordinator) {
-  options_.steps = 3;
+  options_.train.set_steps(3);
   hangs_from_step_ = 3;
   std::thread test([this] {
     EXPECT_TRUE(WaitFor([&] { return reports_.LastAre(gang::kPhaseCheckpoint, 3); }));

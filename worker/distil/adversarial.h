@@ -1,0 +1,17 @@
+// The adversarial term of G's loss.
+#pragma once
+
+#include <memory>
+
+#include "d2g/common/v1/train_spec.pb.h"
+#include "worker/distil/discriminator.h"
+#include "worker/distil/loss_term.h"
+
+namespace d2g::distil {
+
+// Non-saturating GAN: softplus(-D(z, G(z, c), c)), from gan.start_step on. Its gradient reaches
+// D's parameters wherever they want one.
+std::shared_ptr<const LossTerm> MakeAdversarialTerm(
+    const common::v1::GanSpec& gan, std::shared_ptr<const Discriminator> discriminator);
+
+}  // namespace d2g::distil
