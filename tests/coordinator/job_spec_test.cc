@@ -265,6 +265,8 @@ INSTANTIATE_TEST_SUITE_P(
          "spec.train.gan.weight", "-0.5"},
         {"GanStart", [](JobSpec* s) { s->mutable_train()->mutable_gan()->set_start_step(101); },
          "spec.train.gan.start_step", "101"},
+        {"GanRamp", [](JobSpec* s) { s->mutable_train()->mutable_gan()->set_ramp_steps(-1); },
+         "spec.train.gan.ramp_steps", "-1 is not from 0"},
         {"GanDecay", [](JobSpec* s) { s->mutable_train()->mutable_gan()->set_decay_steps(101); },
          "spec.train.gan.decay_steps", "101 is not from 0 to 100"},
         {"GanScales", [](JobSpec* s) { s->mutable_train()->mutable_gan()->set_output_scales(17); },

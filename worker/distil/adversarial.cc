@@ -1,5 +1,7 @@
 #include "worker/distil/adversarial.h"
 
+#include <algorithm>
+#include <cstdint>
 #include <utility>
 
 namespace d2g::distil {
@@ -13,7 +15,10 @@ class AdversarialTerm : public LossTerm {
         gan_(gan),
         discriminator_(std::move(discriminator)) {}
   double WeightAt(int64_t step) const override {
-    return step < gan_.start_step() ? 0 : gan_.weight();
+    if (step < gan_.start_step()) return 0;
+    const auto done = static_cast<double>(step - gan_.start_step() + 1);
+    const auto ramp = static_cast<double>(std::max<int64_t>(1, gan_.ramp_steps()));
+    return gan_.weight() * std::min(1.0, done / ramp);
   }
   at::Tensor PerSample(const at::Tensor& pictures, const MicroBatch& batch) const override {
     return RealLoss(discriminator_->Forward(batch.z, pictures, batch.text));

@@ -9,7 +9,8 @@
 
 namespace d2g::distil {
 
-// Non-saturating GAN: softplus(-D(z, G(z, c), c)), from gan.start_step on. Its gradient reaches
+// Non-saturating GAN: softplus(-D(z, G(z, c), c)), from gan.start_step on, with a
+// weight that grows over gan.ramp_steps. Its gradient reaches
 // D's parameters wherever they want one.
 std::shared_ptr<const LossTerm> MakeAdversarialTerm(
     const common::v1::GanSpec& gan, std::shared_ptr<const Discriminator> discriminator);

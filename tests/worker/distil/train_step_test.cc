@@ -143,6 +143,18 @@ TEST(TrainStep, DiscriminatorStartsBeforeTheAdversarialTerm) {
               second.metrics.at("loss_regression") + 0.5 * second.metrics.at("loss_g_adv"), 1e-5);
 }
 
+TEST(TrainStep, TheAdversarialTermsWeightGrowsOverItsRampSteps) {
+  common::v1::TrainSpec spec = Spec();
+  spec.mutable_gan()->set_ramp_steps(4);
+  auto step = MakeStep(spec);
+  for (const auto& [number, weight] : {std::pair{2, 0.125}, {3, 0.25}, {5, 0.5}, {6, 0.5}}) {
+    const auto metrics = OneStep(*step, number, kRows, {Batch()}, spec).metrics;
+    EXPECT_NEAR(metrics.at("loss"),
+                metrics.at("loss_regression") + weight * metrics.at("loss_g_adv"), 1e-5)
+        << number;
+  }
+}
+
 TEST(TrainStep, GeneratorsGradientIsThatOfTheWholeLoss) {
   auto step = MakeStep();
   Train(*step, 0, 4);  // so that D has an opinion
