@@ -17,6 +17,7 @@ inline constexpr RankFigure kRankFigures[] = {
     // Losses, means over the global batch.
     {"loss", "Loss of G in all"},
     {"loss_regression", "Pseudo-Huber term of G, unweighted"},
+    {"loss_mse", "Mean squared error of G, unweighted"},
     {"loss_features", "Distance in the latent network's features, unweighted"},
     {"loss_g_adv", "Adversarial term of G, unweighted"},
     {"loss_d", "Loss of D"},

@@ -17,7 +17,11 @@ at::Tensor PseudoHuber(const at::Tensor& a, const at::Tensor& b, double c) {
   if (!(c > 0)) {
     throw model::Error("pseudo-Huber's c is " + std::to_string(c) + ", must be above 0");
   }
-  return ((a - b).square().flatten(1).mean(1) + c * c).sqrt() - c;
+  return (MeanSquaredError(a, b) + c * c).sqrt() - c;
+}
+
+at::Tensor MeanSquaredError(const at::Tensor& a, const at::Tensor& b) {
+  return (a - b).square().flatten(1).mean(1);
 }
 
 at::Tensor FeatureDistance(const std::vector<at::Tensor>& a, const std::vector<at::Tensor>& b) {

@@ -55,6 +55,10 @@ LossTerms MakeRegressionTerms(const common::v1::RegressionSpec& spec, int64_t la
   if (spec.pseudo_huber_weight() > 0) {
     terms.push_back(MakePseudoHuberTerm(spec.pseudo_huber_weight(), spec.pseudo_huber_c()));
   }
+  if (spec.mse_weight() > 0) {
+    terms.push_back(std::make_shared<LatentTerm>("mse", FigureName("loss_mse"), spec.mse_weight(),
+                                                 MeanSquaredError));
+  }
   if (spec.features_weight() > 0) {
     auto network =
         std::make_shared<SequentialNet>(SequentialNet::Load(spec.features_path()).To(device));

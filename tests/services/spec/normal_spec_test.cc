@@ -37,6 +37,13 @@ TEST(NormalizeTrainSpec, FillsInWhatFollowsFromOtherFields) {
   EXPECT_DOUBLE_EQ(train.gan().backbone_learning_rate(), 1e-4);
 }
 
+TEST(NormalizeTrainSpec, PseudoHuberIsTheTermOfThoseWhoChooseNone) {
+  TrainSpec train = Minimal();
+  train.mutable_regression()->set_mse_weight(0.5);
+  ASSERT_THAT(NormalizeTrainSpec(&train), IsEmpty());
+  EXPECT_EQ(train.regression().pseudo_huber_weight(), 0);
+}
+
 TEST(NormalizeTrainSpec, KeepsWhatIsGiven) {
   TrainSpec train = Minimal();
   train.mutable_gan()->set_start_step(9);

@@ -5,6 +5,7 @@
 
 #include "model/files/error.h"
 #include "worker/distil/discriminator.h"
+#include "worker/distil/regression.h"
 
 namespace d2g::distil {
 namespace {
@@ -22,6 +23,31 @@ TEST(PseudoHuber, HasAGradientAtZero) {
   const at::Tensor a = at::zeros({1, 1, 2, 2}).requires_grad_(true);
   PseudoHuber(a, at::zeros({1, 1, 2, 2}), 0.03).sum().backward();
   EXPECT_EQ(a.grad().abs().sum().item<float>(), 0);
+}
+
+TEST(MeanSquaredError, IsPerSample) {
+  const at::Tensor a = at::zeros({2, 1, 2, 2});
+  const at::Tensor b = at::cat({at::full({1, 1, 2, 2}, 2.0F), at::full({1, 1, 2, 2}, -3.0F)});
+  const at::Tensor loss = MeanSquaredError(a, b);
+  EXPECT_EQ(loss[0].item<double>(), 4);
+  EXPECT_EQ(loss[1].item<double>(), 9);
+}
+
+TEST(MakeRegressionTerms, HasATermForEachWeight) {
+  common::v1::RegressionSpec spec;
+  spec.set_mse_weight(2);
+  LossTerms terms = MakeRegressionTerms(spec, 4, at::kCPU);
+  ASSERT_EQ(terms.size(), 1);
+  EXPECT_EQ(terms[0]->name(), "mse");
+  EXPECT_EQ(std::string(terms[0]->figure()), "loss_mse");
+  EXPECT_EQ(terms[0]->WeightAt(0), 2);
+  const MicroBatch batch{.x = at::full({1, 1, 2, 2}, 2.0F)};
+  EXPECT_EQ(terms[0]->PerSample(at::zeros({1, 1, 2, 2}), batch).item<double>(), 4);
+  spec.set_pseudo_huber_weight(1);
+  spec.set_pseudo_huber_c(0.03);
+  terms = MakeRegressionTerms(spec, 4, at::kCPU);
+  ASSERT_EQ(terms.size(), 2);
+  EXPECT_EQ(terms[0]->name(), "pseudo_huber");
 }
 
 TEST(FeatureDistance, ComparesDirections) {
