@@ -4,7 +4,7 @@
 #include <functional>
 #include <vector>
 
-#include "coordinator/state/cluster_state.h"
+#include "coordinator/state/cluster_figures.h"
 #include "services/common/metrics.h"
 
 namespace d2g::coordinator {

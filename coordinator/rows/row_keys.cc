@@ -42,8 +42,6 @@ std::string ChildId(absl::string_view parent, int64_t number) {
   return absl::StrCat(parent, "/", NumberId(number));
 }
 
-std::string ChildPrefix(absl::string_view parent) { return absl::StrCat(parent, "/"); }
-
 std::optional<ParsedChildId> ParseChildId(absl::string_view id) {
   const std::vector<absl::string_view> parts = absl::StrSplit(id, '/');
   int64_t number = 0;

@@ -29,8 +29,6 @@ inline constexpr char kPromptListPrefix[] = "prompts/";
 std::string NumberId(int64_t number);
 // "{parent}/{number}": seals of a dataset by shard; failures, checkpoints and snapshots of a job.
 std::string ChildId(absl::string_view parent, int64_t number);
-// What ids of a parent's children begin with.
-std::string ChildPrefix(absl::string_view parent);
 // Reads ChildId; nullopt when it is none.
 struct ParsedChildId {
   std::string parent;

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <map>
+#include <ranges>
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
@@ -31,6 +33,13 @@ class Table {
     auto it = rows_.find(id);
     return it == rows_.end() ? nullptr : &it->second;
   }
+  // The rows whose ids are ChildId(parent, n), as a range of (id, row) in the order of n. Erasing
+  // one of them ends the range's use.
+  auto Children(absl::string_view parent) const {
+    // They all begin with "{parent}/", and '0' is the character that follows '/'.
+    return std::ranges::subrange(rows_.lower_bound(absl::StrCat(parent, "/")),
+                                 rows_.lower_bound(absl::StrCat(parent, "0")));
+  }
   // The row, made if absent; it counts as changed.
   Row& Mutable(absl::string_view id) {
     dirty_.emplace(id);
@@ -41,6 +50,11 @@ class Table {
     if (it == rows_.end()) return;
     dirty_.emplace(id);
     rows_.erase(it);
+  }
+  void EraseChildren(absl::string_view parent) {
+    std::vector<std::string> ids;
+    for (const auto& [id, row] : Children(parent)) ids.push_back(id);
+    for (const std::string& id : ids) Erase(id);
   }
   // Takes a row from disk; it does not count as changed.
   void Load(absl::string_view id, Row row) { rows_[std::string(id)] = std::move(row); }

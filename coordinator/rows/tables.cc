@@ -151,16 +151,4 @@ absl::Status Tables::Load(absl::string_view key, const std::string& value) {
   return status;
 }
 
-RowChanges Tables::TakeChanges() {
-  RowChanges changes;
-  ForEachTable(*this, [&](auto& table) { table.TakeChanges(&changes); });
-  return changes;
-}
-
-RowChanges Tables::AllRows() const {
-  RowChanges all;
-  ForEachTable(*this, [&](const auto& table) { table.CopyTo(&all); });
-  return all;
-}
-
 }  // namespace d2g::coordinator

@@ -1,5 +1,5 @@
-// All persistent rows in memory. Everything that must survive a restart is here; all else is
-// derived from it or from what peers report again.
+// All persistent rows, as a start reads them from disk. Everything that must survive a restart is
+// one of them; all else is derived from them or from what peers report again.
 #pragma once
 
 #include <string>
@@ -15,7 +15,8 @@ namespace d2g::coordinator {
 // Whether the job succeeded, failed or was cancelled: it no longer needs its dataset.
 bool HasEnded(const rows::v1::JobRow& job);
 
-// Thread-compatible. Ids: job and dataset ids; ChildId(dataset, shard) for seals; ChildId(job, n)
+// The parts of the state (coordinator/state) take over one table or a few each. Thread-compatible.
+// Ids: job and dataset ids; ChildId(dataset, shard) for seals; ChildId(job, n)
 // for failures, checkpoints and snapshots; NumberId for leases and shards; a digest for prompts.
 struct Tables {
   Table<rows::v1::JobRow> jobs{kJobPrefix};
@@ -33,10 +34,6 @@ struct Tables {
   // Takes a row from disk. DATA_LOSS says why it is not taken: its kind is unknown, it cannot be
   // parsed, or what it says cannot be. The meta row is the row store's own and is skipped.
   absl::Status Load(absl::string_view key, const std::string& value);
-  // What changed since the last call.
-  RowChanges TakeChanges();
-  // Every row, as it would be on disk: for comparing two states.
-  RowChanges AllRows() const;
 };
 
 }  // namespace d2g::coordinator

@@ -73,8 +73,8 @@ std::vector<d2g::common::FieldViolation> JobServiceShell::FindOutput(JobProposal
   std::vector<KnownOutput> ended;
   // A job that has not ended is named as such, whatever it has written by now.
   const auto in_use = services_.coordinator->Decide([&](ClusterState& state, Moment) {
-    ended = state.EndedOutputs(*path);
-    return state.OutputProblem(*proposal);
+    ended = state.jobs().EndedOutputs(*path);
+    return state.jobs().OutputProblem(*proposal);
   });
   if (!in_use.result.empty()) return {{"spec.output_dir", in_use.result}};
   JobOutput output = CheckJobOutput(proposal->spec, *path, ended);

@@ -113,7 +113,7 @@ void PromptUpload::Store() {
   const std::string digest = response_->digest();
   const bool known = services_.coordinator
                          ->Decide([&](ClusterState& state, Moment) {
-                           return state.FindPromptList(digest) != nullptr;
+                           return state.prompt_lists().Find(digest) != nullptr;
                          })
                          .result;
   for (size_t chunk = 0; !known && chunk < pieces->size(); ++chunk) {
@@ -180,7 +180,7 @@ PromptDownload::PromptDownload(const ServiceContext& services, std::string diges
     : services_(services), digest_(std::move(digest)) {
   chunks_ = services_.coordinator
                 ->Decide([&](ClusterState& state, Moment) {
-                  const auto* row = state.FindPromptList(digest_);
+                  const auto* row = state.prompt_lists().Find(digest_);
                   return row == nullptr ? -1 : row->chunks();
                 })
                 .result;

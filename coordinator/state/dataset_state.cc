@@ -10,6 +10,12 @@ namespace d2g::coordinator {
 
 using d2g::common::v1::IndexRange;
 
+namespace {
+
+constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max();
+
+}  // namespace
+
 DatasetState::DatasetState(d2g::common::v1::DatasetRecipe recipe)
     : recipe_(std::move(recipe)), shards_(std::max(1, recipe_.shard_count())) {}
 
@@ -23,8 +29,7 @@ absl::Status DatasetState::LoadShard(int32_t shard, const rows::v1::SealsRow& ro
 
 rows::v1::SealsRow DatasetState::ShardRow(int32_t shard) const {
   rows::v1::SealsRow row;
-  dataset::AppendRanges(shards_[shard].sealed, 0, std::numeric_limits<int64_t>::max(),
-                        row.mutable_ranges());
+  dataset::AppendRanges(shards_[shard].sealed, 0, kNoLimit, row.mutable_ranges());
   row.set_digest(shards_[shard].digest);
   row.set_digest_known(shards_[shard].digest_known);
   return row;
@@ -49,7 +54,7 @@ absl::StatusOr<int64_t> DatasetState::MergeSeal(const IndexRange& range, uint64_
   Shard& shard = shards_[ShardOf(range.begin())];
   const int64_t added = shard.sealed.Add(range.begin(), range.end());
   shard.recent.Add(range.begin(), range.end());
-  sealed_.Add(range.begin(), range.end());
+  AddSealed(range.begin(), range.end());
   if (added == range.end() - range.begin()) {
     shard.digest += digest;
   } else if (added > 0) {
@@ -88,8 +93,8 @@ absl::Status DatasetState::ReplaceShard(int32_t number, const Ranges& ranges, in
   Shard& shard = shards_[number];
   int64_t kept = 0;
   for (const auto& [begin, end] : shard.recent.ranges()) kept += replacement.Add(begin, end);
-  for (const auto& [begin, end] : shard.sealed.ranges()) sealed_.Remove(begin, end);
-  for (const auto& [begin, end] : replacement.ranges()) sealed_.Add(begin, end);
+  for (const auto& [begin, end] : shard.sealed.ranges()) RemoveSealed(begin, end);
+  for (const auto& [begin, end] : replacement.ranges()) AddSealed(begin, end);
   shard.sealed = std::move(replacement);
   shard.digest = digest;
   shard.digest_known = kept == 0;
@@ -111,26 +116,53 @@ std::optional<DatasetState::Range> DatasetState::FindOpen(
     int64_t limit, int64_t task_size, const std::function<bool(int32_t shard)>& usable,
     const std::function<Fit(Range)>& fit) const {
   const int64_t block_size = recipe_.block_size();
-  int64_t begin = 0;
-  while (begin < limit) {
-    const int64_t open = std::max(sealed_.FirstAbsent(begin), leased_.FirstAbsent(begin));
-    if (open != begin) {
-      begin = open;
-      continue;
-    }
+  for (int64_t begin = taken_.FirstAbsent(0); begin < limit;) {
     const int64_t block_end = (begin / block_size + 1) * block_size;
     if (!usable(ShardOf(begin))) {
-      begin = block_end;
+      begin = taken_.FirstAbsent(block_end);
       continue;
     }
     int64_t end = std::min({limit, block_end, begin + task_size});
-    end = std::min(end, sealed_.FirstPresent(begin).value_or(end));
-    end = std::min(end, leased_.FirstPresent(begin).value_or(end));
+    end = std::min(end, taken_.FirstPresent(begin).value_or(end));
     const Fit fitted = fit({begin, end});
     if (fitted.take) return Range{begin, fitted.end};
-    begin = fitted.end;
+    begin = taken_.FirstAbsent(fitted.end);
   }
   return std::nullopt;
+}
+
+void DatasetState::AddSealed(int64_t begin, int64_t end) {
+  sealed_holdout_ += dataset::MultiplesIn(begin, end, recipe_.holdout_every()) -
+                     sealed_.CountMultiples(begin, end, recipe_.holdout_every());
+  sealed_.Add(begin, end);
+  taken_.Add(begin, end);
+}
+
+void DatasetState::RemoveSealed(int64_t begin, int64_t end) {
+  sealed_holdout_ -= sealed_.CountMultiples(begin, end, recipe_.holdout_every());
+  sealed_.Remove(begin, end);
+  Open(begin, end);
+}
+
+void DatasetState::Lease(int64_t begin, int64_t end) {
+  leased_.Add(begin, end);
+  taken_.Add(begin, end);
+}
+
+void DatasetState::Release(int64_t begin, int64_t end) {
+  leased_.Remove(begin, end);
+  Open(begin, end);
+}
+
+void DatasetState::Open(int64_t begin, int64_t end) {
+  taken_.Remove(begin, end);
+  for (const auto* set : {&sealed_, &leased_}) {
+    for (const auto& [from, to] : set->Within(begin, end)) taken_.Add(from, to);
+  }
+}
+
+int64_t DatasetState::SealedCount(int64_t limit) const {
+  return sealed_.size() - sealed_.Count(limit, kNoLimit);
 }
 
 int64_t DatasetState::SealedTraining(int64_t limit) const {
@@ -138,7 +170,7 @@ int64_t DatasetState::SealedTraining(int64_t limit) const {
 }
 
 int64_t DatasetState::SealedHoldout(int64_t limit) const {
-  return sealed_.CountMultiples(0, limit, recipe_.holdout_every());
+  return sealed_holdout_ - sealed_.CountMultiples(limit, kNoLimit, recipe_.holdout_every());
 }
 
 std::map<int32_t, int64_t> DatasetState::Unsealed(const dataset::IntervalSet& indices) const {

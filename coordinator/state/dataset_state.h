@@ -57,8 +57,8 @@ class DatasetState {
   bool ShardHolds(int32_t shard, int64_t limit) const;
 
   // A leased range is not offered again until it is released.
-  void Lease(int64_t begin, int64_t end) { leased_.Add(begin, end); }
-  void Release(int64_t begin, int64_t end) { leased_.Remove(begin, end); }
+  void Lease(int64_t begin, int64_t end);
+  void Release(int64_t begin, int64_t end);
   const dataset::IntervalSet& leased() const { return leased_; }
 
   // The first contiguous part of [0, limit) that is neither sealed nor leased, inside one block, at
@@ -72,8 +72,9 @@ class DatasetState {
                                 const std::function<bool(int32_t shard)>& usable,
                                 const std::function<Fit(Range)>& fit) const;
 
-  // Sealed indices of [0, limit), and those that training may read (not held out).
-  int64_t SealedCount(int64_t limit) const { return sealed_.Count(0, limit); }
+  // Sealed indices of [0, limit), and those that training may read (not held out). Only what is
+  // sealed beyond the limit is looked through: little, since a dataset's jobs are mostly alike.
+  int64_t SealedCount(int64_t limit) const;
   int64_t SealedTraining(int64_t limit) const;
   int64_t SealedHoldout(int64_t limit) const;
   // How many of `indices` are not sealed, by shard; shards that lack none are left out.
@@ -87,10 +88,18 @@ class DatasetState {
     dataset::IntervalSet recent;  // merged since the shard's last heartbeat
   };
 
+  // Keep the sets below in step.
+  void AddSealed(int64_t begin, int64_t end);
+  void RemoveSealed(int64_t begin, int64_t end);
+  // Opens what is neither sealed nor leased of a range.
+  void Open(int64_t begin, int64_t end);
+
   d2g::common::v1::DatasetRecipe recipe_;
   std::vector<Shard> shards_;
   dataset::IntervalSet sealed_;  // union over the shards
+  int64_t sealed_holdout_ = 0;   // the held-out ones among them
   dataset::IntervalSet leased_;
+  dataset::IntervalSet taken_;  // sealed or leased
 };
 
 // Indices of [0, limit) that are held out, and the others.

@@ -42,9 +42,9 @@ int32_t WorldSize(const GangRow& gang) {
 
 }  // namespace
 
-GangTable::GangTable(GangOptions options, Tables* tables, absl::Duration now)
-    : options_(options), tables_(tables), pool_changed_(now) {
-  for (const auto& [job, gang] : tables_->gangs.rows()) {
+GangTable::GangTable(GangOptions options, Table<GangRow> rows, absl::Duration now)
+    : options_(options), rows_(std::move(rows)), pool_changed_(now) {
+  for (const auto& [job, gang] : rows_.rows()) {
     if (!gang.active()) continue;
     Live& live = live_[job];
     live.formed = live.rendezvous_known = now;
@@ -105,7 +105,7 @@ absl::StatusOr<GangEvents> GangTable::Report(const Request& request, absl::Durat
     return events;
   }
   const std::string job = agent.assigned_job;
-  const GangRow& gang = *tables_->gangs.Find(job);
+  const GangRow& gang = *rows_.Find(job);
   const bool current = request.job() == JobName(job) && request.generation() == gang.generation();
   const auto note_ranks = [&] {
     agent.started = true;
@@ -160,7 +160,7 @@ GangTable::Answer GangTable::AnswerFor(absl::string_view agent_id) const {
   const auto it = agents_.find(agent_id);
   if (it == agents_.end() || it->second.assigned_job.empty() || it->second.left) return answer;
   const std::string& job = it->second.assigned_job;
-  const GangRow& gang = *tables_->gangs.Find(job);
+  const GangRow& gang = *rows_.Find(job);
   if (gang.leaving()) {
     answer.action = GangHeartbeatResponse::ACTION_CHECKPOINT_AND_LEAVE;
     return answer;
@@ -217,13 +217,13 @@ bool GangTable::TryForm(const TrainDemand& demand, absl::Duration now, GangEvent
   int32_t slots = 0;
   for (const std::string& id : candidates) slots += agents_[id].slots;
   if (slots < demand.min_ranks) return false;
-  const GangRow* previous = tables_->gangs.Find(demand.job);
+  const GangRow* previous = rows_.Find(demand.job);
   const bool as_large_as_before =
       previous != nullptr && WorldSize(*previous) > 0 && slots >= WorldSize(*previous);
   if (slots < demand.max_ranks && !as_large_as_before && now - pool_changed_ < options_.settle) {
     return false;
   }
-  GangRow& gang = tables_->gangs.Mutable(demand.job);
+  GangRow& gang = rows_.Mutable(demand.job);
   gang.set_generation(gang.generation() + 1);
   gang.set_active(true);
   gang.set_leaving(false);
@@ -251,7 +251,7 @@ bool GangTable::TryForm(const TrainDemand& demand, absl::Duration now, GangEvent
 }
 
 void GangTable::Leave(absl::string_view job) {
-  if (Active(job) && !Find(job)->leaving()) tables_->gangs.Mutable(job).set_leaving(true);
+  if (Active(job) && !Find(job)->leaving()) rows_.Mutable(job).set_leaving(true);
 }
 
 void GangTable::Kill(absl::string_view job, absl::Duration now) {
@@ -269,14 +269,14 @@ void GangTable::Finish(absl::string_view job, absl::Duration now) {
 void GangTable::NoteCheckpoint(absl::string_view job) {
   not_before_.erase(std::string(job));
   if (const GangRow* gang = Find(job); gang != nullptr && gang->failures() > 0) {
-    tables_->gangs.Mutable(job).set_failures(0);
+    rows_.Mutable(job).set_failures(0);
   }
 }
 
 void GangTable::EraseJob(absl::string_view job) {
   live_.erase(std::string(job));
   not_before_.erase(std::string(job));
-  tables_->gangs.Erase(job);
+  rows_.Erase(job);
 }
 
 void GangTable::Grace(absl::Duration now) {
@@ -382,7 +382,7 @@ std::vector<std::string> GangTable::Candidates(const TrainDemand& demand,
 }
 
 GangEvent GangTable::NoteCause(absl::string_view job, const Cause& cause) {
-  GangRow& gang = tables_->gangs.Mutable(job);
+  GangRow& gang = rows_.Mutable(job);
   gang.set_last_error(cause.error);
   gang.set_last_failure(cause.failure);
   GangEvent event{GangEvent::Kind::kBroken, std::string(job), gang.generation(), cause.error};
@@ -401,7 +401,7 @@ GangEvent GangTable::NoteCause(absl::string_view job, const Cause& cause) {
 void GangTable::Break(absl::string_view job, const Cause& cause, absl::Duration now,
                       GangEvents* events) {
   events->push_back(NoteCause(job, cause));
-  GangRow& gang = tables_->gangs.Mutable(job);
+  GangRow& gang = rows_.Mutable(job);
   gang.set_failures(gang.failures() + 1);
   const int doublings = std::min(gang.failures() - 1, 10);
   not_before_[std::string(job)] = now + std::min(kMaxGangBackoff, kFirstBackoff * (1 << doublings));
@@ -423,7 +423,7 @@ void GangTable::Explain(const Request& request, const Cause& cause, GangEvents* 
 }
 
 void GangTable::End(absl::string_view job, absl::Duration now) {
-  GangRow& gang = tables_->gangs.Mutable(job);
+  GangRow& gang = rows_.Mutable(job);
   gang.set_active(false);
   gang.set_leaving(false);
   for (auto& [id, agent] : agents_) {
@@ -440,7 +440,7 @@ void GangTable::MemberGone(const std::string& agent_id, const Cause& cause, absl
                            GangEvents* events) {
   Agent& agent = agents_[agent_id];
   const std::string job = agent.assigned_job;
-  const GangRow& gang = *tables_->gangs.Find(job);
+  const GangRow& gang = *rows_.Find(job);
   if (!gang.leaving() && !live_[job].finished) {
     Break(job, cause, now, events);
     return;

@@ -65,8 +65,8 @@ struct GangOptions {
   absl::Duration finish_grace = absl::Seconds(60);
 };
 
-// Gang rows persist; everything about agents but their membership is reported anew after a restart.
-// Thread-compatible; holds no time of its own.
+// Owns the gang rows, which persist; everything about agents but their membership is reported anew
+// after a restart. Thread-compatible; holds no time of its own.
 class GangTable {
  public:
   using Request = d2g::coordinator::v1::GangHeartbeatRequest;
@@ -94,8 +94,7 @@ class GangTable {
     std::string rendezvous;
   };
 
-  // `tables` must outlive the table; its gang rows are already loaded.
-  GangTable(GangOptions options, Tables* tables, absl::Duration now);
+  GangTable(GangOptions options, Table<rows::v1::GangRow> rows, absl::Duration now);
 
   // A new agent, or a known one again. INVALID_ARGUMENT names the bad field and its limit.
   absl::Status Join(const d2g::coordinator::v1::JoinGangRequest& request, absl::Duration now);
@@ -121,7 +120,7 @@ class GangTable {
 
   bool Active(absl::string_view job) const;
   // Null before the first generation.
-  const rows::v1::GangRow* Find(absl::string_view job) const { return tables_->gangs.Find(job); }
+  const rows::v1::GangRow* Find(absl::string_view job) const { return rows_.Find(job); }
   // Latest report by rank of the active generation; empty when there is none.
   const Ranks& RanksOf(absl::string_view job) const;
   size_t agent_count() const { return agents_.size(); }
@@ -132,6 +131,9 @@ class GangTable {
   // The first member of the job's generation that could have started its ranks and has not.
   std::optional<Awaited> FirstAwaited(absl::string_view job, absl::Duration now) const;
   const GangOptions& options() const { return options_; }
+
+  void TakeChanges(RowChanges* changes) { rows_.TakeChanges(changes); }
+  void CopyTo(RowChanges* all) const { rows_.CopyTo(all); }
 
  private:
   struct Agent {
@@ -184,7 +186,7 @@ class GangTable {
   bool TryForm(const TrainDemand& demand, absl::Duration now, GangEvents* events);
 
   GangOptions options_;
-  Tables* tables_;
+  Table<rows::v1::GangRow> rows_;
   std::map<std::string, Agent, std::less<>> agents_;
   std::map<std::string, Live, std::less<>> live_;
   std::map<std::string, absl::Duration, std::less<>> not_before_;  // back-off by job

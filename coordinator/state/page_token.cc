@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "coordinator/rows/limits.h"
+#include "services/common/status_macros.h"
 #include "services/common/utf8.h"
 
 namespace d2g::coordinator {
@@ -33,6 +34,23 @@ absl::StatusOr<std::string> DecodePageToken(absl::string_view listing, absl::str
   return absl::InvalidArgumentError(
       absl::StrCat("page_token: \"", d2g::common::ValidUtf8(token, kMaxIdBytes),
                    "\" does not come from an answer of this listing"));
+}
+
+absl::StatusOr<Page> Page::Begin(std::string listing, int32_t page_size,
+                                 absl::string_view page_token) {
+  D2G_ASSIGN_OR_RETURN(const int room, PageSize(page_size));
+  D2G_ASSIGN_OR_RETURN(std::string after, DecodePageToken(listing, page_token));
+  return Page(std::move(listing), room, std::move(after));
+}
+
+bool Page::Take(absl::string_view key) {
+  if (room_ == 0) {
+    next_token_ = EncodePageToken(listing_, last_);
+    return false;
+  }
+  --room_;
+  last_ = std::string(key);
+  return true;
 }
 
 }  // namespace d2g::coordinator

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/time/time.h"
+#include "coordinator/rows/limits.h"
 
 namespace d2g::coordinator {
 
@@ -14,7 +15,7 @@ namespace d2g::coordinator {
 // falls (work was lost) starts anew. Thread-compatible.
 class RateMeter {
  public:
-  explicit RateMeter(absl::Duration window) : window_(window) {}
+  explicit RateMeter(absl::Duration window = kRateWindow) : window_(window) {}
   // Samples closer than a fiftieth of the window replace the one before.
   void Sample(absl::Duration now, int64_t value);
   // Forgets everything: work was interrupted, and its first growth begins the window again.

@@ -4,7 +4,6 @@
 #include <set>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "coordinator/spec/dataset_id.h"
@@ -135,11 +134,8 @@ class Audit {
 
   int64_t LastKnownGeneration(absl::string_view job) {
     int64_t last = 0;
-    const std::string prefix = ChildPrefix(job);
-    const auto& rows = tables().checkpoints.rows();
-    for (auto it = rows.lower_bound(prefix);
-         it != rows.end() && absl::StartsWith(it->first, prefix); ++it) {
-      last = std::max(last, it->second.checkpoint().generation());
+    for (const auto& [id, row] : tables().checkpoints.Children(job)) {
+      last = std::max(last, row.checkpoint().generation());
     }
     return last;
   }

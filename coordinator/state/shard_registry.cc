@@ -32,7 +32,7 @@ absl::Status ShardRegistry::Heartbeat(const ShardAddress& shard, absl::Duration 
   }
   if (known == nullptr || known->store_uuid() != shard.store_uuid() ||
       known->address() != shard.address()) {
-    *tables_->shards.Mutable(NumberId(shard.shard())).mutable_address() = shard;
+    *rows_.Mutable(NumberId(shard.shard())).mutable_address() = shard;
     refusals_.erase(shard.shard());
   }
   last_seen_[shard.shard()] = now;
@@ -40,7 +40,7 @@ absl::Status ShardRegistry::Heartbeat(const ShardAddress& shard, absl::Duration 
 }
 
 const ShardAddress* ShardRegistry::Find(int32_t shard) const {
-  const auto* row = tables_->shards.Find(NumberId(shard));
+  const auto* row = rows_.Find(NumberId(shard));
   return row == nullptr ? nullptr : &row->address();
 }
 
@@ -63,7 +63,7 @@ bool ShardRegistry::TakesAppends(int32_t shard, absl::Duration now) const {
 
 std::vector<ShardAddress> ShardRegistry::LiveShards(absl::Duration now) const {
   std::vector<ShardAddress> live;
-  for (const auto& [id, row] : tables_->shards.rows()) {
+  for (const auto& [id, row] : rows_.rows()) {
     if (Live(row.address().shard(), now)) live.push_back(row.address());
   }
   return live;
@@ -71,7 +71,7 @@ std::vector<ShardAddress> ShardRegistry::LiveShards(absl::Duration now) const {
 
 std::vector<ShardAddress> ShardRegistry::KnownShards() const {
   std::vector<ShardAddress> known;
-  for (const auto& [id, row] : tables_->shards.rows()) known.push_back(row.address());
+  for (const auto& [id, row] : rows_.rows()) known.push_back(row.address());
   return known;
 }
 

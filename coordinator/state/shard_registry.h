@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -12,13 +13,13 @@
 
 namespace d2g::coordinator {
 
-// Live means: heard of within kShardTimeout. Last known addresses and uuids are rows, so that
-// readers find shards while the coordinator restarts. Thread-compatible; holds no time of its own.
+// Live means: heard of within kShardTimeout. Owns the rows, which are last known addresses and
+// uuids, so that readers find shards while the coordinator restarts. Thread-compatible; holds no
+// time of its own.
 class ShardRegistry {
  public:
-  // `tables` must outlive the registry; its shard rows are already loaded.
-  ShardRegistry(int32_t shard_count, Tables* tables, absl::Duration now)
-      : count_(shard_count), tables_(tables), start_(now) {}
+  ShardRegistry(int32_t shard_count, Table<rows::v1::ShardRow> rows, absl::Duration now)
+      : count_(shard_count), rows_(std::move(rows)), start_(now) {}
 
   int32_t count() const { return count_; }
 
@@ -46,6 +47,9 @@ class ShardRegistry {
   // After a pause of this process: whoever was heard of before counts as heard of `now`.
   void Grace(absl::Duration now);
 
+  void TakeChanges(RowChanges* changes) { rows_.TakeChanges(changes); }
+  void CopyTo(RowChanges* all) const { rows_.CopyTo(all); }
+
  private:
   struct Refusals {
     int count = 0;
@@ -53,7 +57,7 @@ class ShardRegistry {
   };
 
   int32_t count_;
-  Tables* tables_;
+  Table<rows::v1::ShardRow> rows_;
   const absl::Duration start_;
   std::map<int32_t, absl::Duration> last_seen_;
   std::map<int32_t, Refusals> refusals_;

@@ -215,10 +215,10 @@ TEST(DatasetsTest, DeletionIsRefusedWhileUsedAndReachesTheShards) {
   EXPECT_THAT(told.drop_datasets(), ElementsAre(job.dataset()));
   ASSERT_OK_AND_ASSIGN(const auto done, h.BeatShard(0, {}));
   EXPECT_THAT(done.drop_datasets(), IsEmpty());
-  EXPECT_EQ(h.Inspect([](ClusterState& s) { return s.tables().dropped.rows().size(); }), 1u)
+  EXPECT_EQ(h.Inspect([](ClusterState& s) { return s.datasets().dropped_count(); }), 1u)
       << "the other shard was not heard of yet";
   ASSERT_THAT(h.BeatShard(1, {}), IsOk());
-  EXPECT_EQ(h.Inspect([](ClusterState& s) { return s.tables().dropped.rows().size(); }), 0u);
+  EXPECT_EQ(h.Inspect([](ClusterState& s) { return s.datasets().dropped_count(); }), 0u);
 }
 
 TEST(DatasetsTest, SnapshotsAreFrozen) {

@@ -239,8 +239,8 @@ class Harness {
   std::vector<v1::DatasetSummary> KnownSummaries(int32_t shard) {
     return Inspect([&](ClusterState& state) {
       std::vector<v1::DatasetSummary> summaries;
-      for (const auto& [id, row] : state.tables().datasets.rows()) {
-        const auto seals = state.FindDataset(id)->ShardRow(shard);
+      for (const auto& [id, row] : state.datasets().all()) {
+        const auto seals = state.datasets().Find(id)->ShardRow(shard);
         v1::DatasetSummary& summary = summaries.emplace_back();
         summary.set_dataset(DatasetName(id));
         for (const auto& range : seals.ranges()) {

@@ -87,11 +87,11 @@ class RestartTest : public ::testing::Test {
       request.mutable_shard()->set_address(absl::StrCat("127.0.0.1:", 7000 + shard));
       request.mutable_shard()->set_store_uuid(absl::StrCat("uuid-", shard));
       const auto answer = Decide([&](ClusterState& s, Moment now) {
-        for (const auto& [id, row] : s.tables().datasets.rows()) {
+        for (const auto& [id, row] : s.datasets().all()) {
           auto& summary = *request.add_datasets();
           summary.set_dataset(DatasetName(id));
-          summary.set_sealed_count(s.FindDataset(id)->ShardSealedCount(shard));
-          summary.set_digest(s.FindDataset(id)->ShardRow(shard).digest());
+          summary.set_sealed_count(s.datasets().Find(id)->ShardSealedCount(shard));
+          summary.set_digest(s.datasets().Find(id)->ShardRow(shard).digest());
         }
         return s.ShardHeartbeat(request, now);
       });
@@ -110,10 +110,10 @@ class RestartTest : public ::testing::Test {
   Picture Take() {
     return Decide([](ClusterState& s, Moment) {
       Picture picture;
-      for (const auto& row : s.tables().AllRows()) picture.rows[row.key] = *row.value;
-      for (const auto& [id, row] : s.tables().datasets.rows()) {
-        picture.datasets[id] = {s.FindDataset(id)->sealed().ranges(),
-                                s.FindDataset(id)->leased().ranges()};
+      for (const auto& row : s.AllRows()) picture.rows[row.key] = *row.value;
+      for (const auto& [id, row] : s.datasets().all()) {
+        picture.datasets[id] = {s.datasets().Find(id)->sealed().ranges(),
+                                s.datasets().Find(id)->leased().ranges()};
       }
       for (const auto& [id, progress] : s.leases().live()) picture.leases.insert(id);
       return picture;
@@ -143,10 +143,10 @@ class RestartTest : public ::testing::Test {
         leased.Add(row.range().begin(), row.range().end());
       }
       EXPECT_EQ(leased.size(), total) << "two leases overlap";
-      for (const auto& [id, row] : s.tables().datasets.rows()) {
-        EXPECT_TRUE(s.FindDataset(id)->leased() == leased);
+      for (const auto& [id, row] : s.datasets().all()) {
+        EXPECT_TRUE(s.datasets().Find(id)->leased() == leased);
         for (const int64_t index : acknowledged) {
-          EXPECT_TRUE(s.FindDataset(id)->sealed().Contains(index)) << "lost " << index;
+          EXPECT_TRUE(s.datasets().Find(id)->sealed().Contains(index)) << "lost " << index;
         }
       }
       return true;

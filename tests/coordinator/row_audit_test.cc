@@ -76,7 +76,8 @@ class DamagedRowsTest : public ::testing::Test {
     return h_->Get(job).dataset().substr(sizeof("datasets/") - 1);
   }
   int64_t Sealed(const std::string& dataset) {
-    return h_->Inspect([&](ClusterState& s) { return s.FindDataset(dataset)->sealed().size(); });
+    return h_->Inspect(
+        [&](ClusterState& s) { return s.datasets().Find(dataset)->sealed().size(); });
   }
   // Overwrites one row and starts on what is left.
   void Damage(const std::string& key, const std::string& value = kGarbage) {
