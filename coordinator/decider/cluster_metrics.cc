@@ -3,16 +3,15 @@
 #include <string>
 #include <utility>
 
+#include "coordinator/state/task_kinds.h"
+
 namespace d2g::coordinator {
 
 using d2g::coordinator::v1::FailTaskRequest;
 using d2g::coordinator::v1::Job;
 
 ClusterMetrics::ClusterMetrics(d2g::common::Metrics* metrics) : metrics_(metrics) {
-  const std::pair<int, const char*> kinds[] = {{v1::TASK_KIND_SIMULATE, "simulate"},
-                                               {v1::TASK_KIND_EVALUATE, "evaluate"},
-                                               {v1::TASK_KIND_EXPORT, "export"}};
-  for (const auto& [kind, name] : kinds) {
+  for (const auto& [kind, stage, name] : kTaskKinds) {
     const int k = kind;
     Count("d2g_coordinator_tasks_leased_total", "Leases granted.", {{"kind", name}},
           [k](const ClusterFigures& f) { return f.leased[k]; });

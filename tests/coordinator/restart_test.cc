@@ -132,7 +132,28 @@ class RestartTest : public ::testing::Test {
     ASSERT_TRUE(after == before);
     BeatShards();
   }
+  // The running counts are those of the rows.
+  void CheckFigures() {
+    Decide([](ClusterState& s, Moment now) {
+      const ClusterFigures figures = s.Figures(now);
+      std::map<int, int64_t> jobs;
+      for (const auto& [sequence, row] : s.jobs().by_sequence()) ++jobs[row->state()];
+      for (int state = 0; state < ClusterFigures::kStates; ++state) {
+        EXPECT_EQ(figures.jobs[state], jobs[state]) << state;
+      }
+      std::map<int, int64_t> leases;
+      for (const auto& [id, lease] : s.leases().live()) ++leases[lease.row->kind()];
+      for (int kind = 0; kind < ClusterFigures::kKinds; ++kind) {
+        EXPECT_EQ(figures.live_leases[kind], leases[kind]) << kind;
+      }
+      int64_t sealed = 0;
+      for (const auto& [id, dataset] : s.datasets().all()) sealed += dataset.sealed().size();
+      EXPECT_EQ(figures.sealed_triples, sealed);
+      return true;
+    });
+  }
   void Check(const std::set<int64_t>& acknowledged) {
+    CheckFigures();
     Decide([&](ClusterState& s, Moment) {
       dataset::IntervalSet leased;
       int64_t total = 0;
