@@ -25,7 +25,8 @@
 //
 // No heartbeat, tick or view of one job looks at all workers, all leases, all jobs that ever were,
 // or another job's rows: the parts keep counts and orders instead. A tick looks at each live job
-// and each gang, a shard's heartbeat at each dataset.
+// and at each gang's agent, which there are few of beside workers, and so does the view of a job
+// that waits for ranks; a shard's heartbeat looks at each dataset.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,5 @@
 #include "coordinator/state/job_health.h"
 
-#include <algorithm>
-
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "coordinator/rows/limits.h"
@@ -110,13 +108,11 @@ void AddTaskHealth(const JobRow& job, const ClusterParts& parts, Lines* lines) {
                                   absl::FormatDuration(kTaskFailureSpan),
                                   " fail the job): ", failed->last_error()));
   }
-  const auto starved = failures.Starved(job.id());
-  const auto waiting = std::find_if(starved.begin(), starved.end(), [&](const FailureRow* failure) {
-    return WaitsForStore(job, *failure, parts);
-  });
-  if (waiting != starved.end()) {
-    lines->push_back(absl::StrCat("task ", (*waiting)->task(),
-                                  " waits for the store: ", (*waiting)->last_error()));
+  if (const FailureRow* waiting = failures.FirstStarved(job.id(), [&](const FailureRow& failure) {
+        return WaitsForStore(job, failure, parts);
+      })) {
+    lines->push_back(
+        absl::StrCat("task ", waiting->task(), " waits for the store: ", waiting->last_error()));
   }
   if (const FailureRow* stalled = failures.FirstStalled(job.id())) {
     lines->push_back(absl::StrCat("task ", stalled->task(), " lapsed ", stalled->lapses(),

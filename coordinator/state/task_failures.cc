@@ -34,7 +34,7 @@ TaskFailures::TaskFailures(Table<FailureRow> rows) : rows_(std::move(rows)) {
 }
 
 void TaskFailures::Enter(const FailureRow& row) {
-  Tasks& tasks = by_job_[row.job()];
+  Numbers& tasks = by_job_[row.job()];
   if (row.kind() == v1::TASK_KIND_SIMULATE) {
     tasks.ranges.emplace(row.range().begin(), row.task());
   } else {
@@ -51,7 +51,7 @@ void TaskFailures::Enter(const FailureRow& row) {
 void TaskFailures::Leave(const FailureRow& row) {
   const auto it = by_job_.find(row.job());
   if (it == by_job_.end()) return;
-  Tasks& tasks = it->second;
+  Numbers& tasks = it->second;
   tasks.ranges.erase({row.range().begin(), row.task()});
   for (auto* numbers : {&tasks.others, &tasks.counted, &tasks.starved, &tasks.stalled}) {
     numbers->erase(row.task());
@@ -59,8 +59,8 @@ void TaskFailures::Leave(const FailureRow& row) {
   if (tasks.ranges.empty() && tasks.others.empty()) by_job_.erase(it);
 }
 
-const TaskFailures::Tasks& TaskFailures::TasksOf(absl::string_view job) const {
-  static const Tasks* const none = new Tasks();
+const TaskFailures::Numbers& TaskFailures::NumbersOf(absl::string_view job) const {
+  static const Numbers* const none = new Numbers();
   const auto it = by_job_.find(job);
   return it == by_job_.end() ? *none : it->second;
 }
@@ -71,7 +71,7 @@ const FailureRow& TaskFailures::Of(absl::string_view job, int64_t task) const {
 
 std::vector<const FailureRow*> TaskFailures::OfKind(absl::string_view job, int kind) const {
   std::vector<const FailureRow*> rows;
-  for (const int64_t task : TasksOf(job).others) {
+  for (const int64_t task : NumbersOf(job).others) {
     const FailureRow& row = Of(job, task);
     if (row.kind() == kind) rows.push_back(&row);
   }
@@ -79,7 +79,7 @@ std::vector<const FailureRow*> TaskFailures::OfKind(absl::string_view job, int k
 }
 
 const TaskFailures::Ranges& TaskFailures::RangesOf(absl::string_view job) const {
-  return TasksOf(job).ranges;
+  return NumbersOf(job).ranges;
 }
 
 const FailureRow* TaskFailures::At(absl::string_view job, int64_t index) const {
@@ -102,19 +102,22 @@ bool TaskFailures::BacksOff(const FailureRow& failure, absl::Duration now) const
 }
 
 const FailureRow* TaskFailures::FirstCounted(absl::string_view job) const {
-  const Tasks& tasks = TasksOf(job);
+  const Numbers& tasks = NumbersOf(job);
   return tasks.counted.empty() ? nullptr : &Of(job, *tasks.counted.begin());
 }
 
 const FailureRow* TaskFailures::FirstStalled(absl::string_view job) const {
-  const Tasks& tasks = TasksOf(job);
+  const Numbers& tasks = NumbersOf(job);
   return tasks.stalled.empty() ? nullptr : &Of(job, *tasks.stalled.begin());
 }
 
-std::vector<const FailureRow*> TaskFailures::Starved(absl::string_view job) const {
-  std::vector<const FailureRow*> rows;
-  for (const int64_t task : TasksOf(job).starved) rows.push_back(&Of(job, task));
-  return rows;
+const FailureRow* TaskFailures::FirstStarved(
+    absl::string_view job, absl::FunctionRef<bool(const FailureRow&)> waits) const {
+  for (const int64_t task : NumbersOf(job).starved) {
+    const FailureRow& row = Of(job, task);
+    if (waits(row)) return &row;
+  }
+  return nullptr;
 }
 
 template <typename Change>

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "coordinator/rows/tables.h"
@@ -48,11 +49,12 @@ class TaskFailures {
   // Whether the task's back-off has not passed.
   bool BacksOff(const rows::v1::FailureRow& failure, absl::Duration now) const;
 
-  // For views: the first task of the job that had counted failures, and that lapsed often; those
-  // that have failed only because of the store. Null and empty when there is none.
+  // For views: the first task of the job that had counted failures, that lapsed often, and that has
+  // failed only because of the store while `waits` is true of it. Null when there is none.
   const rows::v1::FailureRow* FirstCounted(absl::string_view job) const;
   const rows::v1::FailureRow* FirstStalled(absl::string_view job) const;
-  std::vector<const rows::v1::FailureRow*> Starved(absl::string_view job) const;
+  const rows::v1::FailureRow* FirstStarved(
+      absl::string_view job, absl::FunctionRef<bool(const rows::v1::FailureRow&)> waits) const;
 
   // Each notes a failure of the lease's task; `error` is how the row words it.
   void NoteLapse(const rows::v1::LeaseRow& lease, std::string error);
@@ -78,7 +80,7 @@ class TaskFailures {
 
  private:
   // The numbers of a job's tasks.
-  struct Tasks {
+  struct Numbers {
     Ranges ranges;
     std::set<int64_t> others;  // evaluation and export
     std::set<int64_t> counted;
@@ -91,7 +93,7 @@ class TaskFailures {
     std::optional<absl::Duration> first_failed;  // of the counted ones
   };
 
-  const Tasks& TasksOf(absl::string_view job) const;
+  const Numbers& NumbersOf(absl::string_view job) const;
   void Enter(const rows::v1::FailureRow& row);
   void Leave(const rows::v1::FailureRow& row);
   // Changes the row of the lease's task, made if absent.
@@ -101,7 +103,7 @@ class TaskFailures {
   void Erase(absl::string_view job, int64_t task);
 
   Table<rows::v1::FailureRow> rows_;
-  std::map<std::string, Tasks, std::less<>> by_job_;
+  std::map<std::string, Numbers, std::less<>> by_job_;
   std::map<std::string, Times, std::less<>> times_;  // by id of the row
 };
 

@@ -284,15 +284,19 @@ TEST(TaskFailuresTest, WhatItSaysIsWhatALookAtEachRowFinds) {
       for (const char* job : {"a", "a-", "b"}) {
         const rows::v1::FailureRow* counted = nullptr;
         const rows::v1::FailureRow* stalled = nullptr;
-        std::vector<const rows::v1::FailureRow*> starved;
+        const rows::v1::FailureRow* starved = nullptr;
+        const auto waits = [](const rows::v1::FailureRow& row) { return row.task() % 2 == 1; };
         for (const auto& [id, row] : failures.OfJob(job)) {
           if (row.reasons_size() > 0 && counted == nullptr) counted = &row;
-          if (row.reasons_size() == 0 && row.store_failures() > 0) starved.push_back(&row);
+          if (row.reasons_size() == 0 && row.store_failures() > 0 && starved == nullptr &&
+              waits(row)) {
+            starved = &row;
+          }
           if (row.lapses() >= TaskFailures::kManyLapses && stalled == nullptr) stalled = &row;
         }
         ASSERT_EQ(failures.FirstCounted(job), counted);
         ASSERT_EQ(failures.FirstStalled(job), stalled);
-        ASSERT_EQ(failures.Starved(job), starved);
+        ASSERT_EQ(failures.FirstStarved(job, waits), starved);
         for (int64_t index = 0; index < 90; index += 3) {
           const rows::v1::FailureRow* at = nullptr;
           std::optional<int64_t> next;
