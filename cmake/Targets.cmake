@@ -1,8 +1,8 @@
 # The kinds of targets, so that each folder's CMakeLists.txt only says what is its own.
 #
-#   d2g_library(NAME SOURCES a.cc ... [PUBLIC lib ...] [PRIVATE lib ...] [TORCH | SERVICE])
+#   d2g_library(NAME SOURCES a.cc ... [PUBLIC lib ...] [PRIVATE lib ...] [TORCH | SERVICE] [UNITY])
 #       static library d2g_NAME with alias d2g::NAME
-#   d2g_program(NAME SOURCES main.cc ... LIBS lib ... [TORCH | SERVICE])
+#   d2g_program(NAME SOURCES main.cc ... LIBS lib ... [TORCH | SERVICE] [UNITY])
 #   d2g_test(NAME SOURCES a_test.cc ... LIBS lib ... [TORCH | SERVICE] [LABELS l ...] [TIMEOUT s])
 #       one GoogleTest binary, one ctest entry
 #   d2g_pch(NAME HEADER header SOURCE source LIBS lib ...)
@@ -12,7 +12,9 @@
 # LibTorch and its shared precompiled header; only model/, what computes with it and their tests may
 # say it. SERVICE compiles with the shared precompiled header of Abseil, Protobuf, gRPC and our
 # messages: for what includes these, and no LibTorch. Sources include what they use all the same:
-# all must build with -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON.
+# all must build with -DCMAKE_DISABLE_PRECOMPILE_HEADERS=ON. UNITY compiles eight sources as one where
+# D2G_UNITY: for small files that all include the same costly header. Their unnamed namespaces become
+# one.
 
 function(d2g_pch name)
   cmake_parse_arguments(arg "" "HEADER;SOURCE" "LIBS" ${ARGN})
@@ -42,19 +44,33 @@ function(_d2g_common target torch service)
   target_precompile_headers(${target} REUSE_FROM ${pch})
 endfunction()
 
+function(_d2g_unity target)
+  set_target_properties(${target} PROPERTIES UNITY_BUILD ${D2G_UNITY})
+  # To gcc, an unnamed namespace that comes by #include is one in a header.
+  if(D2G_UNITY AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    target_compile_options(${target} PRIVATE -Wno-subobject-linkage)
+  endif()
+endfunction()
+
 function(d2g_library name)
-  cmake_parse_arguments(arg "TORCH;SERVICE" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
+  cmake_parse_arguments(arg "TORCH;SERVICE;UNITY" "" "SOURCES;PUBLIC;PRIVATE" ${ARGN})
   add_library(d2g_${name} STATIC ${arg_SOURCES})
   add_library(d2g::${name} ALIAS d2g_${name})
   target_link_libraries(d2g_${name} PUBLIC ${arg_PUBLIC} PRIVATE ${arg_PRIVATE})
   _d2g_common(d2g_${name} ${arg_TORCH} ${arg_SERVICE})
+  if(arg_UNITY)
+    _d2g_unity(d2g_${name})
+  endif()
 endfunction()
 
 function(d2g_program name)
-  cmake_parse_arguments(arg "TORCH;SERVICE" "" "SOURCES;LIBS" ${ARGN})
+  cmake_parse_arguments(arg "TORCH;SERVICE;UNITY" "" "SOURCES;LIBS" ${ARGN})
   add_executable(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE ${arg_LIBS})
   _d2g_common(${name} ${arg_TORCH} ${arg_SERVICE})
+  if(arg_UNITY)
+    _d2g_unity(${name})
+  endif()
 endfunction()
 
 function(d2g_test name)
