@@ -5,6 +5,9 @@
 #   d2g_program(NAME SOURCES main.cc ... LIBS lib ... [TORCH | SERVICE] [UNITY])
 #   d2g_test(NAME SOURCES a_test.cc ... LIBS lib ... [TORCH | SERVICE] [LABELS l ...] [TIMEOUT s])
 #       one GoogleTest binary, one ctest entry
+#   d2g_cold(target ...)
+#       these are never what takes time, and CLI11's and nlohmann's functions, which every file
+#       compiles anew, take long to optimise: -O1
 #   d2g_pch(NAME HEADER header SOURCE source LIBS lib ...)
 #       object library d2g_NAME_pch, which holds a precompiled header that others reuse
 #
@@ -42,6 +45,12 @@ function(_d2g_common target torch service)
   set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
   target_compile_options(${target} PRIVATE -fPIC)
   target_precompile_headers(${target} REUSE_FROM ${pch})
+endfunction()
+
+function(d2g_cold)
+  foreach(target ${ARGN})
+    target_compile_options(${target} PRIVATE $<$<CONFIG:Release>:-O1>)
+  endforeach()
 endfunction()
 
 function(_d2g_unity target)
