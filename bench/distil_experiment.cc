@@ -1,6 +1,7 @@
 // Does what a job file says in one process, without services, and prints the evaluation's table:
 // for choosing a recipe. Triples are simulated once and kept in a file.
 #include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 
 #include <CLI/CLI.hpp>
 #include <chrono>

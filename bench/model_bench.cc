@@ -1,6 +1,8 @@
 // Our half of bench/model_bench.py: loads a model folder, then does one piece of work as often as
 // each line of standard input says and answers with the wall and CPU seconds of one. The last
 // result is written at the end of the input, so that the two halves can be compared.
+#include <ATen/core/grad_mode.h>
+
 #include <ctime>
 
 #include <CLI/CLI.hpp>

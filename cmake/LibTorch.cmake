@@ -50,9 +50,5 @@ if(D2G_CUDA)
                                             ${_lib}/libc10_cuda.so -Wl,--as-needed)
 endif()
 
-add_library(d2g_torch_pch OBJECT ${PROJECT_SOURCE_DIR}/model/torch_pch.cc)
-target_link_libraries(d2g_torch_pch PRIVATE d2g_torch)
-target_include_directories(d2g_torch_pch PRIVATE ${PROJECT_SOURCE_DIR})
-d2g_warnings(d2g_torch_pch)
-target_precompile_headers(d2g_torch_pch PRIVATE
-  $<$<COMPILE_LANGUAGE:CXX>:${PROJECT_SOURCE_DIR}/model/torch_pch.h>)
+d2g_pch(torch HEADER ${PROJECT_SOURCE_DIR}/model/torch_pch.h
+        SOURCE ${PROJECT_SOURCE_DIR}/model/torch_pch.cc LIBS d2g_torch)

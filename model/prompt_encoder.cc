@@ -1,5 +1,7 @@
 #include "model/prompt_encoder.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <map>
 #include <utility>
 

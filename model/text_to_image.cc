@@ -1,5 +1,7 @@
 #include "model/text_to_image.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <utility>
 
 #include "model/files/error.h"

@@ -1,6 +1,7 @@
 #include "model/kernels/cuda_kernels.h"
 
 #ifdef D2G_CUDA_KERNELS
+#include <ATen/core/grad_mode.h>
 #include <ATen/cuda/CUDAContext.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>

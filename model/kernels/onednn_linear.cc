@@ -1,6 +1,8 @@
 #include "model/kernels/onednn_linear.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <optional>
 

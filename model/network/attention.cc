@@ -1,5 +1,7 @@
 #include "model/network/attention.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <cmath>
 
 #include "model/files/error.h"

@@ -1,5 +1,7 @@
 #include "model/network/autoencoder.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 
 #include "model/files/error.h"

@@ -1,5 +1,7 @@
 #include "model/network/layers.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include "model/files/error.h"
 #include "model/kernels/cpu_kernels.h"
 #include "model/kernels/cuda_kernels.h"

@@ -1,5 +1,7 @@
 #include "model/network/parameters.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <sys/mman.h>
 
 #include <memory>

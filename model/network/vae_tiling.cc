@@ -1,5 +1,7 @@
 #include "model/network/vae_tiling.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 #include <utility>
 #include <vector>

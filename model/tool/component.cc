@@ -1,5 +1,7 @@
 // d2g-model component: one network of a model folder on tensors from a file. For finding out where
 // two implementations part.
+#include <ATen/core/grad_mode.h>
+
 #include <chrono>
 #include <iostream>
 #include <map>

@@ -1,5 +1,7 @@
 #include "model/weights/safetensors.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>

@@ -1,6 +1,7 @@
 #include "worker/distil/discriminator.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/grad_mode.h>
 
 #include <string>
 

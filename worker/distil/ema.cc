@@ -1,5 +1,7 @@
 #include "worker/distil/ema.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 
 #include "model/files/error.h"

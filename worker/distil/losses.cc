@@ -1,5 +1,7 @@
 #include "worker/distil/losses.h"
 
+#include <ATen/ATen.h>
+
 #include <string>
 
 #include "model/files/error.h"

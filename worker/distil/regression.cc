@@ -1,5 +1,7 @@
 #include "worker/distil/regression.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <functional>
 #include <string>
 #include <utility>

@@ -1,5 +1,8 @@
 #include "worker/distil/train_step.h"
 
+#include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numbers>

@@ -1,5 +1,7 @@
 #include "worker/evaluate/frechet.h"
 
+#include <ATen/ATen.h>
+
 #include "model/files/error.h"
 
 namespace d2g::evaluate {

@@ -1,5 +1,7 @@
 #include "worker/evaluate/held_out_reader.h"
 
+#include <ATen/ATen.h>
+
 #include <algorithm>
 #include <map>
 #include <span>

@@ -1,5 +1,7 @@
 #include "worker/evaluate/measures.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 #include <chrono>
 

@@ -1,5 +1,7 @@
 #include "worker/evaluate/quality.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 #include <cctype>
 #include <iterator>

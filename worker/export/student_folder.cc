@@ -1,6 +1,7 @@
 #include "worker/export/student_folder.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/core/grad_mode.h>
 
 #include <nlohmann/json.hpp>
 #include <set>

@@ -8,8 +8,6 @@
 namespace d2g::simulate {
 namespace {
 
-absl::Duration Now() { return common::RealClock::Get()->SteadyNow(); }
-
 int64_t BytesIn(const std::vector<store::v1::Triple>& triples) {
   int64_t bytes = 0;
   for (const auto& triple : triples) bytes += static_cast<int64_t>(triple.x().size());
@@ -109,9 +107,10 @@ absl::Status BatchWriter::WriteNow(SolvedBatch& batch) {
   metrics_->triples.Increment(static_cast<double>(count));
   metrics_->triple_rate.Set(static_cast<double>(count) / absl::ToDoubleSeconds(elapsed));
   metrics_->appended_bytes.Increment(static_cast<double>(BytesIn(triples)));
-  const absl::Duration start = Now();
+  const absl::Duration start = common::RealClock::Get()->SteadyNow();
   const absl::Status written = sink_.write(std::move(triples));
-  metrics_->append_wait_seconds.Observe(absl::ToDoubleSeconds(Now() - start));
+  metrics_->append_wait_seconds.Observe(
+      absl::ToDoubleSeconds(common::RealClock::Get()->SteadyNow() - start));
   return written;
 }
 

@@ -24,8 +24,6 @@ using store::AppendSession;
 
 constexpr int kDefaultBatchSize = 32;
 
-absl::Duration Now() { return common::RealClock::Get()->SteadyNow(); }
-
 absl::Status CheckWork(const SimulateWork& work) {
   const auto& range = work.range();
   if (range.begin() < 0 || range.end() <= range.begin()) {
@@ -183,12 +181,13 @@ absl::Status SimulateRunner::Run(const coordinator::v1::Task& task, TaskContext*
     D2G_RETURN_IF_ERROR(filled);
   }
   context->SetPhase("seal");
-  const absl::Duration start = Now();
+  const absl::Duration start = common::RealClock::Get()->SteadyNow();
   const auto sealed = client.SealRange(work.dataset(), work.range(), options_.producer,
                                        common::DeadlineIn(patience));
   D2G_RETURN_IF_ERROR(FromShard(work.shard(), sealed.status()));
   *result->mutable_simulate() = *sealed;
-  metrics_.seal_seconds.Observe(absl::ToDoubleSeconds(Now() - start));
+  metrics_.seal_seconds.Observe(
+      absl::ToDoubleSeconds(common::RealClock::Get()->SteadyNow() - start));
   metrics_.sealed_ranges.Increment();
   context->AddProgress();
   return absl::OkStatus();
@@ -265,10 +264,11 @@ absl::Status SimulateRunner::FillRange(const SimulateWork& work, const Inputs& i
     return flushed;
   }
   context->AddProgress();
-  const absl::Duration start = Now();
+  const absl::Duration start = common::RealClock::Get()->SteadyNow();
   const auto totals = session->Finish(
       common::DeadlineIn(context->cancelled() ? options_.flush_patience : patience));
-  metrics_.append_wait_seconds.Observe(absl::ToDoubleSeconds(Now() - start));
+  metrics_.append_wait_seconds.Observe(
+      absl::ToDoubleSeconds(common::RealClock::Get()->SteadyNow() - start));
   report_durable();
   context->AddProgress();
   D2G_RETURN_IF_ERROR(context->CheckCancelled());

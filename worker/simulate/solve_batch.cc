@@ -31,8 +31,6 @@ struct StoppedError : std::exception {
   const char* what() const noexcept override { return "stopped"; }
 };
 
-absl::Duration Now() { return common::RealClock::Get()->SteadyNow(); }
-
 // [n, C, H, W] on the CPU.
 at::Tensor DrawNoise(const common::v1::DatasetRecipe& recipe, const std::vector<int64_t>& indices) {
   at::Tensor noise = at::empty({static_cast<int64_t>(indices.size()), recipe.latent_channels(),
@@ -116,9 +114,10 @@ absl::StatusOr<SolvedBatch> SolveBatch(const common::v1::DatasetRecipe& recipe,
     // Before anything waits for the device, which may be at the end of the batch before.
     const at::Tensor noise = DrawNoise(recipe, indices);
     DeviceSpan span(device);
-    absl::Duration start = Now();
+    absl::Duration start = common::RealClock::Get()->SteadyNow();
     const model::PromptEmbeddings conditional = teacher.model.prompts().Encode(texts);
-    metrics->text_encode_seconds.Observe(absl::ToDoubleSeconds(Now() - start));
+    metrics->text_encode_seconds.Observe(
+        absl::ToDoubleSeconds(common::RealClock::Get()->SteadyNow() - start));
 
     // A GPU's first batch loads kernels: the lease must not wait for its first step alone.
     step();
@@ -127,10 +126,10 @@ absl::StatusOr<SolvedBatch> SolveBatch(const common::v1::DatasetRecipe& recipe,
     const double evaluations_a_step =
         static_cast<double>(indices.size()) *
         static_cast<double>(teacher.model.BranchesAt(options.guidance));
-    start = Now();
+    start = common::RealClock::Get()->SteadyNow();
     at::Tensor latents = teacher.model.Solve(
         noise.to(device), conditional, teacher.unconditional, options, [&](int64_t, int64_t) {
-          const absl::Duration now = Now();
+          const absl::Duration now = common::RealClock::Get()->SteadyNow();
           metrics->step_seconds.Observe(absl::ToDoubleSeconds(now - start));
           metrics->unet_evaluations.Increment(evaluations_a_step);
           start = now;

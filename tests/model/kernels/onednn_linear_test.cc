@@ -1,3 +1,5 @@
+#include <ATen/core/grad_mode.h>
+
 #include "model/kernels/onednn_linear.h"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,6 @@
 // What autoencoders refuse, by name, and what tiles and parts of a batch must not change.
+#include <ATen/core/grad_mode.h>
+
 #include "model/network/autoencoder.h"
 
 #include <gmock/gmock.h>

@@ -1,4 +1,6 @@
 // Text encoder, autoencoder, scheduler and tokenizer against transformers and diffusers.
+#include <ATen/core/grad_mode.h>
+
 #include "model/files/json_config.h"
 #include "model/network/autoencoder_kl.h"
 #include "model/network/clip_text_model.h"

@@ -1,5 +1,7 @@
 // Recorded evaluations: when they are used, and that nothing is lost when they fail. The recorder
 // here does again on the CPU what it was given; the GPU's own is tried where there is one.
+#include <ATen/core/grad_mode.h>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

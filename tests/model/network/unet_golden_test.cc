@@ -1,4 +1,6 @@
 // The U-Net against diffusers.
+#include <ATen/core/grad_mode.h>
+
 #include "model/files/json_config.h"
 #include "model/network/unet_2d_condition.h"
 #include "model/weights/random_weights.h"

@@ -1,3 +1,5 @@
+#include <ATen/core/grad_mode.h>
+
 #include "worker/distil/generator.h"
 
 #include <gmock/gmock.h>

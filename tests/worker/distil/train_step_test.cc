@@ -1,3 +1,5 @@
+#include <ATen/core/grad_mode.h>
+
 #include "worker/distil/train_step.h"
 
 #include <gmock/gmock.h>

@@ -1,6 +1,7 @@
 // The recipe's discriminator on the demo teacher: after a short training it tells held-out
 // solutions from the student's pictures, and needs the noise and the prompt to do it.
 #include <ATen/Parallel.h>
+#include <ATen/core/grad_mode.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
