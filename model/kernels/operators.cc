@@ -8,6 +8,7 @@
 #include "model/kernels/cpu_kernels.h"
 #include "model/kernels/cuda_kernels.h"
 #include "model/kernels/onednn_linear.h"
+#include "model/kernels/operator_forms.h"
 
 namespace d2g::model::kernels {
 
@@ -44,8 +45,55 @@ PackedWeight::Window WindowOf(const at::Tensor& x, int64_t kernel, const ConvSha
           .up_width = shape.up_width};
 }
 
-at::Tensor DotProductAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                               const at::Tensor& mask) {
+at::Tensor ChosenLinear(const at::Tensor& x, const LayerWeight& weight, const at::Tensor& added) {
+  if (UsePacked(weight, x)) return weight.packed->Linear(x, added);
+  const at::Tensor matrix = weight.weight.dim() == 4 ? weight.weight.flatten(1) : weight.weight;
+  return Plus(UseOneDnnLinear(x) ? OneDnnLinear(x, matrix, weight.bias)
+                                 : at::linear(x, matrix, IfDefined(weight.bias)),
+              added);
+}
+
+at::Tensor ChosenConv(const at::Tensor& x, const LayerWeight& weight, const ConvShape& shape,
+                      const at::Tensor& added) {
+  if (UsePacked(weight, x)) {
+    return weight.packed->Convolve(x, WindowOf(x, weight.packed->kernel(), shape), added);
+  }
+  at::Tensor in = x;
+  if (shape.up_height != 0) {
+    in = at::upsample_nearest2d(in, at::IntArrayRef{shape.up_height, shape.up_width});
+  }
+  if (shape.padding_behind) in = at::constant_pad_nd(in, {0, 1, 0, 1});
+  return Plus(at::conv2d(in, weight.weight, IfDefined(weight.bias), {shape.stride, shape.stride},
+                         at::IntArrayRef{shape.padding, shape.padding}),
+              added);
+}
+
+at::Tensor ChosenGroupNorm(const at::Tensor& x, int64_t groups, const NormWeight& norm,
+                           const at::Tensor& shift, bool silu) {
+  if (UseCpuKernels(x)) {
+    return FusedGroupNorm(x, groups, norm.weight, norm.bias, norm.eps, shift, silu);
+  }
+  if (UseCudaKernels(x, groups)) {
+    return FusedCudaGroupNorm(x, groups, norm.weight, norm.bias, norm.eps, shift, silu);
+  }
+  const at::Tensor shifted = shift.defined() ? x + shift.unsqueeze(-1).unsqueeze(-1) : x;
+  const at::Tensor y = at::group_norm(shifted, groups, norm.weight, norm.bias, norm.eps);
+  return silu ? at::silu(y) : y;
+}
+
+at::Tensor ChosenLayerNorm(const at::Tensor& x, const NormWeight& norm) {
+  if (UseCpuKernels(x)) return FusedLayerNorm(x, norm.weight, norm.bias, norm.eps);
+  return at::layer_norm(x, {x.size(-1)}, norm.weight, norm.bias, norm.eps);
+}
+
+at::Tensor ChosenGeglu(const at::Tensor& x) {
+  if (UseCpuKernels(x)) return FusedGeglu(x);
+  const std::vector<at::Tensor> halves = x.chunk(2, -1);
+  return halves[0] * at::gelu(halves[1]);
+}
+
+at::Tensor ChosenAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                           const at::Tensor& mask) {
   const bool one_mask =
       mask.defined() && mask.dim() == 2 && mask.size(0) == q.size(2) && mask.size(1) == k.size(2);
   if (UseCpuKernels(q) && q.dim() == 4 && (!mask.defined() || one_mask)) {
@@ -62,63 +110,43 @@ at::Tensor DotProductAttention(const at::Tensor& q, const at::Tensor& k, const a
   return at::matmul(at::softmax(scores, -1), v);
 }
 
+constexpr Forms kProductForms{ChosenLinear,    ChosenConv,  ChosenGroupNorm,
+                              ChosenLayerNorm, ChosenGeglu, ChosenAttention};
+Forms forms = kProductForms;
+
 }  // namespace
 
+const Forms& ProductForms() { return kProductForms; }
+void UseForms(const Forms& others) { forms = others; }
+
 at::Tensor Linear(const at::Tensor& x, const LayerWeight& weight, const at::Tensor& added) {
-  if (UsePacked(weight, x)) return weight.packed->Linear(x, added);
-  const at::Tensor matrix = weight.weight.dim() == 4 ? weight.weight.flatten(1) : weight.weight;
-  return Plus(UseOneDnnLinear(x) ? OneDnnLinear(x, matrix, weight.bias)
-                                 : at::linear(x, matrix, IfDefined(weight.bias)),
-              added);
+  return forms.linear(x, weight, added);
 }
 
 at::Tensor Conv(const at::Tensor& x, const LayerWeight& weight, const ConvShape& shape,
                 const at::Tensor& added) {
-  if (UsePacked(weight, x)) {
-    return weight.packed->Convolve(x, WindowOf(x, weight.packed->kernel(), shape), added);
-  }
-  at::Tensor in = x;
-  if (shape.up_height != 0) {
-    in = at::upsample_nearest2d(in, at::IntArrayRef{shape.up_height, shape.up_width});
-  }
-  if (shape.padding_behind) in = at::constant_pad_nd(in, {0, 1, 0, 1});
-  return Plus(at::conv2d(in, weight.weight, IfDefined(weight.bias), {shape.stride, shape.stride},
-                         at::IntArrayRef{shape.padding, shape.padding}),
-              added);
+  return forms.conv(x, weight, shape, added);
 }
 
 at::Tensor GroupNorm(const at::Tensor& x, int64_t groups, const NormWeight& norm,
                      const at::Tensor& shift, bool silu) {
-  if (UseCpuKernels(x)) {
-    return FusedGroupNorm(x, groups, norm.weight, norm.bias, norm.eps, shift, silu);
-  }
-  if (UseCudaKernels(x, groups)) {
-    return FusedCudaGroupNorm(x, groups, norm.weight, norm.bias, norm.eps, shift, silu);
-  }
-  const at::Tensor shifted = shift.defined() ? x + shift.unsqueeze(-1).unsqueeze(-1) : x;
-  const at::Tensor y = at::group_norm(shifted, groups, norm.weight, norm.bias, norm.eps);
-  return silu ? at::silu(y) : y;
+  return forms.group_norm(x, groups, norm, shift, silu);
 }
 
 at::Tensor LayerNorm(const at::Tensor& x, const NormWeight& norm) {
-  if (UseCpuKernels(x)) return FusedLayerNorm(x, norm.weight, norm.bias, norm.eps);
-  return at::layer_norm(x, {x.size(-1)}, norm.weight, norm.bias, norm.eps);
+  return forms.layer_norm(x, norm);
 }
 
-at::Tensor Geglu(const at::Tensor& x) {
-  if (UseCpuKernels(x)) return FusedGeglu(x);
-  const std::vector<at::Tensor> halves = x.chunk(2, -1);
-  return halves[0] * at::gelu(halves[1]);
-}
+at::Tensor Geglu(const at::Tensor& x) { return forms.geglu(x); }
 
 at::Tensor Attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                      const at::Tensor& mask, bool fp32_scores) {
   // The fused kernels of GPUs keep scores in fp32 by themselves.
   const bool fused = q.is_cuda() && !at::GradMode::is_enabled();
   if (!fp32_scores || fused || q.scalar_type() == at::kFloat || q.scalar_type() == at::kDouble) {
-    return DotProductAttention(q, k, v, mask);
+    return forms.attention(q, k, v, mask);
   }
-  return DotProductAttention(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat), mask)
+  return forms.attention(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat), mask)
       .to(q.scalar_type());
 }
 
