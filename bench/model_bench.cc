@@ -1,6 +1,8 @@
 // Our half of bench/model_bench.py: loads a model folder, then does one piece of work as often as
-// each line of standard input says and answers with the wall and CPU seconds of one. The last
-// result is written at the end of the input, so that the two halves can be compared.
+// each line of standard input says and answers with the wall and CPU seconds of one. A line's
+// second word names the forms of the kernels (kernel_forms.h); after "compare" the answer is one
+// line of JSON, CPU seconds by kernel and form. The last result is written at the end of the input,
+// so that the two halves can be compared.
 #include <ATen/core/grad_mode.h>
 
 #include <ctime>
@@ -12,9 +14,12 @@
 #include <fstream>
 #include <functional>
 #include <iostream>
+#include <nlohmann/json.hpp>
+#include <sstream>
 #include <string>
 #include <utility>
 
+#include "bench/kernel_forms.h"
 #include "model/text_to_image.h"
 #include "model/torch_process.h"
 
@@ -110,7 +115,15 @@ void Serve(const Options& options) {
   const std::function<at::Tensor()> work = Work(options, model, std::move(inputs));
   at::Tensor result;
   for (std::string line; std::getline(std::cin, line);) {
-    const int count = std::max(1, std::atoi(line.c_str()));
+    std::istringstream words(line);
+    int count = 1;
+    std::string forms = "plain";
+    words >> count >> forms;
+    if (forms == "compare") {
+      std::cout << nlohmann::json(CompareKernelForms(work)).dump() << std::endl;
+      continue;
+    }
+    ChooseKernelForms(forms);
     const double wall = WallSeconds(), cpu = CpuSeconds();
     for (int i = 0; i < count; ++i) result = work();
     result = result.to(at::kCPU);  // A GPU's work has then ended.

@@ -1,6 +1,7 @@
 """d2g beside diffusers: the same weights, inputs, machine and number of threads, by turns.
 
     ./run bench model [--threads N] [--repeats N] [--only TEXT] [--sd15] [--compile]
+    ./run bench model --kernels [--sd15] [--only TEXT]        # each kernel: kernel_table.py
     D2G_CUDA=1 ./run bench model --device cuda [--dtype fp16] [--sd15] [--sdxl] [--compile]
 
 Prints a Markdown table: for each piece of work the median and the best time of both, and how many
@@ -24,9 +25,11 @@ import sys
 import tempfile
 import time
 
+import kernel_table
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DEMO = ROOT / "demo" / "teacher"
-VARIANTS = ["plain", "channels_last", "fused_qkv", "channels_last+fused_qkv"]
+VARIANTS = kernel_table.VARIANTS
 # One turn of a quick piece of work repeats it for about so long.
 TURN_SECONDS = 0.3
 
@@ -51,6 +54,15 @@ class Half:
         self.process.stdin.write(f"{count} {variant}\n")
         self.process.stdin.flush()
         return self.answer()
+
+    def compare(self):
+        """CPU seconds by kernel and form; ours alone can tell."""
+        self.process.stdin.write("1 compare\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            sys.exit(f"{self.process.args[0]} ended with {self.process.wait()}")
+        return json.loads(line)
 
     def end(self):
         self.process.stdin.close()
@@ -148,6 +160,25 @@ class Bench:
                   1e3)
         self.case("demo text encoder, batch 32", "encode", {
             "input_ids": torch.randint(0, 590, (32, 16))}, "ms", 1e3)
+
+    def kernels(self):
+        """Each kernel of ours beside a library's, at the sizes that count."""
+        import torch
+        sizes = [(f"demo, batch {batch}", DEMO, batch, 8, (16, 96)) for batch in (1, 64)]
+        if self.options.sd15:
+            sizes.append(("SD 1.5 size", None, 1, 64, (77, 768)))
+        for name, model, batch, side, text in sizes:
+            if self.options.only not in name:
+                continue
+            large = model is None
+            torch.manual_seed(0)
+            ours, peer = self.halves(
+                "evaluate", model or make_sd15(self.folder / "sd15")[0],
+                {"sample": torch.randn(batch, 4, side, side), "hidden": torch.randn(batch, *text)},
+                1, 1)
+            kernel_table.compare(name, Half(*ours, self.environment),
+                                 lambda: Half(*peer, self.environment),
+                                 2 if large else self.options.repeats, large)
 
     def gpu(self):
         import torch
@@ -286,9 +317,13 @@ def main():
     parser.add_argument("--sd15", action="store_true")
     parser.add_argument("--sdxl", action="store_true", help="only on a GPU")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--kernels", action="store_true",
+                        help="instead: what each kernel of the CPU pays over a library's")
     parser.add_argument("--json", type=pathlib.Path, help="write every time to this file")
     options = parser.parse_args()
     on_gpu = options.device != "cpu"
+    if options.kernels and (on_gpu or options.threads != 1):
+        parser.error("--kernels is for one thread of a CPU")
     options.dtype = options.dtype or ("fp16" if on_gpu else "fp32")
     if not on_gpu and (options.sdxl or options.dtype != "fp32"):
         parser.error("--sdxl and --dtype need --device cuda")
@@ -302,6 +337,10 @@ def main():
     if options.threads > len(processors):
         sys.exit(f"--threads {options.threads}: this machine has {len(processors)} processors")
     os.sched_setaffinity(0, processors[-options.threads:])
+    if options.kernels:
+        with tempfile.TemporaryDirectory() as temporary:
+            Bench(options, pathlib.Path(temporary)).kernels()
+        return
     print("| work | d2g | diffusers | times faster | diffusers' setting, agreement |")
     print("| --- | --- | --- | --- | --- |", flush=True)
     with tempfile.TemporaryDirectory() as temporary:

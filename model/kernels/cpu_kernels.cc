@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "model/kernels/attention_loops.h"
+#include "model/kernels/channels_last.h"
 #include "model/kernels/norm_loops.h"
 #include "model/kernels/simd_loops.h"
 
@@ -23,10 +24,6 @@ constexpr int64_t kQueriesWorthThreads = 32;
 
 bool UseCpuKernels(const at::Tensor& x) {
   return !at::GradMode::is_enabled() && x.is_cpu() && x.scalar_type() == at::kFloat;
-}
-
-bool IsChannelsLast(const at::Tensor& x) {
-  return x.dim() == 4 && !x.is_contiguous() && x.is_contiguous(at::MemoryFormat::ChannelsLast);
 }
 
 namespace {

@@ -11,9 +11,6 @@ namespace d2g::model {
 // Gradients are off and x is fp32 on the CPU.
 bool UseCpuKernels(const at::Tensor& x);
 
-// A picture whose channels lie last in memory and not, for its shape, also in the usual order.
-bool IsChannelsLast(const at::Tensor& x);
-
 // silu(group_norm(x + shift)) or, without `silu`, the norm alone. x [B, C, ...]; weight and bias
 // [C]; shift [1, C] or [B, C], or undefined for none. The result lies in memory as x does.
 at::Tensor FusedGroupNorm(const at::Tensor& x, int64_t groups, const at::Tensor& weight,

@@ -6,7 +6,7 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
-#include "model/kernels/cpu_kernels.h"
+#include "model/kernels/channels_last.h"
 #include "model/kernels/cuda/group_norm_nhwc.h"
 #endif
 

@@ -75,9 +75,9 @@ void MultiplyInThreads(const Product& product, int64_t rows) {
             });
 }
 
-void ConvolveInThreads(const Product& product, int64_t batch) {
+void ConvolveInThreads(const Product& product, int64_t batch, bool winograd) {
   const Rows& rows = product.rows;
-  const int64_t squares = TakesWinograd(rows) ? batch * SquareCount(rows) : 0;
+  const int64_t squares = winograd && TakesWinograd(rows) ? batch * SquareCount(rows) : 0;
   if (squares < kWorthWinograd) {
     MultiplyInThreads(product, batch * rows.out_height * rows.out_width);
     return;
@@ -179,7 +179,7 @@ at::Tensor PackedWeight::Convolve(const at::Tensor& x, const Window& window,
     rows.out_width = window.out_width;
   }
   if (product.rows.kernel > 0) {
-    ConvolveInThreads(product, in.size(0));
+    ConvolveInThreads(product, in.size(0), window.winograd);
   } else {
     MultiplyInThreads(product, in.size(0) * window.out_height * window.out_width);
   }

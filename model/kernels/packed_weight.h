@@ -46,6 +46,8 @@ class PackedWeight {
     int64_t out_height = 0, out_width = 0;
     // Unless 0: x is enlarged to this size first, by repeating the nearest point.
     int64_t up_height = 0, up_width = 0;
+    // Whether Winograd's form may be taken where it fits: benchmarks say no.
+    bool winograd = true;
   };
   // x [B, in, H, W] -> [B, out, out_height, out_width], channels last in memory, plus `added` of
   // that shape unless undefined.

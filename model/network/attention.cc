@@ -2,18 +2,12 @@
 
 #include <ATen/core/grad_mode.h>
 
-#include <cmath>
-
 #include "model/files/error.h"
-#include "model/kernels/cpu_kernels.h"
+#include "model/kernels/channels_last.h"
 
 namespace d2g::model {
 
 namespace {
-
-// From here on the fused kernel beats three small products on a CPU (measured on one core). On a
-// GPU it always does: launches count.
-constexpr int64_t kFusedAttentionScores = 128 * 128;
 
 int64_t CheckedHeadDim(const std::string& name, const TransformerOptions& options) {
   if (options.heads < 1 || options.channels / options.heads < 1) {
@@ -23,24 +17,6 @@ int64_t CheckedHeadDim(const std::string& name, const TransformerOptions& option
 }
 
 }  // namespace
-
-at::Tensor DotProductAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                               const at::Tensor& mask) {
-  if (UseCpuKernels(q) && q.dim() == 4 &&
-      (!mask.defined() ||
-       (mask.dim() == 2 && mask.size(0) == q.size(2) && mask.size(1) == k.size(2)))) {
-    return SplitHeads(FusedAttention(q, k, v, mask), q.size(1));
-  }
-  if (!at::GradMode::is_enabled() &&
-      (q.is_cuda() || q.size(-2) * k.size(-2) >= kFusedAttentionScores)) {
-    return at::scaled_dot_product_attention(q, k, v,
-                                            mask.defined() ? std::optional(mask) : std::nullopt);
-  }
-  const double scale = 1.0 / std::sqrt(static_cast<double>(q.size(-1)));
-  at::Tensor scores = at::matmul(q * scale, k.transpose(-2, -1));
-  if (mask.defined()) scores = scores + mask;
-  return at::matmul(at::softmax(scores, -1), v);
-}
 
 at::Tensor SplitHeads(const at::Tensor& x, int64_t heads) {
   return x.view({x.size(0), x.size(1), heads, x.size(2) / heads}).transpose(1, 2);
@@ -72,14 +48,7 @@ Attention::Attention(ParameterReader& reader, const std::string& name, int64_t w
 
 at::Tensor Attention::Attend(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              const at::Tensor& added) const {
-  // The fused kernels of GPUs keep scores in fp32 by themselves.
-  const bool fused = q.is_cuda() && !at::GradMode::is_enabled();
-  if (!upcast || fused || q.scalar_type() == at::kFloat || q.scalar_type() == at::kDouble) {
-    return to_out(MergeHeads(DotProductAttention(q, k, v)), added);
-  }
-  const at::Tensor attended =
-      DotProductAttention(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat));
-  return to_out(MergeHeads(attended.to(q.scalar_type())), added);
+  return to_out(MergeHeads(kernels::Attention(q, k, v, {}, /*fp32_scores=*/upcast)), added);
 }
 
 at::Tensor Attention::SelfAttend(const at::Tensor& x, const at::Tensor& added) const {
@@ -113,10 +82,7 @@ at::Tensor TransformerLayer::operator()(const at::Tensor& x, const KeyValue* tex
   at::Tensor h =
       only_cross_attention ? attn1.CrossAttend(normed, *text++, x) : attn1.SelfAttend(normed, x);
   h = attn2.CrossAttend(norm2(h), *text, h);
-  const at::Tensor gated = ff_in(norm3(h));
-  if (UseCpuKernels(gated)) return ff_out(FusedGeglu(gated), h);
-  const std::vector<at::Tensor> halves = gated.chunk(2, -1);
-  return ff_out(halves[0] * at::gelu(halves[1]), h);
+  return ff_out(kernels::Geglu(ff_in(norm3(h))), h);
 }
 
 SpatialTransformer::SpatialTransformer(ParameterReader& reader, const std::string& name,

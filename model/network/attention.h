@@ -10,13 +10,6 @@
 
 namespace d2g::model {
 
-// softmax(q k^T / sqrt(head_dim) + mask) v. q [B, heads, Lq, d], k and v [B, heads, Lk, d], mask
-// broadcastable to [B, heads, Lq, Lk] or undefined. Returns [B, heads, Lq, d]. With gradients on it
-// is the explicit matrix form, the only one that can be differentiated twice; with gradients off
-// large ones use LibTorch's fused kernel.
-at::Tensor DotProductAttention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                               const at::Tensor& mask = {});
-
 // [B, L, heads * d] -> [B, heads, L, d] and back.
 at::Tensor SplitHeads(const at::Tensor& x, int64_t heads);
 at::Tensor MergeHeads(const at::Tensor& x);

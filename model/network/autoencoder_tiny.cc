@@ -24,13 +24,7 @@ std::string LayerName(const std::string& network, int64_t index) {
 
 Conv2d Conv3x3(ParameterReader& reader, const std::string& name, int64_t in, int64_t out,
                int64_t stride, bool has_bias) {
-  if (has_bias) return Conv2d(reader, name, in, out, 3, stride, 1);
-  Conv2d conv;
-  conv.weight = reader.Take(name + ".weight", {out, in, 3, 3});
-  conv.packed = reader.MakePacked(conv.weight, {});
-  conv.stride = stride;
-  conv.padding = 1;
-  return conv;
+  return Conv2d(reader, name, in, out, 3, stride, 1, has_bias);
 }
 
 // diffusers' AutoencoderTinyBlock of equal widths: three convolutions and a shortcut.

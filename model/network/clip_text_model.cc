@@ -52,8 +52,8 @@ struct EncoderLayer {
 
   at::Tensor operator()(const at::Tensor& x, const at::Tensor& mask) const {
     const at::Tensor n = norm1(x);
-    const at::Tensor attended = DotProductAttention(
-        SplitHeads(q(n), heads), SplitHeads(k(n), heads), SplitHeads(v(n), heads), mask);
+    const at::Tensor attended = kernels::Attention(SplitHeads(q(n), heads), SplitHeads(k(n), heads),
+                                                   SplitHeads(v(n), heads), mask);
     const at::Tensor h = out(MergeHeads(attended), x);
     return fc2(ApplyActivation(activation, fc1(norm2(h))), h);
   }

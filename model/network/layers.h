@@ -1,30 +1,23 @@
 // The elementary layers of all networks: parameters and a call operator over ATen.
 //
 // Plain structs; the tensors are handles shared with the network's parameter map. Calls are const,
-// thread-safe and differentiable twice. With gradients off, fp32 on the CPU goes through kernels
-// of our own: norms (cpu_kernels.h) and, once a network was prepared, products (packed_weight.h);
-// pictures are then channels last in memory. Products with gradients go through oneDNN
-// (onednn_linear.h).
+// thread-safe and differentiable twice. What computes them is decided below (kernels/operators.h).
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <string>
 
 #include <ATen/ATen.h>
 
 #include "model/config/activation.h"
-#include "model/kernels/packed_weight.h"
+#include "model/kernels/operators.h"
 #include "model/network/parameters.h"
 
 namespace d2g::model {
 
 at::Tensor Activate(Activation activation, const at::Tensor& x);
 
-// x [..., in], weight [out, in], bias [out] or undefined -> [..., out].
-at::Tensor ApplyLinear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
-
-struct Linear {
+struct Linear : kernels::LayerWeight {
   Linear() = default;
   Linear(ParameterReader& reader, const std::string& name, int64_t in, int64_t out,
          bool has_bias = true);
@@ -34,28 +27,21 @@ struct Linear {
 
   // x [..., in] -> [..., out], plus `added` of that shape unless undefined.
   at::Tensor operator()(const at::Tensor& x, const at::Tensor& added = {}) const;
-
-  at::Tensor weight;
-  at::Tensor bias;
-  std::shared_ptr<PackedWeight> packed;
 };
 
-struct Conv2d {
+struct Conv2d : kernels::LayerWeight {
   Conv2d() = default;
   Conv2d(ParameterReader& reader, const std::string& name, int64_t in, int64_t out, int64_t kernel,
-         int64_t stride = 1, int64_t padding = 0);
+         int64_t stride = 1, int64_t padding = 0, bool has_bias = true);
 
   // x [B, in, H, W] -> [B, out, H', W'], plus `added` of that shape unless undefined.
   at::Tensor operator()(const at::Tensor& x, const at::Tensor& added = {}) const;
 
-  at::Tensor weight;
-  at::Tensor bias;
-  std::shared_ptr<PackedWeight> packed;
   int64_t stride = 1;
   int64_t padding = 0;
 };
 
-struct GroupNorm {
+struct GroupNorm : kernels::NormWeight {
   GroupNorm() = default;
   // Throws Error unless groups divides channels.
   GroupNorm(ParameterReader& reader, const std::string& name, int64_t groups, int64_t channels,
@@ -67,26 +53,16 @@ struct GroupNorm {
   at::Tensor Activated(Activation activation, const at::Tensor& x,
                        const at::Tensor& shift = {}) const;
 
-  at::Tensor weight;
-  at::Tensor bias;
   int64_t groups = 1;
-  double eps = 1e-5;
 };
 
-struct LayerNorm {
+struct LayerNorm : kernels::NormWeight {
   LayerNorm() = default;
   LayerNorm(ParameterReader& reader, const std::string& name, int64_t width, double eps = 1e-5);
 
   // Over the last dimension.
   at::Tensor operator()(const at::Tensor& x) const;
-
-  at::Tensor weight;
-  at::Tensor bias;
-  double eps = 1e-5;
 };
-
-// [x; y] along the channels, whatever their place in memory.
-at::Tensor ConcatChannels(const at::Tensor& x, const at::Tensor& y);
 
 // Stride-2 3x3 convolution, named `name`.conv. padding 0 means one row and column of zeros at the
 // right and bottom only.

@@ -99,12 +99,16 @@ at::Tensor ParameterReader::Take(const std::string& name, const std::vector<int6
   return taken;
 }
 
-std::shared_ptr<PackedWeight> ParameterReader::MakePacked(const at::Tensor& weight,
-                                                          const at::Tensor& bias) {
-  if (!weight.defined()) return nullptr;
-  packed_.push_back(std::make_shared<PackedWeight>(weight, bias));
-  if (options_.pack) packed_.back()->Pack(/*keep=*/!options_.only_packed);
-  return packed_.back();
+kernels::LayerWeight ParameterReader::TakeLayer(const std::string& name,
+                                                const std::vector<int64_t>& shape, bool has_bias) {
+  kernels::LayerWeight layer;
+  layer.weight = Take(name + ".weight", shape);
+  if (has_bias) layer.bias = Take(name + ".bias", {shape.front()});
+  if (!layer.weight.defined()) return layer;
+  layer.packed = std::make_shared<PackedWeight>(layer.weight, layer.bias);
+  packed_.push_back(layer.packed);
+  if (options_.pack) layer.packed->Pack(/*keep=*/!options_.only_packed);
+  return layer;
 }
 
 void ParameterReader::Finish() const {

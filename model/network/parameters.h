@@ -2,12 +2,11 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "model/config/parameter_match.h"
-#include "model/kernels/packed_weight.h"
+#include "model/kernels/operators.h"
 #include "model/network/load_options.h"
 #include "model/weights/safetensors.h"
 
@@ -33,9 +32,11 @@ class ParameterReader {
   // not fit, the result is undefined and Finish will throw.
   at::Tensor Take(const std::string& name, const std::vector<int64_t>& shape);
 
-  // The form of a layer's weight and bias (may be undefined) that inference uses: packed at once if
-  // the options say so, else empty until packed_weights() are packed.
-  std::shared_ptr<PackedWeight> MakePacked(const at::Tensor& weight, const at::Tensor& bias);
+  // `name`.weight of that shape and `name`.bias, of as many values as the weight's first dimension
+  // has, with the form of both that inference uses: packed at once if the options say so, else
+  // empty until packed_weights() are packed.
+  kernels::LayerWeight TakeLayer(const std::string& name, const std::vector<int64_t>& shape,
+                                 bool has_bias = true);
 
   // Throws Error like RequireSameParameters where the source is not what was taken: a network and
   // its list of parameters (config/) never differ unnoticed.

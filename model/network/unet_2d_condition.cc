@@ -164,7 +164,7 @@ at::Tensor UNet2DConditionModel::Impl::Run(const at::Tensor& sample, const at::T
   if (net.mid) x = (*net.mid)(x, context);
   for (const UpBlock& block : net.up) {
     for (const UNetLayer& layer : block.layers) {
-      x = layer(ConcatChannels(x, Repeated(skips.back(), x.size(0))), context);
+      x = layer(kernels::ConcatChannels(x, Repeated(skips.back(), x.size(0))), context);
       skips.pop_back();
     }
     if (taps != nullptr && taps->up_features != nullptr) taps->up_features->push_back(x);

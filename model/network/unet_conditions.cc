@@ -69,8 +69,8 @@ at::Tensor TextTimeEmbedding::operator()(const at::Tensor& text) const {
   const at::Tensor query = x.mean(1, /*keepdim=*/true) + positional_embedding;
   const at::Tensor all = at::cat({query, x}, 1);
   const at::Tensor pooled =
-      DotProductAttention(SplitHeads(q_proj(query), heads), SplitHeads(k_proj(all), heads),
-                          SplitHeads(v_proj(all), heads));
+      kernels::Attention(SplitHeads(q_proj(query), heads), SplitHeads(k_proj(all), heads),
+                         SplitHeads(v_proj(all), heads));
   return norm2(proj(MergeHeads(pooled).squeeze(1)));
 }
 

@@ -35,7 +35,7 @@ VaeAttention::VaeAttention(ParameterReader& reader, const std::string& name, int
 at::Tensor VaeAttention::operator()(const at::Tensor& x) const {
   const at::Tensor h = ToTokens(norm(x));
   const at::Tensor attended =
-      DotProductAttention(SplitHeads(q(h), 1), SplitHeads(k(h), 1), SplitHeads(v(h), 1));
+      kernels::Attention(SplitHeads(q(h), 1), SplitHeads(k(h), 1), SplitHeads(v(h), 1));
   return x + ToPicture(out(MergeHeads(attended)), x);
 }
 

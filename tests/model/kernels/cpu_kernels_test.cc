@@ -7,6 +7,8 @@
 
 #include <limits>
 
+#include "model/kernels/channels_last.h"
+
 namespace d2g::model {
 namespace {
 

@@ -110,9 +110,9 @@ TEST_P(PackedWeightTest, ResamplingIsAtens) {
 TEST_P(PackedWeightTest, JoinsChannels) {
   const at::Tensor x = at::randn({2, 5, 3, 4}), y = at::randn({2, 20, 3, 4});
   const auto last = at::MemoryFormat::ChannelsLast;
-  EXPECT_TRUE(
-      at::equal(ConcatChannels(x.contiguous(last), y.contiguous(last)), at::cat({x, y}, 1)));
-  EXPECT_TRUE(at::equal(ConcatChannels(x, y.contiguous(last)), at::cat({x, y}, 1)));
+  EXPECT_TRUE(at::equal(kernels::ConcatChannels(x.contiguous(last), y.contiguous(last)),
+                        at::cat({x, y}, 1)));
+  EXPECT_TRUE(at::equal(kernels::ConcatChannels(x, y.contiguous(last)), at::cat({x, y}, 1)));
 }
 
 TEST(PackedWeightLifeTest, FollowsTheWeightWhenPackedAgain) {
