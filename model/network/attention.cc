@@ -1,7 +1,5 @@
 #include "model/network/attention.h"
 
-#include <ATen/core/grad_mode.h>
-
 #include "model/files/error.h"
 #include "model/kernels/channels_last.h"
 
