@@ -15,7 +15,7 @@ mkdir -p "$cache"
 packages=(build-essential cmake ninja-build ccache pkg-config git ca-certificates python3 python3-venv python3-pip
   libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev librocksdb-dev
   libgloo-dev prometheus-cpp-dev libmicrohttpd-dev libcli11-dev libspdlog-dev libfmt-dev
-  nlohmann-json3-dev libyaml-cpp-dev libxxhash-dev libpng-dev libgtest-dev libgmock-dev libbenchmark-dev procps)
+  nlohmann-json3-dev libyaml-cpp-dev libxxhash-dev libpng-dev libutf8proc-dev libgtest-dev libgmock-dev libbenchmark-dev procps)
 for extra in "$@"; do
   case $extra in
     format) packages+=(clang-format) ;;

@@ -1,4 +1,5 @@
-// The little of Unicode that CLIP's tokenizer needs. All functions are pure.
+// The little of Unicode that CLIP's tokenizer needs, from utf8proc and tables of where the
+// tokenizers' Unicode differs from its. All functions are pure.
 #pragma once
 
 #include <string>

@@ -1,4 +1,5 @@
-// Sorted tables of Unicode properties; used by unicode.cc only.
+// Where the tokenizers' notions of Unicode differ from utf8proc's: sorted tables, used by
+// unicode.cc only. "More" is what utf8proc does not count among them.
 #pragma once
 
 #include <cstddef>
@@ -11,20 +12,18 @@ struct CodeRange {
 struct CodePair {
   char32_t from, to;
 };
-// Combining classes: first, last, class. Decompositions: code, first part, second part or 0.
-// Compositions: first part, second part, code.
-struct CodeTriple {
-  char32_t a, b, c;
-};
 
-extern const CodeRange kLetterTable[], kNumberTable[], kControlTable[], kSpaceTable[],
-    kSeparatorTable[], kWordTable[], kCasedTable[], kCaseIgnorableTable[],
-    kNewerNormalizationTable[];
-extern const size_t kLetterCount, kNumberCount, kControlCount, kSpaceCount, kSeparatorCount,
-    kWordCount, kCasedCount, kCaseIgnorableCount, kNewerNormalizationCount;
-extern const CodePair kLowerTable[];
-extern const size_t kLowerCount;
-extern const CodeTriple kCombiningClassTable[], kDecompositionTable[], kCompositionTable[];
-extern const size_t kCombiningClassCount, kDecompositionCount, kCompositionCount;
+// The version of Unicode that utf8proc had when the tables were made. With another one they have to
+// be made anew: what is new to it may be unassigned to Python.
+extern const char kUtf8procUnicodeVersion[];
+extern const CodeRange kMoreLettersTable[], kMoreNumbersTable[], kMoreControlsTable[],
+    kMoreWordTable[], kMoreCasedTable[], kMoreCaseIgnorableTable[];
+extern const size_t kMoreLettersCount, kMoreNumbersCount, kMoreControlsCount, kMoreWordCount,
+    kMoreCasedCount, kMoreCaseIgnorableCount;
+// What utf8proc orders or decomposes and the tokenizers package takes for an ordinary character.
+extern const CodeRange kNewerNormalizationTable[];
+extern const size_t kNewerNormalizationCount;
+extern const CodePair kMoreLowerTable[];
+extern const size_t kMoreLowerCount;
 
 }  // namespace d2g::model
