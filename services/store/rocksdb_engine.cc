@@ -79,7 +79,8 @@ absl::Status PrepareFolder(const std::string& folder) {
   if (folder.empty()) return absl::InvalidArgumentError("the data folder's name is empty");
   std::error_code error;
   std::filesystem::create_directories(folder, error);
-  if (error && !std::filesystem::is_directory(folder)) {
+  std::error_code ignored;
+  if (error && !std::filesystem::is_directory(folder, ignored)) {
     return absl::FailedPreconditionError(
         absl::StrCat("cannot make the data folder ", folder, ": ", error.message()));
   }
@@ -117,7 +118,14 @@ class RocksDbEngine final : public Engine {
         std::max(kMinBufferBytes, std::min(options_.write_buffer_bytes, space.total_bytes / 32));
     cache_ = rocksdb::NewLRUCache(static_cast<size_t>(options_.cache_bytes));
     std::vector<std::string> names;
-    const bool exists = std::filesystem::exists(std::filesystem::path(options_.folder) / "CURRENT");
+    std::error_code error;
+    const bool exists =
+        std::filesystem::exists(std::filesystem::path(options_.folder) / "CURRENT", error);
+    if (error) {
+      return absl::FailedPreconditionError(absl::StrCat("cannot look into the data folder ",
+                                                        options_.folder, ": ", error.message(),
+                                                        " (its file CURRENT)"));
+    }
     if (exists) {
       const rocksdb::Status status =
           rocksdb::DB::ListColumnFamilies(DatabaseOptions(), options_.folder, &names);

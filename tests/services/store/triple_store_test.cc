@@ -2,6 +2,7 @@
 #include "services/store/triple_store.h"
 
 #include <atomic>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <string>
@@ -474,6 +475,20 @@ TEST(DamageTest, FlippedBitIsDataLossNamingTheIndex) {
   EXPECT_EQ(found, std::vector<int64_t>{1});
   EXPECT_EQ(summary.bad(), 1);
   EXPECT_EQ(summary.checked(), 3);
+}
+
+TEST(RocksDbEngineTest, AFolderThatCannotBeLookedAtIsRefusedByName) {
+  const TempDir dir;
+  // A link to itself cannot be followed, whoever asks.
+  std::filesystem::create_symlink("loop", dir.File("loop"));
+  std::filesystem::create_directory(dir.File("data"));
+  std::filesystem::create_symlink("CURRENT", dir.File("data/CURRENT"));
+  for (const char* name : {"loop", "data"}) {
+    const auto opened = OpenRocksDbEngine({.folder = dir.File(name)});
+    EXPECT_EQ(opened.status().code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_THAT(std::string(opened.status().message()),
+                AllOf(HasSubstr(dir.File(name)), HasSubstr("Too many levels of symbolic links")));
+  }
 }
 
 }  // namespace
