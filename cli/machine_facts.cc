@@ -31,6 +31,7 @@
 #include "nlohmann/json.hpp"
 #include "services/common/address.h"
 #include "services/common/clock.h"
+#include "services/common/launch.h"
 #include "services/common/utf8.h"
 
 namespace d2g::cli {
@@ -205,7 +206,7 @@ std::string Content(int fd) {
 }
 
 struct Output {
-  int code = -1;  // exit code, or 128 + signal; -1: it could not be started, or did not end
+  std::optional<common::ExitStatus> end;  // nothing: it could not be started, or did not end
   bool timed_out = false;
   std::string out, err;
 };
@@ -232,23 +233,20 @@ bool WaitFor(pid_t child, absl::Duration patience, int* status) {
 Output RunForOutput(const std::string& program, const char* argument, absl::Duration patience) {
   Output output;
   const int out = ::memfd_create("out", MFD_CLOEXEC), err = ::memfd_create("err", MFD_CLOEXEC);
-  const pid_t child = out < 0 || err < 0 ? -1 : ::fork();
-  if (child == 0) {
-    ::dup2(out, STDOUT_FILENO);
-    ::dup2(err, STDERR_FILENO);
-    ::execl(program.c_str(), program.c_str(), argument, nullptr);
-    ::dprintf(STDERR_FILENO, "%s", std::strerror(errno));
-    ::_exit(127);
-  }
-  if (child > 0) {
+  const absl::StatusOr<pid_t> child =
+      out < 0 || err < 0
+          ? absl::InternalError("no memory for its output")
+          : common::Launch({.argv = {program, argument}, .stdout_fd = out, .stderr_fd = err});
+  if (child.ok()) {
     int status = 0;
-    const bool ended = WaitFor(child, patience, &status);
-    if (!ended) ::kill(child, SIGKILL);
-    output.code = !ended ? -1 : WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    output.timed_out = !ended;
+    output.timed_out = !WaitFor(*child, patience, &status);
+    // Not waited for: a driver that hangs can keep it from dying.
+    if (output.timed_out) ::kill(*child, SIGKILL);
+    if (!output.timed_out) output.end = common::ExitStatus::FromWait(status);
   }
   if (out >= 0) output.out = Content(out);
   if (err >= 0) output.err = Content(err);
+  if (!child.ok()) output.err = std::string(child.status().message());
   return output;
 }
 
@@ -295,12 +293,12 @@ MachineFacts CollectFacts(const FactsRequest& request) {
     facts.torch_trouble =
         absl::StrCat("d2g-model probe did not answer within ",
                      absl::FormatDuration(request.patience), "; a driver that hangs does that");
-  } else if (probe.code == 0) {
+  } else if (probe.end.has_value() && probe.end->Exited(0)) {
     facts.torch = ParseProbe(probe.out, &facts.torch_trouble);
   } else {
     facts.torch_trouble = std::string(absl::StripSuffix(probe.err, "\n"));
     if (facts.torch_trouble.empty()) {
-      facts.torch_trouble = absl::StrCat("d2g-model probe ended with exit code ", probe.code);
+      facts.torch_trouble = absl::StrCat("d2g-model probe ended with ", probe.end->ToString());
     }
   }
   facts.driver = DriverVersion();

@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "services/common/launch.h"
 
 namespace d2g::cli {
 
@@ -20,26 +20,13 @@ struct Command {
   std::string log_path;
 };
 
-// How a process ended.
-struct ProcessEnd {
-  // Exit code, or 128 + signal.
-  int code = 0;
-  // The signal that ended it; 0 for an exit.
-  int signal = 0;
-
-  // "exit code 3" or "signal 9 (Killed)".
-  std::string ToString() const;
-};
-
-// Starts `command` in its own process group, with default signal actions, an empty signal mask and
-// stdin from /dev/null. It gets SIGKILL when the thread that called Spawn ends, so that nothing
-// outlives its supervisor. Returns once the program runs; NOT_FOUND or INTERNAL names what could
-// not be executed or opened. Call it from a process without threads that hold locks (it forks).
+// Starts `command` as common::Launch does, which says what it inherits and that it dies with the
+// calling thread. INVALID_ARGUMENT names a log that cannot be written.
 absl::StatusOr<pid_t> Spawn(const Command& command);
 
 // How the process ended, if it did; reaps it. Never blocks. A pid that is no child of ours counts
 // as ended.
-std::optional<ProcessEnd> Poll(pid_t pid);
+std::optional<common::ExitStatus> Poll(pid_t pid);
 
 // The last `lines` lines of a file, without a final newline; empty when it cannot be read.
 std::string TailOf(const std::string& path, int lines);

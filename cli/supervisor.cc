@@ -133,14 +133,14 @@ absl::Status Supervisor::StartStage(int stage) {
   while (!waiting.empty()) {
     for (Member* member : waiting) {
       D2G_RETURN_IF_ERROR(LookForPorts(*member));
-      const std::optional<ProcessEnd> end = Poll(member->pid);
+      const std::optional<common::ExitStatus> end = Poll(member->pid);
       if (!end.has_value()) continue;
       member->pid = 0;
       const std::string tail = TailOf(LogPath(*member), kTailLines);
       const std::string message =
           absl::StrCat(member->spec.name, " ended while starting (", end->ToString(),
                        "); the end of ", LogPath(*member), ":\n", tail);
-      return end->code == kExitBadInput ? absl::InvalidArgumentError(message)
+      return end->Exited(kExitBadInput) ? absl::InvalidArgumentError(message)
                                         : absl::AbortedError(message);
     }
     waiting.erase(std::remove_if(waiting.begin(), waiting.end(),
@@ -199,11 +199,11 @@ void Supervisor::ReapAndPlan() {
   bool changed = false;
   for (const auto& member : members_) {
     if (member->pid == 0) continue;
-    const std::optional<ProcessEnd> end = Poll(member->pid);
+    const std::optional<common::ExitStatus> end = Poll(member->pid);
     if (!end.has_value()) continue;
     const absl::Duration now = clock_->SteadyNow();
     // Somebody told it to stop, and it saved its work: no failure to be patient with.
-    const bool drained = end->code == kExitStopped;
+    const bool drained = end->Exited(kExitStopped);
     const absl::Duration delay = NextDelay(*member, drained ? kStableAfter : now - member->started);
     member->pid = 0;
     member->start_at = now + delay;

@@ -5,8 +5,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -19,6 +17,7 @@ extern "C" {
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
+#include "services/common/status_macros.h"
 
 namespace d2g::common {
 namespace {
@@ -51,65 +50,7 @@ struct Pipe {
   }
 };
 
-// NULL-terminated views for execve; must outlive the call.
-std::vector<char*> Pointers(const std::vector<std::string>& strings) {
-  std::vector<char*> pointers;
-  pointers.reserve(strings.size() + 1);
-  for (const std::string& text : strings) pointers.push_back(const_cast<char*>(text.c_str()));
-  pointers.push_back(nullptr);
-  return pointers;
-}
-
-// Our environment with `added` over it.
-std::vector<std::string> Environment(const std::vector<std::string>& added) {
-  std::vector<std::string> result;
-  for (char** entry = environ; *entry != nullptr; ++entry) {
-    const std::string_view text = *entry;
-    const std::string_view name = text.substr(0, text.find('=') + 1);
-    bool replaced = false;
-    for (const std::string& extra : added) replaced |= extra.compare(0, name.size(), name) == 0;
-    if (!replaced) result.emplace_back(text);
-  }
-  result.insert(result.end(), added.begin(), added.end());
-  return result;
-}
-
-// Runs in the child between fork and exec, where only async-signal-safe calls are allowed: no
-// allocation, no locks. Reports a failure's errno through `error_fd`.
-[[noreturn]] void ExecChild(char* const* argv, char* const* envp, pid_t parent, int output_fd,
-                            int status_fd, int error_fd) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != parent) _exit(127);  // the parent died before prctl took hold
-  setpgid(0, 0);
-  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGPIPE, SIGCHLD}) {
-    ::signal(signal, SIG_DFL);
-  }
-  sigset_t none;
-  sigemptyset(&none);
-  sigprocmask(SIG_SETMASK, &none, nullptr);
-  const int null_fd = open("/dev/null", O_RDONLY);
-  bool ok = null_fd >= 0 && dup2(null_fd, STDIN_FILENO) >= 0 &&
-            dup2(output_fd, STDOUT_FILENO) >= 0 && dup2(output_fd, STDERR_FILENO) >= 0;
-  // Out of the way of kStatusFd, which dup2 would close or leave close-on-exec.
-  error_fd = fcntl(error_fd, F_DUPFD_CLOEXEC, kStatusFd + 1);
-  if (ok && status_fd >= 0) {
-    const int high = fcntl(status_fd, F_DUPFD_CLOEXEC, kStatusFd + 1);
-    ok = high >= 0 && dup2(high, kStatusFd) >= 0;
-  }
-  // Descriptors that some library opened without close-on-exec.
-  syscall(SYS_close_range, status_fd >= 0 ? kStatusFd + 1 : kStatusFd, ~0u, 4 /* CLOEXEC */);
-  if (ok) execvpe(argv[0], argv, envp);
-  const int error = errno;
-  [[maybe_unused]] const ssize_t written = write(error_fd, &error, sizeof(error));
-  _exit(127);
-}
-
 }  // namespace
-
-std::string ExitStatus::ToString() const {
-  if (!signalled) return absl::StrCat("exit code ", value);
-  return absl::StrCat("signal ", value, " (", strsignal(value), ")");
-}
 
 // Takes over the descriptor.
 struct ChildProcess::LineReader {
@@ -149,7 +90,6 @@ struct ChildProcess::LineReader {
 };
 
 absl::StatusOr<std::unique_ptr<ChildProcess>> ChildProcess::Start(ChildOptions options) {
-  if (options.argv.empty()) return absl::InvalidArgumentError("a child process needs a program");
   std::unique_ptr<ChildProcess> child(new ChildProcess(std::move(options)));
   absl::Status spawned;
   absl::Notification done;
@@ -172,40 +112,24 @@ ChildProcess::~ChildProcess() {
 }
 
 absl::Status ChildProcess::Spawn() {
-  Pipe output, status, error;
+  Pipe output, status;
   if (absl::Status made = output.Open(); !made.ok()) return made;
-  if (absl::Status made = error.Open(); !made.ok()) return made;
   if (options_.status_pipe) {
     if (absl::Status made = status.Open(); !made.ok()) return made;
   }
-  const std::vector<std::string> environment = Environment(options_.environment);
-  const std::vector<char*> argv = Pointers(options_.argv);
-  const std::vector<char*> envp = Pointers(environment);
-  const pid_t parent = getpid();
-  const pid_t pid = fork();
-  if (pid < 0) return absl::InternalError(absl::StrCat("cannot fork: ", strerror(errno)));
-  if (pid == 0) {
-    ExecChild(argv.data(), envp.data(), parent, output.write_end, status.write_end,
-              error.write_end);
+  D2G_ASSIGN_OR_RETURN(pid_, Launch({.argv = options_.argv,
+                                     .environment = options_.environment,
+                                     .stdout_fd = output.write_end,
+                                     .stderr_fd = output.write_end,
+                                     .status_fd = status.write_end}));
+  pidfd_ = pidfd_open(pid_, 0);
+  if (pidfd_ < 0) {
+    const int error = errno;
+    kill(pid_, SIGKILL);
+    waitpid(std::exchange(pid_, -1), nullptr, 0);
+    return absl::InternalError(
+        absl::StrCat("cannot watch ", options_.argv[0], ": ", strerror(error)));
   }
-  output.CloseWriteEnd();
-  status.CloseWriteEnd();
-  error.CloseWriteEnd();
-  int exec_errno = 0;
-  ssize_t n;
-  while ((n = read(error.read_end, &exec_errno, sizeof(exec_errno))) < 0 && errno == EINTR) {
-  }
-  const int pidfd = n == 0 ? pidfd_open(pid, 0) : -1;
-  if (pidfd < 0) {
-    if (n == 0) exec_errno = errno;
-    kill(pid, SIGKILL);
-    waitpid(pid, nullptr, 0);
-    const std::string message =
-        absl::StrCat("cannot run ", options_.argv[0], ": ", strerror(exec_errno));
-    return exec_errno == ENOENT ? absl::NotFoundError(message) : absl::InternalError(message);
-  }
-  pid_ = pid;
-  pidfd_ = pidfd;
   output_fd_ = output.ReleaseReadEnd();
   status_fd_ = status.ReleaseReadEnd();
   for (const int fd : {output_fd_, status_fd_}) {
@@ -238,8 +162,7 @@ void ChildProcess::Monitor() {
   }
   {
     absl::MutexLock lock(&mutex_);
-    exit_status_ =
-        WIFSIGNALED(raw) ? ExitStatus{WTERMSIG(raw), true} : ExitStatus{WEXITSTATUS(raw), false};
+    exit_status_ = ExitStatus::FromWait(raw);
   }
   if (options_.on_exit) options_.on_exit();
 }

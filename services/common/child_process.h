@@ -17,18 +17,9 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "services/common/launch.h"
 
 namespace d2g::common {
-
-// How a process ended.
-struct ExitStatus {
-  // Exit code, or the signal's number when `signalled`.
-  int value = 0;
-  bool signalled = false;
-
-  // "exit code 1" or "signal 9 (Killed)".
-  std::string ToString() const;
-};
 
 struct ChildOptions {
   // argv[0] is the program's path, or a name that is looked up in PATH.
@@ -45,15 +36,12 @@ struct ChildOptions {
   std::function<void()> on_exit;
 };
 
-// The status pipe's descriptor number in the child.
-inline constexpr int kStatusFd = 3;
 // Output lines kept for the report on a death.
 inline constexpr size_t kKeptOutputLines = 20;
 
-// Owns the process and a monitor thread that forked it (PR_SET_PDEATHSIG is about the forking
-// thread, so that thread lives as long as the child) and reads its pipes. The child is SIGKILLed
-// by the kernel when we die, has default signal handling, an empty signal mask, its own process
-// group and no descriptors of ours but the named ones. Thread-safe.
+// Owns the process and a monitor thread that launched it (the kernel kills a program with the
+// thread that launched it, so that thread lives as long as the child) and reads its pipes. What the
+// child inherits stands at Launch. Thread-safe.
 class ChildProcess {
  public:
   // Returns once exec succeeded; NOT_FOUND or INTERNAL name the program and the reason.

@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -184,6 +185,21 @@ TEST(FactsTest, WhatCannotBeFoundOutIsSaid) {
   EXPECT_EQ(facts.ports[0].trouble, "");
   EXPECT_GE(facts.cores, 1);
   EXPECT_GT(facts.memory_bytes, facts.available_bytes);
+}
+
+TEST(FactsTest, TheProbeInheritsWhatOtherProgramsDo) {
+  std::string folder = ::testing::TempDir() + "/d2g-mask-XXXXXX";
+  ASSERT_NE(::mkdtemp(folder.data()), nullptr);
+  std::ofstream(folder + "/d2g-model") << "#!/bin/sh\ngrep SigBlk /proc/self/status >&2; exit 1\n";
+  std::filesystem::permissions(folder + "/d2g-model", std::filesystem::perms::owner_all);
+  sigset_t blocked, before;
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGTERM);
+  sigprocmask(SIG_BLOCK, &blocked, &before);
+  const MachineFacts facts = CollectFacts({.bin_dir = folder, .patience = absl::Seconds(20)});
+  sigprocmask(SIG_SETMASK, &before, nullptr);
+  EXPECT_EQ(facts.torch_trouble, "SigBlk:\t0000000000000000");
+  std::filesystem::remove_all(folder);
 }
 
 TEST(FactsTest, AProbeThatHangsIsGivenUp) {
