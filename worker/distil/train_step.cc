@@ -78,15 +78,30 @@ StepResult TrainStep::Run(int64_t step, double valid_count, const std::vector<Mi
   GeneratorForward(batches);
   StepResult result;
   if (TrainsDiscriminator(step)) {
-    DiscriminatorBackward();
-    reduce(Network::kDiscriminator);
-    result.discriminator = UpdateDiscriminator();
+    result.discriminator = StepDiscriminator(reduce);
     if (result.discriminator->skipped) return result;
   }
   GeneratorBackward();
   reduce(Network::kGenerator);
   result.generator = UpdateGenerator();
   return result;
+}
+
+UpdateResult TrainStep::RunDiscriminator(int64_t step, double valid_count,
+                                         const std::vector<MicroBatch>& batches,
+                                         const Reduce& reduce) {
+  Begin(step, valid_count);
+  {
+    const at::NoGradGuard no_grad;
+    GeneratorForward(batches);
+  }
+  return StepDiscriminator(reduce);
+}
+
+UpdateResult TrainStep::StepDiscriminator(const Reduce& reduce) {
+  DiscriminatorBackward();
+  reduce(Network::kDiscriminator);
+  return UpdateDiscriminator();
 }
 
 bool TrainStep::TrainsDiscriminator(int64_t step) const {

@@ -71,6 +71,11 @@ class TrainStep {
   StepResult Run(int64_t step, double valid_count, const std::vector<MicroBatch>& batches,
                  const Reduce& reduce);
 
+  // D's part of the same alone, beside a G that stands still: what a D can learn of a G. Requires
+  // gan.weight > 0.
+  UpdateResult RunDiscriminator(int64_t step, double valid_count,
+                                const std::vector<MicroBatch>& batches, const Reduce& reduce);
+
   // Whether the step trains D: its batches must name their negatives.
   bool TrainsDiscriminator(int64_t step) const;
 
@@ -108,6 +113,7 @@ class TrainStep {
   void MakeDiscriminator(const model::UNet2DConditionModel& teacher_unet, at::Device device);
   void Begin(int64_t step, double valid_count);
   void GeneratorForward(const std::vector<MicroBatch>& batches);
+  UpdateResult StepDiscriminator(const Reduce& reduce);
   // Leaves D's gradient (this rank's part) in its parameters' gradients.
   void DiscriminatorBackward();
   UpdateResult UpdateDiscriminator();
