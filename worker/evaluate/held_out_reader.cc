@@ -14,6 +14,7 @@
 #include "services/dataset/latent_codec.h"
 #include "services/dataset/noise.h"
 #include "services/dataset/prompt_order.h"
+#include "services/dataset/triple_check.h"
 #include "services/store/client/append_limits.h"
 
 namespace d2g::evaluate {
@@ -53,11 +54,7 @@ absl::Status ReadSound(const ReadTriples& read, int shard, const std::vector<int
 absl::Status Unpack(const DatasetRecipe& recipe, const Triple& triple, std::span<float> z,
                     std::span<float> x) {
   dataset::FillNoise(recipe.seed(), triple.index(), z);
-  if (dataset::NoiseChecksum(z) != triple.noise_checksum()) {
-    return absl::DataLossError("noise of triple " + std::to_string(triple.index()) +
-                               " is not the one that it was simulated from");
-  }
-  return dataset::DecodeLatent(triple.x(), recipe.storage_dtype(), x);
+  return dataset::UnpackTriple(triple, recipe, triple.index(), z, x);
 }
 
 }  // namespace
