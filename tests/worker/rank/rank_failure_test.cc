@@ -34,6 +34,14 @@ TEST_F(RankProcessTest, WhatNoRankCanDoIsBadInput) {
   ExpectExit(ranks, common::kExitFailure);
 }
 
+TEST_F(RankProcessTest, ASpecThatIsNotNormalAndCannotBeMadeSoIsBadInput) {
+  // As from a coordinator with other limits.
+  train().mutable_gan()->set_mismatch_weight(0.6);
+  const auto ranks = StartGang(1, 1);
+  ExpectExit(ranks, common::kExitBadInput);
+  EXPECT_THAT(ranks[0]->Output(), HasSubstr("train.gan.mismatch_weight: 0.6 is not from 0 to 0.4"));
+}
+
 TEST_F(RankProcessTest, AnOutputFolderThatCannotBeMadeIsBadInputUntilACheckpointIsThere) {
   UseSteps(5);
   TrainToTheEnd("out", 1);
