@@ -273,7 +273,9 @@ int main(int argc, char** argv) {
   CLI::App app{"Does what a job file says in one process and measures the student"};
   app.add_option("job", file, "job file, as d2g submit takes it")->required();
   app.add_option("--set", assignments, "change a field of it: train.gan.weight=0.1");
-  app.add_option("--cache", options.cache, "file that triples are kept in")->required();
+  app.add_option("--cache", options.cache,
+                 "file that triples are kept in; another teacher, seed or solver needs another")
+      ->required();
   app.add_option("--grid", options.grid, "side-by-side PNG to write");
   app.add_option("--threads", options.threads, "threads of the networks")->capture_default_str();
   app.add_flag("--timing", options.timing, "time single pictures too");

@@ -32,7 +32,7 @@ struct LaunchOptions {
   std::vector<std::string> argv;
   // "NAME=value", added to our environment or in the place of what is there.
   std::vector<std::string> environment;
-  // Descriptors of ours that the program gets; they stay open here.
+  // Descriptors of ours that the program gets, both required; they stay open here.
   int stdout_fd = -1;
   int stderr_fd = -1;
   // Becomes the program's kStatusFd; -1: it has none.
