@@ -21,7 +21,7 @@ struct JobInputs {
 // discriminator's scales; that the configs and headers of the evaluator and of the feature network
 // are as those who load them want; and that output_dir is, or can be made, a folder that can be
 // written. Reads all of a teacher that can be run, for its digest. Makes and changes no file.
-// Blocks; thread-safe. REQUIRES: a normalized spec.
+// Blocks; thread-safe. REQUIRES: a normal spec.
 JobInputs CheckJobInputs(const d2g::coordinator::v1::JobSpec& spec,
                          const d2g::common::PathPolicy& paths = {});
 

@@ -21,7 +21,7 @@ struct TeacherFacts {
   int32_t latent_width = 0;
 };
 
-// The recipe of the job's dataset. REQUIRES: a normalized spec.
+// The recipe of the job's dataset. REQUIRES: a normal spec.
 d2g::common::v1::DatasetRecipe MakeRecipe(const d2g::coordinator::v1::JobSpec& spec,
                                           const TeacherFacts& teacher, int64_t prompt_count,
                                           int32_t shard_count);

@@ -74,7 +74,7 @@ class ClusterState {
 
   // ---- Jobs (cluster_jobs.cc)
   // The job of an earlier CreateJob with this request id; empty id: NOT_FOUND. ALREADY_EXISTS names
-  // what differs when that one asked for something else. REQUIRES: a normalized spec.
+  // what differs when that one asked for something else. REQUIRES: a normal spec.
   absl::StatusOr<v1::Job> FindRequest(absl::string_view request_id, const v1::JobSpec& spec,
                                       Moment now) const;
   absl::StatusOr<v1::Job> CreateJob(const JobProposal& proposal, Moment now);
