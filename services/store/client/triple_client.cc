@@ -135,33 +135,20 @@ absl::StatusOr<std::vector<Triple>> TripleClient::ReadTriples(const std::string&
   return Checked(dataset, indices, std::move(response));
 }
 
-void TripleClient::ReadTriplesAsync(const std::string& dataset, const std::vector<int64_t>& indices,
-                                    absl::Duration timeout, ReadCallback done) {
-  struct Call {
-    grpc::ClientContext context;
-    d2g::store::v1::ReadTriplesRequest request;
-    d2g::store::v1::ReadTriplesResponse response;
-  };
-  auto call = std::make_shared<Call>();
-  Call* const raw = call.get();
-  d2g::common::SetDeadline(&call->context, timeout);
-  *call->request.mutable_key() = Key(dataset);
-  call->request.mutable_indices()->Assign(indices.begin(), indices.end());
-  stub_->async()->ReadTriples(&raw->context, &raw->request, &raw->response,
-                              [call = std::move(call), dataset, indices, address = shard_.address(),
-                               done = std::move(done)](const grpc::Status& status) mutable {
-                                auto response = std::move(call->response);
-                                // It holds the channel, and the caller may let go of this client as
-                                // soon as it is answered. Who lets go of the last channel waits for
-                                // gRPC's callback threads: that must not be one of them.
-                                call.reset();
-                                if (status.ok()) {
-                                  done(Checked(dataset, indices, std::move(response)));
-                                } else {
-                                  done(d2g::common::Annotate(d2g::common::FromServer(status),
-                                                             absl::StrCat("store ", address)));
-                                }
-                              });
+absl::StatusOr<std::vector<Triple>> TripleClient::ReadTriplesOnce(
+    const std::string& dataset, const std::vector<int64_t>& indices, absl::Duration timeout) {
+  d2g::store::v1::ReadTriplesRequest request;
+  *request.mutable_key() = Key(dataset);
+  request.mutable_indices()->Assign(indices.begin(), indices.end());
+  grpc::ClientContext context;
+  d2g::common::SetDeadline(&context, timeout);
+  d2g::store::v1::ReadTriplesResponse response;
+  const grpc::Status status = stub_->ReadTriples(&context, request, &response);
+  if (!status.ok()) {
+    return d2g::common::Annotate(d2g::common::FromServer(status),
+                                 absl::StrCat("store ", shard_.address()));
+  }
+  return Checked(dataset, indices, std::move(response));
 }
 
 absl::StatusOr<d2g::store::v1::ListSealedRangesResponse> TripleClient::ListSealedRanges(

@@ -36,7 +36,6 @@ class TripleClient {
   // `stop`, when given, ends retrying with CANCELLED once notified; it must outlive the client.
   explicit TripleClient(d2g::common::v1::ShardAddress shard,
                         const absl::Notification* stop = nullptr);
-  // All async reads must have called back.
   ~TripleClient();
   TripleClient(const TripleClient&) = delete;
   TripleClient& operator=(const TripleClient&) = delete;
@@ -63,11 +62,9 @@ class TripleClient {
   absl::StatusOr<std::vector<d2g::store::v1::Triple>> ReadTriples(
       const std::string& dataset, const std::vector<int64_t>& indices, absl::Time deadline);
 
-  // One attempt without retry. `done` is called exactly once, on a gRPC thread: do not block there.
-  // The client may be destroyed as soon as it is called, by any other thread.
-  using ReadCallback = std::function<void(absl::StatusOr<std::vector<d2g::store::v1::Triple>>)>;
-  void ReadTriplesAsync(const std::string& dataset, const std::vector<int64_t>& indices,
-                        absl::Duration timeout, ReadCallback done);
+  // The same in one attempt, for a caller that may know another address before the next one.
+  absl::StatusOr<std::vector<d2g::store::v1::Triple>> ReadTriplesOnce(
+      const std::string& dataset, const std::vector<int64_t>& indices, absl::Duration timeout);
 
   absl::StatusOr<d2g::store::v1::ListSealedRangesResponse> ListSealedRanges(
       const std::string& dataset, absl::Time deadline);

@@ -206,17 +206,11 @@ TEST_F(ServiceTest, AnswersAsManyLargeLatentsAsTheLimitSays) {
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("15728640 bytes")));
 }
 
-TEST_F(ServiceTest, AsyncReadCallsBackOnce) {
+TEST_F(ServiceTest, OneAttemptReads) {
   Fill(0, 10);
-  absl::Notification done;
-  absl::StatusOr<std::vector<Triple>> result;
-  client_->ReadTriplesAsync(kName, {3, 4}, absl::Seconds(20), [&](auto got) {
-    result = std::move(got);
-    done.Notify();
-  });
-  done.WaitForNotification();
-  ASSERT_THAT(result, IsOk());
-  EXPECT_EQ((*result)[1].index(), 4);
+  ASSERT_OK_AND_ASSIGN(const auto triples,
+                       client_->ReadTriplesOnce(kName, {3, 4}, absl::Seconds(20)));
+  EXPECT_EQ(triples[1].index(), 4);
 }
 
 TEST_F(ServiceTest, InvalidateAndDrop) {
@@ -414,14 +408,8 @@ TEST_F(ServiceTest, AShardThatStopsIsUnavailableAndTriedAgain) {
   StoppingShard shard;
   TripleClient client(shard.address());
   EXPECT_THAT(client.GetStats(Soon()), IsOk());
-  absl::Notification done;
-  absl::Status status;
-  client.ReadTriplesAsync(kName, {0}, absl::Seconds(20), [&](const auto& answer) {
-    status = answer.status();
-    done.Notify();
-  });
-  done.WaitForNotification();
-  EXPECT_THAT(status, StatusIs(absl::StatusCode::kUnavailable));
+  EXPECT_THAT(client.ReadTriplesOnce(kName, {0}, absl::Seconds(20)),
+              StatusIs(absl::StatusCode::kUnavailable));
   EXPECT_THAT(client.Append({.dataset = kName, .range = Range(0, 8)}, Soon()), IsOk());
 }
 
