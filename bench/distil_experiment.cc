@@ -149,8 +149,7 @@ void Run(const Options& options) {
     }
     step.LoadState(state);
   }
-  dataset::IndexSet sealed;
-  sealed.Merge({0, simulate.triples()});
+  const dataset::IndexSet sealed({{0, simulate.triples()}});
   evaluate::HeldOut held_out;
   held_out.indices =
       dataset::HeldOutIndices(sealed, simulate.holdout_every(), options.job.evaluate().pictures());

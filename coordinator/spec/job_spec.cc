@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "services/dataset/interval_set.h"
+#include "services/dataset/index_set.h"
 
 namespace d2g::coordinator {
 

@@ -182,7 +182,7 @@ void ClusterState::Advance(const JobRow& job, Moment now) {
 
 void ClusterState::AdvanceUsersOf(const std::string& dataset, int64_t begin, int64_t end,
                                   Moment now) {
-  const dataset::IntervalSet& sealed = datasets_.At(dataset).sealed();
+  const dataset::IndexSet& sealed = datasets_.At(dataset).sealed();
   for (const auto& [sequence, job] : jobs_.LiveUsersOf(dataset)) {
     tasks_.NoteSealed(job->id(), sealed, begin, end);
     Advance(*job, now);

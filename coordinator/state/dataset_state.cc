@@ -69,7 +69,7 @@ absl::Status DatasetState::ReplaceShard(int32_t number, const Ranges& ranges, in
     return absl::InvalidArgumentError(
         absl::StrCat("shard ", number, " is not one of the dataset's ", shards_.size(), " shards"));
   }
-  dataset::IntervalSet replacement;
+  dataset::IndexSet replacement;
   int64_t last_end = -1;
   for (const IndexRange& range : ranges) {
     if (range.begin() < 0 || range.end() <= range.begin() || range.begin() <= last_end) {
@@ -173,7 +173,7 @@ int64_t DatasetState::SealedHoldout(int64_t limit) const {
   return sealed_holdout_ - sealed_.CountMultiples(limit, kNoLimit, recipe_.holdout_every());
 }
 
-std::map<int32_t, int64_t> DatasetState::Unsealed(const dataset::IntervalSet& indices) const {
+std::map<int32_t, int64_t> DatasetState::Unsealed(const dataset::IndexSet& indices) const {
   std::map<int32_t, int64_t> unsealed;
   for (const auto& [begin, end] : indices.ranges()) {
     int64_t at = sealed_.FirstAbsent(begin);

@@ -13,7 +13,7 @@
 #include "d2g/common/v1/recipe.pb.h"
 #include "d2g/coordinator/rows/v1/rows.pb.h"
 #include "google/protobuf/repeated_ptr_field.h"
-#include "services/dataset/interval_set.h"
+#include "services/dataset/index_set.h"
 
 namespace d2g::coordinator {
 
@@ -28,7 +28,7 @@ class DatasetState {
   explicit DatasetState(d2g::common::v1::DatasetRecipe recipe);
 
   const d2g::common::v1::DatasetRecipe& recipe() const { return recipe_; }
-  const dataset::IntervalSet& sealed() const { return sealed_; }
+  const dataset::IndexSet& sealed() const { return sealed_; }
 
   // Takes a shard's row from disk.
   absl::Status LoadShard(int32_t shard, const rows::v1::SealsRow& row);
@@ -45,7 +45,7 @@ class DatasetState {
   absl::StatusOr<int64_t> MergeSeal(const d2g::common::v1::IndexRange& range, uint64_t digest);
   // A heartbeat of the shard is being answered: a list that it makes from now on holds everything
   // merged until now.
-  void ForgetRecent(int32_t shard) { shards_[shard].recent = dataset::IntervalSet(); }
+  void ForgetRecent(int32_t shard) { shards_[shard].recent = dataset::IndexSet(); }
   // Replaces what is known of a shard. Ranges merged since ForgetRecent are kept, because the list
   // may be older than they are; then the digest is unknown. INVALID_ARGUMENT when ranges are empty,
   // not ascending, in another shard's block, or do not add up to `count`.
@@ -59,7 +59,7 @@ class DatasetState {
   // A leased range is not offered again until it is released.
   void Lease(int64_t begin, int64_t end);
   void Release(int64_t begin, int64_t end);
-  const dataset::IntervalSet& leased() const { return leased_; }
+  const dataset::IndexSet& leased() const { return leased_; }
 
   // The first contiguous part of [0, limit) that is neither sealed nor leased, inside one block, at
   // most task_size long, on a shard that `usable` takes. `fit` may shorten a candidate and take
@@ -78,14 +78,14 @@ class DatasetState {
   int64_t SealedTraining(int64_t limit) const;
   int64_t SealedHoldout(int64_t limit) const;
   // How many of `indices` are not sealed, by shard; shards that lack none are left out.
-  std::map<int32_t, int64_t> Unsealed(const dataset::IntervalSet& indices) const;
+  std::map<int32_t, int64_t> Unsealed(const dataset::IndexSet& indices) const;
 
  private:
   struct Shard {
-    dataset::IntervalSet sealed;
+    dataset::IndexSet sealed;
     uint64_t digest = 0;
     bool digest_known = true;
-    dataset::IntervalSet recent;  // merged since the shard's last heartbeat
+    dataset::IndexSet recent;  // merged since the shard's last heartbeat
   };
 
   // Keep the sets below in step.
@@ -96,10 +96,10 @@ class DatasetState {
 
   d2g::common::v1::DatasetRecipe recipe_;
   std::vector<Shard> shards_;
-  dataset::IntervalSet sealed_;  // union over the shards
-  int64_t sealed_holdout_ = 0;   // the held-out ones among them
-  dataset::IntervalSet leased_;
-  dataset::IntervalSet taken_;  // sealed or leased
+  dataset::IndexSet sealed_;    // union over the shards
+  int64_t sealed_holdout_ = 0;  // the held-out ones among them
+  dataset::IndexSet leased_;
+  dataset::IndexSet taken_;  // sealed or leased
 };
 
 // Indices of [0, limit) that are held out, and the others.

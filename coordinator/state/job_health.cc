@@ -44,7 +44,7 @@ void AddStartHealth(const JobRow& job, const GangTable& gangs, Moment now, Lines
 
 void AddTrainHealth(const JobRow& job, const ClusterParts& parts, Moment now, Lines* lines) {
   const GangTable& gangs = parts.gangs;
-  const dataset::IntervalSet& read = parts.snapshots.IndicesOf(job.id());
+  const dataset::IndexSet& read = parts.snapshots.IndicesOf(job.id());
   for (const auto& [shard, lost] : parts.datasets.At(job.dataset()).Unsealed(read)) {
     lines->push_back(absl::StrCat("training waits for ", lost, " of its ", read.size(),
                                   " triples to be simulated again on shard ", shard));

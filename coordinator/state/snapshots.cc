@@ -9,7 +9,7 @@ Snapshots::Snapshots(Table<SnapshotRow> rows) : rows_(std::move(rows)) {
 }
 
 void Snapshots::Enter(absl::string_view job, const SnapshotRow& row) {
-  dataset::IntervalSet& indices = indices_[std::string(job)];
+  dataset::IndexSet& indices = indices_[std::string(job)];
   for (const auto& range : row.ranges()) indices.Add(range.begin(), range.end());
 }
 
@@ -17,14 +17,14 @@ const SnapshotRow* Snapshots::Find(absl::string_view job, int64_t epoch) const {
   return rows_.Find(ChildId(job, epoch));
 }
 
-const dataset::IntervalSet& Snapshots::IndicesOf(absl::string_view job) const {
-  static const auto* const none = new dataset::IntervalSet();
+const dataset::IndexSet& Snapshots::IndicesOf(absl::string_view job) const {
+  static const auto* const none = new dataset::IndexSet();
   const auto it = indices_.find(job);
   return it == indices_.end() ? *none : it->second;
 }
 
 const SnapshotRow& Snapshots::Add(absl::string_view job, int64_t epoch,
-                                  const dataset::IntervalSet& sealed, int64_t limit) {
+                                  const dataset::IndexSet& sealed, int64_t limit) {
   SnapshotRow& row = rows_.Mutable(ChildId(job, epoch));
   dataset::AppendRanges(sealed, 0, limit, row.mutable_ranges());
   Enter(job, row);

@@ -8,7 +8,7 @@
 
 #include "absl/strings/string_view.h"
 #include "coordinator/rows/tables.h"
-#include "services/dataset/interval_set.h"
+#include "services/dataset/index_set.h"
 
 namespace d2g::coordinator {
 
@@ -21,11 +21,11 @@ class Snapshots {
   // Null when it was not made.
   const rows::v1::SnapshotRow* Find(absl::string_view job, int64_t epoch) const;
   // All that the job's epochs read.
-  const dataset::IntervalSet& IndicesOf(absl::string_view job) const;
+  const dataset::IndexSet& IndicesOf(absl::string_view job) const;
 
   // The part of `sealed` below `limit`. REQUIRES: there is none of the job and epoch.
   const rows::v1::SnapshotRow& Add(absl::string_view job, int64_t epoch,
-                                   const dataset::IntervalSet& sealed, int64_t limit);
+                                   const dataset::IndexSet& sealed, int64_t limit);
   void Forget(absl::string_view job);
 
   void TakeChanges(RowChanges* changes) { rows_.TakeChanges(changes); }
@@ -35,7 +35,7 @@ class Snapshots {
   void Enter(absl::string_view job, const rows::v1::SnapshotRow& row);
 
   Table<rows::v1::SnapshotRow> rows_;
-  std::map<std::string, dataset::IntervalSet, std::less<>> indices_;  // by job
+  std::map<std::string, dataset::IndexSet, std::less<>> indices_;  // by job
 };
 
 }  // namespace d2g::coordinator

@@ -161,7 +161,7 @@ TaskFailures::Counted TaskFailures::NoteFailure(const LeaseRow& lease, const std
   return {&row, now - *times.first_failed};
 }
 
-void TaskFailures::ForgetSealed(absl::string_view job, const dataset::IntervalSet& sealed,
+void TaskFailures::ForgetSealed(absl::string_view job, const dataset::IndexSet& sealed,
                                 int64_t begin, int64_t end) {
   const Ranges& ranges = RangesOf(job);
   auto it = ranges.lower_bound({begin, 0});

@@ -13,7 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "coordinator/rows/tables.h"
-#include "services/dataset/interval_set.h"
+#include "services/dataset/index_set.h"
 
 namespace d2g::coordinator {
 
@@ -70,7 +70,7 @@ class TaskFailures {
                       std::string error, absl::Duration now);
 
   // Forgets the job's failed ranges that touch [begin, end) and are all in `sealed`.
-  void ForgetSealed(absl::string_view job, const dataset::IntervalSet& sealed, int64_t begin,
+  void ForgetSealed(absl::string_view job, const dataset::IndexSet& sealed, int64_t begin,
                     int64_t end);
   void ForgetKind(absl::string_view job, int kind);
   void ForgetJob(absl::string_view job);

@@ -47,7 +47,7 @@ class Tasks {
     trials_.NoteProgress(job, kind, node);
   }
   // Somebody has sealed [begin, end); `sealed` is all of the job's dataset.
-  void NoteSealed(absl::string_view job, const dataset::IntervalSet& sealed, int64_t begin,
+  void NoteSealed(absl::string_view job, const dataset::IndexSet& sealed, int64_t begin,
                   int64_t end) {
     failures_.ForgetSealed(job, sealed, begin, end);
   }

@@ -26,7 +26,7 @@ bool WantsGeneration(const JobRow& job, const ClusterParts& parts, Moment now) {
   // Ranks would wait for what a shard that is down holds, and break when that takes too long.
   if (!AwaitedShards(job, parts, now).empty()) return false;
   // Likewise for what a shard has lost of an epoch that was begun.
-  const dataset::IntervalSet& read = parts.snapshots.IndicesOf(job.id());
+  const dataset::IndexSet& read = parts.snapshots.IndicesOf(job.id());
   if (!read.empty()) return dataset.Unsealed(read).empty();
   return dataset.SealedTraining(job.spec().simulate().triples()) >= TrainingThreshold(job.spec());
 }

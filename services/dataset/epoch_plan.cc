@@ -77,10 +77,11 @@ EpochPlan::EpochPlan(EpochPlanOptions options) : options_(std::move(options)) {
         "r1_every is " + std::to_string(options_.r1_every) + "; must be at least 0");
   Check(options_.prompt_of != nullptr, "an epoch plan needs prompt_of");
   const int64_t every = options_.holdout_every;
-  for (const Range& range : options_.sealed.ranges()) {
+  for (const auto& [begin, end] : options_.sealed.ranges()) {
+    const int64_t below = TrainingCountBelow(begin, every);
     training_before_.push_back(training_count_);
-    training_count_ +=
-        TrainingCountBelow(range.end, every) - TrainingCountBelow(range.begin, every);
+    training_below_.push_back(below);
+    training_count_ += TrainingCountBelow(end, every) - below;
   }
   order_key_ = DeriveKey(options_.seed, Purpose::kOrder, static_cast<uint64_t>(options_.epoch));
 }
@@ -88,9 +89,8 @@ EpochPlan::EpochPlan(EpochPlanOptions options) : options_(std::move(options)) {
 int64_t EpochPlan::IndexAt(int64_t position) const {
   const auto after = std::upper_bound(training_before_.begin(), training_before_.end(), position);
   const size_t number = static_cast<size_t>(after - training_before_.begin()) - 1;
-  const int64_t every = options_.holdout_every;
-  const int64_t first = TrainingCountBelow(options_.sealed.ranges()[number].begin, every);
-  return NthTrainingIndex(first + position - training_before_[number], every);
+  return NthTrainingIndex(training_below_[number] + position - training_before_[number],
+                          options_.holdout_every);
 }
 
 std::vector<int64_t> EpochPlan::BatchIndices(int64_t k) const {

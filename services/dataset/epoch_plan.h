@@ -73,8 +73,10 @@ class EpochPlan {
   int64_t IndexAt(int64_t position) const;
 
   EpochPlanOptions options_;
-  // Training indices before each range of the snapshot.
+  // For each range of the snapshot: the training indices in the ranges before it, and those of the
+  // whole dataset below it.
   std::vector<int64_t> training_before_;
+  std::vector<int64_t> training_below_;
   int64_t training_count_ = 0;
   uint64_t order_key_ = 0;
 };

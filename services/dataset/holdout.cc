@@ -19,9 +19,9 @@ int64_t NthTrainingIndex(int64_t n, int64_t holdout_every) {
 std::vector<int64_t> HeldOutIndices(const IndexSet& sealed, int64_t holdout_every, int64_t limit) {
   std::vector<int64_t> indices;
   if (holdout_every <= 0) return indices;
-  for (const Range& range : sealed.ranges()) {
-    int64_t index = (range.begin + holdout_every - 1) / holdout_every * holdout_every;
-    for (; index < range.end; index += holdout_every) {
+  for (const auto& [begin, end] : sealed.ranges()) {
+    int64_t index = (begin + holdout_every - 1) / holdout_every * holdout_every;
+    for (; index < end; index += holdout_every) {
       if (static_cast<int64_t>(indices.size()) >= limit) return indices;
       indices.push_back(index);
     }

@@ -6,7 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "services/dataset/interval_set.h"
+#include "services/dataset/index_set.h"
 #include "services/spec/field_rules.h"
 
 namespace d2g::spec {
@@ -87,8 +87,7 @@ void CheckTrain(const TrainSpec& train, const std::string& at, FieldChecker* che
   }
   CheckAgainst(check, at + "warmup_steps", train.warmup_steps(), 0, steps, train.steps());
   const auto& regression = train.regression();
-  if (RegressionWeights(regression) == 0 &&
-      check->IsGood(at + "regression.pseudo_huber_weight")) {
+  if (RegressionWeights(regression) == 0 && check->IsGood(at + "regression.pseudo_huber_weight")) {
     check->Fail(at + "regression.pseudo_huber_weight",
                 "is 0, and so are the other weights: G would have no regression term");
   }

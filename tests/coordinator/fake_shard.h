@@ -12,7 +12,7 @@
 #include "absl/synchronization/notification.h"
 #include "coordinator/client/client.h"
 #include "gtest/gtest.h"
-#include "services/dataset/interval_set.h"
+#include "services/dataset/index_set.h"
 #include "tests/coordinator/harness.h"
 
 namespace d2g::coordinator {
@@ -31,7 +31,7 @@ class FakeShard {
   d2g::store::v1::SealRangeResponse Seal(const std::string& dataset,
                                          const d2g::common::v1::IndexRange& range) {
     absl::MutexLock lock(&mutex_);
-    dataset::IntervalSet& sealed = sealed_[dataset];
+    dataset::IndexSet& sealed = sealed_[dataset];
     sealed.Add(range.begin(), range.end());
     d2g::store::v1::SealRangeResponse response;
     *response.mutable_sealed()->mutable_range() = range;
@@ -46,7 +46,7 @@ class FakeShard {
   }
 
  private:
-  static uint64_t Digest(const dataset::IntervalSet& sealed) {
+  static uint64_t Digest(const dataset::IndexSet& sealed) {
     uint64_t sum = 0;
     for (const auto& [begin, end] : sealed.ranges()) sum += Harness::Digest(begin, end);
     return sum;
@@ -79,7 +79,7 @@ class FakeShard {
         report.set_dataset(dataset);
         {
           absl::MutexLock lock(&mutex_);
-          const dataset::IntervalSet& sealed = sealed_[dataset];
+          const dataset::IndexSet& sealed = sealed_[dataset];
           dataset::AppendRanges(sealed, 0, INT64_MAX, report.mutable_ranges());
           report.set_sealed_count(sealed.size());
           report.set_digest(Digest(sealed));
@@ -93,7 +93,7 @@ class FakeShard {
   CoordinatorClient client_;
   const int32_t number_;
   absl::Mutex mutex_;
-  std::map<std::string, dataset::IntervalSet> sealed_;
+  std::map<std::string, dataset::IndexSet> sealed_;
   std::thread thread_;
 };
 

@@ -1,5 +1,4 @@
 // The small parts: interval sets, keys, ids, page tokens, rates, and the committer.
-#include <random>
 #include <set>
 
 #include "absl/synchronization/notification.h"
@@ -11,7 +10,7 @@
 #include "coordinator/state/rate_meter.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "services/dataset/interval_set.h"
+#include "services/dataset/index_set.h"
 #include "tests/testing/status_matchers.h"
 
 namespace d2g::coordinator {
@@ -23,50 +22,6 @@ using ::d2g::testing::StatusIs;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Pair;
-
-TEST(IntervalSetTest, AgreesWithASetOfNumbers) {
-  for (uint32_t seed = 1; seed <= 20; ++seed) {
-    std::mt19937 random(seed);
-    dataset::IntervalSet intervals;
-    std::set<int64_t> numbers;
-    for (int i = 0; i < 200; ++i) {
-      const int64_t begin = random() % 60;
-      const int64_t end = begin + random() % 12;
-      int64_t changed = 0;
-      if (random() % 3 != 0) {
-        for (int64_t n = begin; n < end; ++n) changed += numbers.insert(n).second;
-        ASSERT_EQ(intervals.Add(begin, end), changed) << "seed " << seed;
-      } else {
-        for (int64_t n = begin; n < end; ++n) changed += static_cast<int64_t>(numbers.erase(n));
-        ASSERT_EQ(intervals.Remove(begin, end), changed) << "seed " << seed;
-      }
-      ASSERT_EQ(intervals.size(), static_cast<int64_t>(numbers.size()));
-      int64_t last_end = -1;
-      for (const auto& [from, to] : intervals.ranges()) {
-        ASSERT_LT(from, to);
-        ASSERT_GT(from, last_end) << "ranges touch or overlap";
-        last_end = to;
-      }
-      const int64_t a = random() % 70;
-      const int64_t b = a + random() % 20;
-      int64_t count = 0;
-      int64_t sevens = 0;
-      for (const int64_t n : numbers) {
-        count += n >= a && n < b;
-        sevens += n >= a && n < b && n % 7 == 0;
-      }
-      ASSERT_EQ(intervals.Count(a, b), count);
-      ASSERT_EQ(intervals.CountMultiples(a, b, 7), sevens);
-      ASSERT_EQ(intervals.Contains(a), numbers.contains(a));
-      int64_t absent = a;
-      while (numbers.contains(absent)) ++absent;
-      ASSERT_EQ(intervals.FirstAbsent(a), absent);
-      const auto present = numbers.lower_bound(a);
-      ASSERT_EQ(intervals.FirstPresent(a),
-                present == numbers.end() ? std::nullopt : std::optional<int64_t>(*present));
-    }
-  }
-}
 
 d2g::common::v1::DatasetRecipe Recipe() {
   d2g::common::v1::DatasetRecipe recipe;

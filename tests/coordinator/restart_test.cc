@@ -102,8 +102,7 @@ class RestartTest : public ::testing::Test {
   // What a restart must keep, in a form that can be compared.
   struct Picture {
     std::map<std::string, std::string> rows;
-    std::map<std::string, std::pair<dataset::IntervalSet::Ranges, dataset::IntervalSet::Ranges>>
-        datasets;
+    std::map<std::string, std::pair<dataset::IndexSet::Ranges, dataset::IndexSet::Ranges>> datasets;
     std::set<int64_t> leases;
     bool operator==(const Picture&) const = default;
   };
@@ -155,7 +154,7 @@ class RestartTest : public ::testing::Test {
   void Check(const std::set<int64_t>& acknowledged) {
     CheckFigures();
     Decide([&](ClusterState& s, Moment) {
-      dataset::IntervalSet leased;
+      dataset::IndexSet leased;
       int64_t total = 0;
       for (const auto& [id, progress] : s.leases().live()) {
         const auto& row = *s.leases().Find(id);

@@ -254,7 +254,7 @@ TEST(TaskFailuresTest, WhatItSaysIsWhatALookAtEachRowFinds) {
         EXPECT_EQ(failures.NoteFailure(lease, "broke", "node n: broke", now).span,
                   absl::ZeroDuration());
       } else if (what < 95) {
-        dataset::IntervalSet sealed;
+        dataset::IndexSet sealed;
         const int64_t begin = draw.Below(90);
         sealed.Add(begin, begin + draw.Below(40));
         std::set<int64_t> gone;

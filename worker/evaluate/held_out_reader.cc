@@ -75,7 +75,7 @@ absl::StatusOr<HeldOut> ReadHeldOut(const coordinator::v1::EvaluateWork& work,
   }
   dataset::IndexSet sealed;
   for (const common::v1::IndexRange& range : work.sealed()) {
-    sealed.Merge({range.begin(), range.end()});
+    sealed.Add(range.begin(), range.end());
   }
   const std::vector<int64_t> wanted =
       dataset::HeldOutIndices(sealed, recipe.holdout_every(), work.spec().evaluate().pictures());

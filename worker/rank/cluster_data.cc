@@ -19,16 +19,16 @@ namespace {
 constexpr absl::Duration kCoordinatorTimeout = absl::Seconds(5);
 
 absl::StatusOr<dataset::IndexSet> SealedSet(const coordinator::v1::Snapshot& snapshot) {
-  dataset::IndexSet sealed;
+  std::vector<dataset::Range> ranges;
+  for (const common::v1::IndexRange& range : snapshot.ranges()) {
+    ranges.push_back({range.begin(), range.end()});
+  }
   try {
-    for (const common::v1::IndexRange& range : snapshot.ranges()) {
-      sealed.Merge({range.begin(), range.end()});
-    }
+    return dataset::IndexSet(ranges);
   } catch (const std::invalid_argument& error) {
     return absl::InternalError(
         absl::StrCat("snapshot of epoch ", snapshot.epoch(), ": ", error.what()));
   }
-  return sealed;
 }
 
 // Whether another address of the shard may help.
@@ -87,13 +87,8 @@ absl::StatusOr<std::vector<store::v1::Triple>> ClusterData::ReadTriples(
     RefreshAddresses();
     return absl::UnavailableError(absl::StrCat("shard ", shard, " of ", dataset_, " is down"));
   }
-  absl::StatusOr<std::vector<store::v1::Triple>> triples;
-  absl::Notification done;
-  client->ReadTriplesAsync(dataset_, indices, kReadTimeout, [&](auto answer) {
-    triples = std::move(answer);
-    done.Notify();
-  });
-  done.WaitForNotification();
+  absl::StatusOr<std::vector<store::v1::Triple>> triples =
+      client->ReadTriplesOnce(dataset_, indices, kReadTimeout);
   if (!triples.ok() && MayHaveMoved(triples.status())) {
     RefreshAddresses();
     // The address was another store's: that of ours is tried next.
