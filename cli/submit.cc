@@ -21,14 +21,13 @@
 #include "services/common/status_macros.h"
 #include "services/common/utf8.h"
 #include "services/spec/annotated_spec.h"
+#include "services/spec/normal_spec.h"
 
 namespace d2g::cli {
 namespace {
 
 using coordinator::v1::CreateJobRequest;
 using coordinator::v1::Job;
-
-constexpr char kPromptsDigest[] = "spec.prompts.digest";
 
 struct SubmitFlags {
   CoordinatorFlags coordinator;
@@ -84,7 +83,7 @@ absl::Status InFileTerms(const absl::Status& status, const std::string& file) {
 // True when all that the coordinator misses is the prompt list: the job is fine otherwise.
 bool OnlyPromptsAreMissing(const absl::Status& status) {
   const auto violations = common::FieldViolations(status);
-  return violations.size() == 1 && violations[0].field == kPromptsDigest;
+  return violations.size() == 1 && violations[0].field == spec::kPromptsDigestField;
 }
 
 // Creates the job, uploading its prompt list when the coordinator does not have it. Asked first

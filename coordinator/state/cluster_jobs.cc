@@ -9,6 +9,7 @@
 #include "coordinator/state/listings.h"
 #include "services/common/grpc_status.h"
 #include "services/common/status_macros.h"
+#include "services/spec/normal_spec.h"
 
 namespace d2g::coordinator {
 
@@ -37,7 +38,7 @@ absl::StatusOr<Job> ClusterState::CreateJob(const JobProposal& proposal, Moment 
   const auto* prompts = prompt_lists_.Find(spec.prompts().digest());
   if (prompts == nullptr) {
     violations.push_back(
-        {"spec.prompts.digest",
+        {spec::kPromptsDigestField,
          absl::StrCat("no prompt list ", spec.prompts().digest(), " was uploaded")});
   }
   if (std::string problem = jobs_.OutputProblem(proposal); !problem.empty()) {

@@ -10,6 +10,9 @@
 
 namespace d2g::spec {
 
+// The field of the one violation that a client can mend by itself (job_service.proto, CreateJob).
+inline constexpr char kPromptsDigestField[] = "spec.prompts.digest";
+
 // Fills in defaults and makes paths normal by the rules at the fields (field_rules.h) and those
 // that take several fields; returns every field that is out of its limits, with its value and the
 // limit. Looks at nothing but the message. A normal spec stays as it is. Fields are called
