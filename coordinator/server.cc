@@ -1,6 +1,5 @@
 #include "coordinator/server.h"
 
-#include <filesystem>
 #include <random>
 #include <thread>
 #include <utility>
@@ -23,6 +22,7 @@
 #include "coordinator/rpc/training_service.h"
 #include "services/common/address.h"
 #include "services/common/admin_server.h"
+#include "services/common/file_io.h"
 #include "services/common/log.h"
 #include "services/common/metrics.h"
 #include "services/common/rpc_server.h"
@@ -103,7 +103,8 @@ class Server final : public CoordinatorServer {
     pool_ = std::make_unique<d2g::common::ThreadPool>("coord-files", kPoolThreads, kPoolQueue);
     uploads_ = std::make_unique<PromptUploads>(&services_, clock);
     paths_ = options.paths;
-    paths_.keep_out.push_back(std::filesystem::absolute(options.data_dir).string());
+    D2G_ASSIGN_OR_RETURN(paths_.keep_out.emplace_back(),
+                         d2g::common::AbsolutePath(options.data_dir));
     services_ = {coordinator_.get(), committer_.get(), store_.get(), pool_.get(),
                  &watches_,          uploads_.get(),   &paths_,      store_->incarnation()};
     jobs_ = std::make_unique<JobServiceShell>(services_);

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "model/files/error.h"
-#include "model/files/file_writer.h"
+#include "services/files/file_writer.h"
 
 namespace d2g::model {
 
@@ -66,9 +66,11 @@ void WritePng(const std::string& path, const at::Tensor& picture) {
               pixels.size(2) == 1 ? PNG_COLOR_TYPE_GRAY : PNG_COLOR_TYPE_RGB, bytes)) {
     Fail(path, ": libpng could not encode the picture");
   }
-  FileWriter file(path);
-  file.Append(bytes.data(), bytes.size());
-  file.Commit();
+  WithIoErrors([&] {
+    files::FileWriter file(path);
+    file.Append(bytes.data(), bytes.size());
+    file.Commit();
+  });
 }
 
 at::Tensor MakeGrid(const at::Tensor& pictures, int64_t columns, int64_t gap) {

@@ -29,7 +29,7 @@ TORCH_HEADER = re.compile(r'#include\s*[<"](torch/|ATen/|c10/|caffe2/|model/torc
 # The house, from the ground up: a folder, and the folders whose headers it may include beside its own. A folder
 # stands below those that name it, so no arrow runs up and there is no circle. Folders below a named one belong to
 # it unless they are named themselves. docs/architecture.md has the same order.
-BASE = ("d2g", "services/common")
+BASE = ("d2g", "services/files", "services/common")
 DATA = BASE + ("services/dataset",)
 CLIENTS = DATA + ("services/store/client", "coordinator/client")
 FACTS = ("model/files", "model/config", "model/tokenizer", "model/solver", "model/pipeline")
@@ -38,7 +38,8 @@ NETWORKS = ("services/dataset", "model", "model/check", "worker/common") + MODEL
 TASK = CLIENTS + NETWORKS + ("model/folder", "worker/lease", "worker/distil")
 LAYERS = {
     "d2g": (),
-    "services/common": ("d2g",),
+    "services/files": (),
+    "services/common": ("d2g", "services/files"),
     "services/dataset": BASE,
     "services/spec": DATA + ("model/solver",),
     "services/store/client": DATA,
@@ -47,14 +48,14 @@ LAYERS = {
     "model/config": ("model/files",),
     "model/pipeline": ("model/files", "model/config", "model/tokenizer", "model/solver"),
     "model/check": FACTS,
-    "model/weights": ("model/files",),
+    "model/weights": ("services/files", "model/files"),
     "model/tokenizer": ("model/files",),
     "model/solver": ("model/files",),
     "model/kernels": ("model/files", "model/weights"),
     "model/network": ("model/files", "model/config", "model/weights", "model/kernels"),
     "model/folder": BASE + FACTS + ("model/check",),
-    "model": ("services/dataset",) + MODEL,
-    "model/tool": ("services/dataset", "model", "model/check", "model/folder") + MODEL,
+    "model": ("services/files", "services/dataset") + MODEL,
+    "model/tool": ("services/files", "services/dataset", "model", "model/check", "model/folder") + MODEL,
     "coordinator/client": BASE,
     "coordinator/rows": BASE + ("services/spec",),
     "coordinator/spec": DATA + ("services/spec", "model/folder"),

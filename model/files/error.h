@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <system_error>
 
 namespace d2g::model {
 
@@ -24,6 +25,17 @@ class IoError : public Error {
  public:
   using Error::Error;
 };
+
+// Runs f(), which calls what reports the system's refusals as std::system_error
+// (services/files/file_writer.h), and throws those as IoError.
+template <typename F>
+void WithIoErrors(F&& f) {
+  try {
+    f();
+  } catch (const std::system_error& error) {
+    throw IoError(error.what());
+  }
+}
 
 // Throws Error with the parts streamed into one message.
 template <typename... Parts>

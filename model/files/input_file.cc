@@ -6,6 +6,8 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
+#include <system_error>
 
 #include "model/files/error.h"
 #include "model/files/missing_file.h"
@@ -50,6 +52,13 @@ std::string InputFile::Read(uint64_t offset, uint64_t count) const {
   }
   content.resize(got);
   return content;
+}
+
+bool FileExists(const std::string& path) {
+  std::error_code error;
+  const bool exists = std::filesystem::exists(path, error);
+  if (error) throw IoError(path + ": cannot be looked at: " + error.message());
+  return exists;
 }
 
 std::string ReadFileToString(const std::string& path, uint64_t limit) {

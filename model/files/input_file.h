@@ -11,6 +11,10 @@ namespace d2g::model {
 // regular file.
 std::string ReadFileToString(const std::string& path, uint64_t limit = uint64_t{256} << 20);
 
+// Whether anything is at `path` (not where a link leads nowhere). Throws IoError where the system
+// does not let it be told.
+bool FileExists(const std::string& path);
+
 // An open regular file, for reading. Throws as ReadFileToString does.
 class InputFile {
  public:

@@ -1,12 +1,12 @@
 #include "model/tokenizer/clip_tokenizer.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <optional>
 #include <set>
 #include <utility>
 
 #include "model/files/error.h"
+#include "model/files/input_file.h"
 #include "model/files/json_config.h"
 #include "model/tokenizer/clip_text_splitter.h"
 #include "model/tokenizer/fast_added_tokens.h"
@@ -33,12 +33,12 @@ std::optional<TokenizerFlavour> FlavourOf(const std::string& name) {
 // transformers 5 can: it has nothing but a tokenizer.json for CLIPTokenizer, or a list where 4
 // wants an object.
 bool NeedsVersion5(const std::string& folder, TokenizerFlavour flavour) {
-  if (flavour == TokenizerFlavour::kSlow && !std::filesystem::exists(folder + "/vocab.json") &&
-      std::filesystem::exists(folder + "/tokenizer.json")) {
+  if (flavour == TokenizerFlavour::kSlow && !FileExists(folder + "/vocab.json") &&
+      FileExists(folder + "/tokenizer.json")) {
     return true;
   }
   const std::string path = folder + "/tokenizer_config.json";
-  if (!std::filesystem::exists(path)) return false;
+  if (!FileExists(path)) return false;
   return JsonConfig(ReadJsonFile(path), path).IsList("extra_special_tokens");
 }
 
@@ -122,7 +122,7 @@ void ClipTokenizer::Impl::LoadSlow(const std::string& folder) {
 
 void ClipTokenizer::Impl::LoadFast(const std::string& folder) {
   const std::string path = folder + "/tokenizer.json";
-  if (!std::filesystem::exists(path)) {
+  if (!FileExists(path)) {
     if (flavour == TokenizerFlavour::kFast5) {
       LoadFast5(folder, folder, ReadVocabulary(folder + "/vocab.json"),
                 ReadMerges(folder + "/merges.txt"));
@@ -323,7 +323,7 @@ ClipTokenizer ClipTokenizer::LoadComponent(const std::string& model_folder,
                                            const std::string& component) {
   const std::string folder = model_folder + "/" + component;
   const std::string index_path = model_folder + "/model_index.json";
-  if (std::filesystem::exists(index_path)) {
+  if (FileExists(index_path)) {
     const JsonConfig index(ReadJsonFile(index_path), index_path);
     const nlohmann::json& entry = index.Get(component.c_str());
     if (entry.is_array() && entry.size() == 2 && entry[1].is_string()) {
@@ -333,7 +333,7 @@ ClipTokenizer ClipTokenizer::LoadComponent(const std::string& model_folder,
     index.FailAt(component.c_str(), "not supported (only CLIPTokenizer and CLIPTokenizerFast are)");
   }
   const std::string config_path = folder + "/tokenizer_config.json";
-  if (std::filesystem::exists(config_path)) {
+  if (FileExists(config_path)) {
     const JsonConfig config(ReadJsonFile(config_path), config_path);
     const std::string name = config.String("tokenizer_class", kSlowClass);
     const auto flavour = FlavourOf(name);
@@ -343,8 +343,8 @@ ClipTokenizer ClipTokenizer::LoadComponent(const std::string& model_folder,
     }
     if (flavour == TokenizerFlavour::kFast) return Load(folder, *flavour);
   }
-  const bool only_fast = !std::filesystem::exists(folder + "/vocab.json") &&
-                         std::filesystem::exists(folder + "/tokenizer.json");
+  const bool only_fast =
+      !FileExists(folder + "/vocab.json") && FileExists(folder + "/tokenizer.json");
   return Load(folder, only_fast ? TokenizerFlavour::kFast : TokenizerFlavour::kSlow);
 }
 

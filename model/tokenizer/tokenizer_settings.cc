@@ -1,11 +1,11 @@
 #include "model/tokenizer/tokenizer_settings.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <map>
 #include <set>
 
 #include "model/files/error.h"
+#include "model/files/input_file.h"
 #include "model/files/json_config.h"
 #include "model/tokenizer/tokenizer_files.h"
 
@@ -58,7 +58,7 @@ class Reader {
 
   TokenizerSettings Read() {
     const std::string config_path = folder_ + "/tokenizer_config.json";
-    if (std::filesystem::exists(config_path)) config_ = ReadJsonFile(config_path);
+    if (FileExists(config_path)) config_ = ReadJsonFile(config_path);
     source_ = config_path;
     const JsonConfig options(config_, config_path);
     if (is5()) RenameAdditional();
@@ -105,7 +105,7 @@ class Reader {
     // transformers files the tokens of added_tokens.json under this name by mistake.
     std::string mistaken = "None";
     const std::string map_path = folder_ + "/special_tokens_map.json";
-    if (std::filesystem::exists(map_path)) {
+    if (FileExists(map_path)) {
       source_ += " and " + map_path;
       const json map = ReadJsonFile(map_path);
       if (!map.is_object()) Fail(map_path, ": not a JSON object");
@@ -120,9 +120,9 @@ class Reader {
       }
     }
     const std::string added_path = folder_ + "/added_tokens.json";
-    if (std::filesystem::exists(added_path)) ReadAddedTokensFile(added_path, mistaken);
+    if (FileExists(added_path)) ReadAddedTokensFile(added_path, mistaken);
     const std::string fast_path = folder_ + "/tokenizer.json";
-    if (std::filesystem::exists(fast_path)) {
+    if (FileExists(fast_path)) {
       for (auto& [id, token] : ReadAddedTokens(fast_path)) {
         by_name_[token.content] = token;
         AddToken(id, std::move(token));

@@ -7,14 +7,16 @@
 #include <limits>
 #include <span>
 #include <sstream>
+#include <system_error>
 
 #include "model/files/error.h"
-#include "model/files/file_writer.h"
+#include "model/files/input_file.h"
 #include "model/files/json_config.h"
 #include "model/kernels/cuda_graph.h"
 #include "model/png.h"
 #include "model/torch_process.h"
 #include "services/dataset/noise.h"
+#include "services/files/file_writer.h"
 
 namespace d2g::model {
 
@@ -149,8 +151,8 @@ void CheckOutputs(const std::vector<Output>& outputs) {
     }
     try {
       // Makes a temporary file beside the path and removes it: what a write would do first.
-      const FileWriter attempt(output.path);
-    } catch (const IoError& failure) {
+      const files::FileWriter attempt(output.path);
+    } catch (const std::system_error& failure) {
       Fail(output.flag, ": ", failure.what());
     }
     for (const Output& other : outputs) {
@@ -168,7 +170,7 @@ bool IsStudent(const std::string& folder, const DdimScheduler& scheduler) {
   const bool student = !config.trained_betas.empty() && config.set_alpha_to_one &&
                        config.timestep_spacing == "trailing";
   const std::string lineage = folder + "/d2g.json";
-  if (std::filesystem::exists(lineage)) {
+  if (FileExists(lineage)) {
     const JsonConfig json(ReadJsonFile(lineage), lineage);
     if (json.Has("t0") && json.Int("t0", 0) != config.num_train_timesteps - 1) {
       json.FailAt("t0", "but the scheduler's last timestep is " +

@@ -16,10 +16,10 @@
 #include <nlohmann/json.hpp>
 
 #include "model/files/error.h"
-#include "model/files/file_writer.h"
 #include "model/files/mapped_file.h"
 #include "model/files/safetensors_header.h"
 #include "model/files/weight_files.h"
+#include "services/files/file_writer.h"
 
 namespace d2g::model {
 
@@ -176,14 +176,16 @@ void WriteSafetensors(const std::string& path, const TensorMap& tensors,
   std::string length(8, '\0');
   for (int i = 0; i < 8; ++i) length[i] = static_cast<char>(header.size() >> (8 * i) & 0xff);
 
-  FileWriter file(path);
-  file.Append(length.data(), length.size());
-  file.Append(header.data(), header.size());
-  for (const Item& item : items) {
-    file.Append(item.tensor.const_data_ptr(), item.tensor.nbytes());
-    if (progress) progress();
-  }
-  file.Commit();
+  WithIoErrors([&] {
+    files::FileWriter file(path);
+    file.Append(length.data(), length.size());
+    file.Append(header.data(), header.size());
+    for (const Item& item : items) {
+      file.Append(item.tensor.const_data_ptr(), item.tensor.nbytes());
+      if (progress) progress();
+    }
+    file.Commit();
+  });
 }
 
 }  // namespace d2g::model

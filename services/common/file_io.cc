@@ -5,15 +5,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <filesystem>
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "services/common/status_macros.h"
+#include "services/files/file_writer.h"
 
 namespace d2g::common {
 namespace {
@@ -33,23 +32,21 @@ class Descriptor {
   const int fd_;
 };
 
-std::string FolderOf(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  if (slash == std::string::npos) return ".";
-  return slash == 0 ? "/" : path.substr(0, slash);
-}
-
-absl::Status WriteAndSync(const std::string& path, absl::string_view content) {
-  const Descriptor file(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-  if (file.get() < 0) return ErrnoStatus(errno, path, "cannot create");
-  while (!content.empty()) {
-    const ssize_t written = write(file.get(), content.data(), content.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return ErrnoStatus(errno, path, "cannot write");
-    content.remove_prefix(static_cast<size_t>(written));
+absl::StatusCode ErrnoStatusCode(int error) {
+  switch (error) {
+    case ENOENT:
+    case ENOTDIR:
+      return absl::StatusCode::kNotFound;
+    case EACCES:
+    case EPERM:
+    case EROFS:
+      return absl::StatusCode::kPermissionDenied;
+    case ENOSPC:
+    case EDQUOT:
+      return absl::StatusCode::kResourceExhausted;
+    default:
+      return absl::StatusCode::kInternal;
   }
-  if (fsync(file.get()) != 0) return ErrnoStatus(errno, path, "cannot sync");
-  return absl::OkStatus();
 }
 
 // How long a pipe is waited for.
@@ -69,21 +66,12 @@ absl::Status AwaitWriter(int pipe, const std::string& path) {
 }  // namespace
 
 absl::Status ErrnoStatus(int error, absl::string_view path, absl::string_view what) {
-  const std::string message = absl::StrCat(path, ": ", what, ": ", strerror(error));
-  switch (error) {
-    case ENOENT:
-    case ENOTDIR:
-      return absl::NotFoundError(message);
-    case EACCES:
-    case EPERM:
-    case EROFS:
-      return absl::PermissionDeniedError(message);
-    case ENOSPC:
-    case EDQUOT:
-      return absl::ResourceExhaustedError(message);
-    default:
-      return absl::InternalError(message);
-  }
+  return absl::Status(ErrnoStatusCode(error),
+                      absl::StrCat(path, ": ", what, ": ", strerror(error)));
+}
+
+absl::Status FromSystemError(const std::system_error& error) {
+  return absl::Status(ErrnoStatusCode(error.code().value()), error.what());
 }
 
 absl::StatusOr<std::string> AbsolutePath(const std::string& path) {
@@ -98,24 +86,23 @@ absl::StatusOr<std::string> AbsolutePath(const std::string& path) {
 }
 
 absl::Status SyncFolder(const std::string& folder) {
-  const Descriptor opened(open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (opened.get() < 0) return ErrnoStatus(errno, folder, "cannot open");
-  if (fsync(opened.get()) != 0) return ErrnoStatus(errno, folder, "cannot sync");
+  try {
+    files::SyncFolder(folder);
+  } catch (const std::system_error& error) {
+    return FromSystemError(error);
+  }
   return absl::OkStatus();
 }
 
 absl::Status WriteFileAtomically(const std::string& path, absl::string_view content) {
-  static std::atomic<int> counter{0};
-  const std::string temporary = absl::StrCat(path, ".tmp-", getpid(), "-", counter++);
-  absl::Status status = WriteAndSync(temporary, content);
-  if (status.ok() && rename(temporary.c_str(), path.c_str()) != 0) {
-    status = ErrnoStatus(errno, path, "cannot rename into place");
+  try {
+    files::FileWriter file(path);
+    file.Append(content.data(), content.size());
+    file.Commit();
+  } catch (const std::system_error& error) {
+    return FromSystemError(error);
   }
-  if (!status.ok()) {
-    unlink(temporary.c_str());
-    return status;
-  }
-  return SyncFolder(FolderOf(path));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::string> ReadFile(const std::string& path, int64_t max_bytes) {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <system_error>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -10,9 +11,8 @@
 
 namespace d2g::common {
 
-// Writes a temporary file beside `path`, fsyncs it, renames it over `path` and fsyncs the folder: a
-// reader (or a crash) sees the old content or the new, whole. On failure nothing is left behind and
-// the error names the path and the system's reason.
+// As files::FileWriter (services/files/file_writer.h): a reader (or a crash) sees the old content
+// or the new, whole. On failure nothing is left behind and the error is an ErrnoStatus.
 absl::Status WriteFileAtomically(const std::string& path, absl::string_view content);
 
 // The whole file; NOT_FOUND, RESOURCE_EXHAUSTED above `max_bytes`, or INVALID_ARGUMENT for a folder
@@ -26,6 +26,9 @@ absl::Status SyncFolder(const std::string& folder);
 // no file. INVALID_ARGUMENT for an empty path, or a relative one when the current folder was
 // deleted.
 absl::StatusOr<std::string> AbsolutePath(const std::string& path);
+
+// The status of what files::FileWriter threw, as an ErrnoStatus.
+absl::Status FromSystemError(const std::system_error& error);
 
 // An absl::Status for errno: "path: what: reason", with a code that fits (NOT_FOUND,
 // PERMISSION_DENIED, RESOURCE_EXHAUSTED for a full disk, else INTERNAL).

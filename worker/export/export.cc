@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <google/protobuf/util/json_util.h>
 #include <stdio.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
@@ -26,6 +25,7 @@
 #include "services/common/output_folder.h"
 #include "services/common/status_macros.h"
 #include "services/common/version.h"
+#include "services/files/file_writer.h"
 #include "worker/common/torch_status.h"
 #include "worker/export/student_folder.h"
 
@@ -71,14 +71,6 @@ absl::Status MakeFolders(const std::string& path) {
   return error ? FromErrorCode(error, path, "make folder") : absl::OkStatus();
 }
 
-absl::Status SyncFile(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return common::ErrnoStatus(errno, path, "open");
-  const int failed = fsync(fd) == 0 ? 0 : errno;
-  close(fd);
-  return failed ? common::ErrnoStatus(failed, path, "fsync") : absl::OkStatus();
-}
-
 std::string NewPart(const std::string& export_path) {
   std::random_device random;
   return absl::StrCat(export_path, kPartSuffix, absl::Hex(random(), absl::kZeroPad8),
@@ -107,32 +99,29 @@ void RemoveStaleParts(const std::string& export_path) {
   }
 }
 
-absl::Status CopyBytes(const std::string& from, const std::string& to, const common::Tick& tick) {
+absl::Status CopyFile(const std::string& from, const std::string& to, const common::Tick& tick) {
   std::ifstream in(from, std::ios::binary);
   if (!in) return common::ErrnoStatus(errno, from, "read");
-  std::ofstream out(to, std::ios::binary | std::ios::trunc);
-  if (!out) return common::ErrnoStatus(errno, to, "write");
-  std::string buffer(kCopyBytes, '\0');
-  while (in) {
-    in.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
-    if (in.bad()) return common::ErrnoStatus(errno, from, "read");
-    if (!out.write(buffer.data(), in.gcount())) return common::ErrnoStatus(errno, to, "write");
-    if (!tick()) return absl::CancelledError("stopped while copying " + from);
+  try {
+    files::FileWriter out(to);
+    std::string buffer(kCopyBytes, '\0');
+    while (in) {
+      in.read(buffer.data(), static_cast<std::streamsize>(buffer.size()));
+      if (in.bad()) return common::ErrnoStatus(errno, from, "read");
+      out.Append(buffer.data(), static_cast<size_t>(in.gcount()));
+      if (!tick()) return absl::CancelledError("stopped while copying " + from);
+    }
+    out.Commit();
+  } catch (const std::system_error& error) {
+    return common::FromSystemError(error);
   }
-  out.close();
-  if (!out) return common::ErrnoStatus(errno, to, "write");
-  return absl::OkStatus();
-}
-
-absl::Status CopyFile(const std::string& from, const std::string& to, const common::Tick& tick) {
-  D2G_RETURN_IF_ERROR(CopyBytes(from, to, tick));
   std::error_code error;
   // Exported folders are for all to read, whatever the teacher's mode bits say.
   fs::permissions(to,
                   fs::perms::owner_read | fs::perms::owner_write | fs::perms::group_read |
                       fs::perms::others_read,
                   error);
-  return SyncFile(to);
+  return error ? FromErrorCode(error, to, "set permissions") : absl::OkStatus();
 }
 
 // Every folder below and at `root`, deepest last to root.

@@ -3,12 +3,12 @@
 #include <signal.h>
 
 #include <algorithm>
-#include <fstream>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "services/common/file_io.h"
 #include "services/common/log.h"
 #include "services/common/program.h"
 #include "services/common/status_macros.h"
@@ -109,13 +109,7 @@ absl::Status RankGroup::StartRank(Rank& rank) {
   D2G_ASSIGN_OR_RETURN(const std::string text, FormatRankLaunch(launch));
   const std::string path = absl::StrCat(options_.work_dir, "/assignment-g",
                                         launch.assignment.generation(), "-r", rank.rank, ".json");
-  {
-    // Not fsynced: of no use after a crash.
-    std::ofstream file(path, std::ios::trunc);
-    file << text;
-    file.close();
-    if (!file) return absl::InternalError(absl::StrCat("cannot write ", path));
-  }
+  D2G_RETURN_IF_ERROR(common::WriteFileAtomically(path, text));
   common::ChildOptions child;
   child.argv = options_.rank_command;
   for (const std::string& argument :

@@ -13,6 +13,7 @@
 #include <memory>
 #include <random>
 
+#include "model/files/input_file.h"
 #include "model/files/json_config.h"
 #include "model/files/latent_size.h"
 #include "model/files/safetensors_header.h"
@@ -60,6 +61,17 @@ TEST(SafetensorsHeaderTest, EntriesComeByOffset) {
   EXPECT_EQ(header.entries[2].dtype, SafetensorsDtype::kF8E4M3);
   EXPECT_EQ(header.metadata.at("k"), "v");
   EXPECT_THAT(Parse(File(R"({"__metadata__":null})")).entries, IsEmpty());
+}
+
+TEST(InputFileTest, AFileIsThereOrNotOrCannotBeLookedAt) {
+  const TempFolder folder;
+  EXPECT_FALSE(FileExists(folder / "a"));
+  EXPECT_FALSE(FileExists(folder / "none/a"));
+  EXPECT_TRUE(FileExists(folder.Write("a", "x")));
+  // One that leads to itself: refused by every system, to root too.
+  ASSERT_EQ(::symlink("loop", (folder / "loop").c_str()), 0);
+  EXPECT_THAT(MessageOf([&] { FileExists(folder / "loop"); }),
+              AllOf(HasSubstr(folder / "loop"), HasSubstr("cannot be looked at")));
 }
 
 TEST(SafetensorsHeaderTest, OnlyTheHeaderOfAFileIsRead) {

@@ -48,6 +48,35 @@ TEST(FileIoTest, WritesWholeOrNothing) {
   EXPECT_EQ(CountFiles(dir.path()), 2u);
 }
 
+TEST(FileIoTest, WritesWhatALinkMeansAndNothingThatIsNoFile) {
+  const TempDir dir;
+  ASSERT_THAT(WriteFileAtomically(dir.File("a"), "one"), IsOk());
+  std::filesystem::create_symlink("a", dir.File("link"));
+  ASSERT_THAT(WriteFileAtomically(dir.File("link"), "two"), IsOk());
+  EXPECT_TRUE(std::filesystem::is_symlink(dir.File("link")));
+  EXPECT_THAT(ReadFile(dir.File("a")), IsOkAndHolds(std::string("two")));
+  ASSERT_EQ(::mkfifo(dir.File("pipe").c_str(), 0600), 0);
+  EXPECT_THAT(WriteFileAtomically(dir.File("pipe"), "x"),
+              StatusIs(absl::StatusCode::kInternal, HasSubstr("is not a regular file")));
+  EXPECT_EQ(CountFiles(dir.path()), 3u);
+}
+
+// A cluster's files hold what only its owner may see, if the owner wants it so.
+TEST(FileIoTest, FilesHaveTheModeThatTheUmaskLeaves) {
+  const TempDir dir;
+  const mode_t umask_before = ::umask(077);
+  const absl::Status written = WriteFileAtomically(dir.File("private"), "x");
+  ::umask(022);
+  ASSERT_THAT(written, IsOk());
+  ASSERT_THAT(WriteFileAtomically(dir.File("public"), "x"), IsOk());
+  ::umask(umask_before);
+  struct stat info = {};
+  ASSERT_EQ(::stat(dir.File("private").c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777u, 0600u);
+  ASSERT_EQ(::stat(dir.File("public").c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777u, 0644u);
+}
+
 TEST(FileManifestTest, ComparesFilesWithTheList) {
   const TempDir dir;
   ASSERT_THAT(WriteFileAtomically(dir.File("a"), "one"), IsOk());

@@ -4,12 +4,13 @@
 #include <cstddef>
 #include <string>
 
-namespace d2g::model {
+namespace d2g::files {
 
 // Where `path` is a link the file that it means is written; what is there and no regular file (a
-// device, a pipe, a folder) is refused. Bytes go to a temporary file in the same folder; Commit
-// fsyncs it, renames it over `path` and fsyncs the folder. Without Commit nothing is left behind.
-// Every method throws IoError naming the path and the system's reason. Not thread-safe.
+// device, a pipe, a folder) is refused. Bytes go to a temporary file in the same folder, with the
+// mode bits of a new file; Commit fsyncs it, renames it over `path` and fsyncs the folder. Without
+// Commit nothing is left behind. Every method throws std::system_error: what() names the path and
+// the system's reason, code() is its errno. Not thread-safe.
 class FileWriter {
  public:
   explicit FileWriter(const std::string& path);
@@ -29,4 +30,7 @@ class FileWriter {
   size_t unsynced_ = 0;
 };
 
-}  // namespace d2g::model
+// Makes a rename or a new file in `folder` durable. Throws as FileWriter does.
+void SyncFolder(const std::string& folder);
+
+}  // namespace d2g::files

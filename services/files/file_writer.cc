@@ -1,4 +1,4 @@
-#include "model/files/file_writer.h"
+#include "services/files/file_writer.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -6,18 +6,32 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstdlib>
-#include <cstring>
+#include <cinttypes>
+#include <cstdint>
+#include <cstdio>
 #include <filesystem>
+#include <random>
+#include <system_error>
 
-#include "model/files/error.h"
-
-namespace d2g::model {
+namespace d2g::files {
 namespace {
 
 // Bytes between two syncs: a slow disk then takes a large file in steps that its caller can count,
 // instead of in one long last one.
 constexpr size_t kSyncBytes = size_t{1} << 30;
+
+[[noreturn]] void Throw(const std::string& path, const char* what, int error) {
+  throw std::system_error(error, std::generic_category(), path + ": " + what);
+}
+
+// Two writers of one path do not meet, not even those of two machines.
+std::string TemporaryName(const std::string& path) {
+  std::random_device random;
+  char suffix[32];
+  std::snprintf(suffix, sizeof suffix, ".tmp-%08" PRIx32 "%08" PRIx32,
+                static_cast<uint32_t>(random()), static_cast<uint32_t>(random()));
+  return path + suffix;
+}
 
 }  // namespace
 
@@ -26,21 +40,17 @@ FileWriter::FileWriter(const std::string& path) : path_(path) {
   std::error_code error;
   if (std::filesystem::is_symlink(path, error)) {
     path_ = std::filesystem::weakly_canonical(path, error).string();
-    if (error) FailWith("cannot be followed", error.value());
+    if (error) Throw(path, "cannot be followed", error.value());
   }
   struct stat info {};
   if (::stat(path_.c_str(), &info) == 0 && !S_ISREG(info.st_mode)) {
-    throw IoError(path + ": is not a regular file: it cannot be replaced by one");
+    Throw(path, "is not a regular file, and cannot be replaced by one",
+          S_ISDIR(info.st_mode) ? EISDIR : EINVAL);
   }
-  temporary_ = path_ + ".XXXXXX";
-  fd_ = ::mkostemp(temporary_.data(), O_CLOEXEC);
-  if (fd_ < 0) {
-    const int error = errno;
-    temporary_.clear();
-    FailWith("cannot be created", error);
-  }
-  // mkostemp makes private files; these are as public as any other output.
-  ::fchmod(fd_, 0644);
+  const std::string temporary = TemporaryName(path_);
+  fd_ = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  if (fd_ < 0) FailWith("cannot be created", errno);
+  temporary_ = temporary;
 }
 
 FileWriter::~FileWriter() {
@@ -75,17 +85,19 @@ void FileWriter::Commit() {
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) FailWith("cannot be renamed to", errno);
   temporary_.clear();
   const std::filesystem::path parent = std::filesystem::path(path_).parent_path();
-  const std::string folder = parent.empty() ? std::string(1, '.') : parent.string();
-  const int folder_fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (folder_fd < 0) FailWith("its folder cannot be opened", errno);
-  const bool synced = ::fsync(folder_fd) == 0 || errno == EINVAL;
+  SyncFolder(parent.empty() ? "." : parent.string());
+}
+
+void FileWriter::FailWith(const char* what, int error) { Throw(path_, what, error); }
+
+void SyncFolder(const std::string& folder) {
+  const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) Throw(folder, "cannot be opened", errno);
+  // Some file systems have nothing to sync for a folder, and say so.
+  const bool synced = ::fsync(fd) == 0 || errno == EINVAL;
   const int error = errno;
-  ::close(folder_fd);
-  if (!synced) FailWith("its folder cannot be synced", error);
+  ::close(fd);
+  if (!synced) Throw(folder, "cannot be synced", error);
 }
 
-void FileWriter::FailWith(const char* what, int error) {
-  throw IoError(path_ + ": " + what + ": " + std::strerror(error));
-}
-
-}  // namespace d2g::model
+}  // namespace d2g::files
