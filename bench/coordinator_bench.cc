@@ -67,9 +67,9 @@ class Cluster {
 
  public:
   Cluster(int workers, int ended) {
-    d2g::common::LogOptions log;
+    common::LogOptions log;
     log.level = "error";
-    Check(d2g::common::InitLog(log));
+    Check(common::InitLog(log));
     ClusterOptions options;
     options.shard_count = kShards;
     options.lease_duration = absl::Hours(1);
@@ -174,7 +174,7 @@ class Cluster {
           }).status());
   }
 
-  d2g::common::FakeClock clock_;
+  common::FakeClock clock_;
   NullRows rows_;
   int jobs_ = 0;
   std::unique_ptr<Coordinator> coordinator_;

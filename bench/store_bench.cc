@@ -19,7 +19,7 @@
 namespace d2g::store {
 namespace {
 
-using d2g::common::v1::DatasetRecipe;
+using common::v1::DatasetRecipe;
 using v1::Triple;
 
 constexpr char kName[] = "datasets/bench";
@@ -33,7 +33,7 @@ DatasetRecipe Recipe(int side) {
   recipe.set_latent_channels(4);
   recipe.set_latent_height(side);
   recipe.set_latent_width(side);
-  recipe.set_storage_dtype(d2g::common::v1::DTYPE_FP16);
+  recipe.set_storage_dtype(common::v1::DTYPE_FP16);
   recipe.set_block_size(kBlockSize);
   recipe.set_shard_count(1);
   return recipe;
@@ -47,7 +47,7 @@ struct Shard {
     options.store.min_free_bytes = 0;
     options.store.min_free_share = 0;
     app = StoreApp::Start(options).value();
-    d2g::common::v1::ShardAddress address;
+    common::v1::ShardAddress address;
     address.set_address("127.0.0.1:" + std::to_string(app->grpc_port()));
     client = std::make_unique<TripleClient>(address);
     client->OpenDataset(kName, recipe, absl::InfiniteFuture()).value();
@@ -64,7 +64,7 @@ struct Shard {
   // Appends whole batches from index 0 until `count` triples are durable.
   void Fill(int64_t count) {
     for (int64_t block = 0; block * kBlockSize < count; ++block) {
-      d2g::common::v1::IndexRange range;
+      common::v1::IndexRange range;
       range.set_begin(block * kBlockSize);
       range.set_end((block + 1) * kBlockSize);
       auto session =
@@ -100,7 +100,7 @@ void BM_Append(benchmark::State& state) {
   }
   int64_t appended = 0;
   for (auto _ : state) {
-    d2g::common::v1::IndexRange range;
+    common::v1::IndexRange range;
     range.set_begin(next_block++ * kBlockSize);
     range.set_end(range.begin() + kBlockSize);
     auto session =

@@ -50,8 +50,8 @@ absl::Status CheckOptions(const CoordinatorServerOptions& options) {
   }
   // A port that is taken must not leave a trace in the data folder.
   for (const std::string& address : {options.listen, options.admin_address}) {
-    D2G_RETURN_IF_ERROR(d2g::common::CheckListenAddress(address, options.insecure));
-    D2G_RETURN_IF_ERROR(d2g::common::ExplainListenFailure(address));
+    D2G_RETURN_IF_ERROR(common::CheckListenAddress(address, options.insecure));
+    D2G_RETURN_IF_ERROR(common::ExplainListenFailure(address));
   }
   return absl::OkStatus();
 }
@@ -74,8 +74,8 @@ class Server final : public CoordinatorServer {
 
   absl::Status Start(const CoordinatorServerOptions& options) {
     D2G_RETURN_IF_ERROR(CheckOptions(options));
-    const d2g::common::Clock* clock =
-        options.clock == nullptr ? d2g::common::RealClock::Get() : options.clock;
+    const common::Clock* clock =
+        options.clock == nullptr ? common::RealClock::Get() : options.clock;
     D2G_ASSIGN_OR_RETURN(store_, RowStore::Open(options.data_dir, options.shards));
     RowChanges rows;
     D2G_RETURN_IF_ERROR(store_->Scan([&rows](absl::string_view key, const std::string& value) {
@@ -87,7 +87,7 @@ class Server final : public CoordinatorServer {
         .write = [this](const std::vector<RowChanges>& groups) { return store_->Commit(groups); },
         .on_failure =
             [](const absl::Status& status) {
-              d2g::common::LogError("rows cannot be written; stopping", {{"status", status}});
+              common::LogError("rows cannot be written; stopping", {{"status", status}});
             },
         .seconds = &cluster_metrics_.commit_seconds(),
         .rows = &cluster_metrics_.rows_written()});
@@ -100,11 +100,10 @@ class Server final : public CoordinatorServer {
     coordinator_ =
         Coordinator::Create(std::move(cluster), rows, committer_.get(), clock, &cluster_metrics_);
     D2G_RETURN_IF_ERROR(FinishRepairs(options.data_dir));
-    pool_ = std::make_unique<d2g::common::ThreadPool>("coord-files", kPoolThreads, kPoolQueue);
+    pool_ = std::make_unique<common::ThreadPool>("coord-files", kPoolThreads, kPoolQueue);
     uploads_ = std::make_unique<PromptUploads>(&services_, clock);
     paths_ = options.paths;
-    D2G_ASSIGN_OR_RETURN(paths_.keep_out.emplace_back(),
-                         d2g::common::AbsolutePath(options.data_dir));
+    D2G_ASSIGN_OR_RETURN(paths_.keep_out.emplace_back(), common::AbsolutePath(options.data_dir));
     services_ = {coordinator_.get(), committer_.get(), store_.get(), pool_.get(),
                  &watches_,          uploads_.get(),   &paths_,      store_->incarnation()};
     jobs_ = std::make_unique<JobServiceShell>(services_);
@@ -112,25 +111,25 @@ class Server final : public CoordinatorServer {
     tasks_ = std::make_unique<TaskServiceShell>(services_);
     training_ = std::make_unique<TrainingServiceShell>(services_);
     shards_ = std::make_unique<ShardServiceShell>(services_);
-    d2g::common::RpcServerOptions rpc;
+    common::RpcServerOptions rpc;
     rpc.insecure = options.insecure;
     rpc.metrics = &metrics_;
-    D2G_ASSIGN_OR_RETURN(rpc_, d2g::common::RpcServer::Start(
-                                   options.listen,
-                                   {d2g::common::Serve<v1::JobService>(jobs_.get()),
-                                    d2g::common::Serve<v1::DatasetService>(datasets_.get()),
-                                    d2g::common::Serve<v1::TaskService>(tasks_.get()),
-                                    d2g::common::Serve<v1::TrainingService>(training_.get()),
-                                    d2g::common::Serve<v1::ShardService>(shards_.get())},
-                                   rpc));
+    D2G_ASSIGN_OR_RETURN(
+        rpc_, common::RpcServer::Start(options.listen,
+                                       {common::Serve<v1::JobService>(jobs_.get()),
+                                        common::Serve<v1::DatasetService>(datasets_.get()),
+                                        common::Serve<v1::TaskService>(tasks_.get()),
+                                        common::Serve<v1::TrainingService>(training_.get()),
+                                        common::Serve<v1::ShardService>(shards_.get())},
+                                       rpc));
     ticker_ = std::thread([this] { RunTicker(); });
-    D2G_ASSIGN_OR_RETURN(admin_, d2g::common::AdminServer::Start(
+    D2G_ASSIGN_OR_RETURN(admin_, common::AdminServer::Start(
                                      options.admin_address, &metrics_,
                                      [this] { return committer_->status(); }, options.insecure));
-    d2g::common::LogInfo("coordinator serves", {{"address", rpc_->address()},
-                                                {"data_dir", options.data_dir},
-                                                {"rows", rows.size()},
-                                                {"incarnation", store_->incarnation()}});
+    common::LogInfo("coordinator serves", {{"address", rpc_->address()},
+                                           {"data_dir", options.data_dir},
+                                           {"rows", rows.size()},
+                                           {"incarnation", store_->incarnation()}});
     return absl::OkStatus();
   }
 
@@ -160,8 +159,8 @@ class Server final : public CoordinatorServer {
     for (const std::string& digest : missing.result) {
       const auto row = RemakePromptListRow(*store_, digest);
       if (!row.ok()) {
-        d2g::common::LogError("a prompt list that jobs need is gone; upload it again",
-                              {{"digest", digest}, {"error", row.status()}});
+        common::LogError("a prompt list that jobs need is gone; upload it again",
+                         {{"digest", digest}, {"error", row.status()}});
         continue;
       }
       last = coordinator_
@@ -175,8 +174,8 @@ class Server final : public CoordinatorServer {
     D2G_ASSIGN_OR_RETURN(const int64_t set_aside, store_->CountSetAside());
     cluster_metrics_.rows_set_aside().Set(static_cast<double>(set_aside));
     if (set_aside > 0) {
-      d2g::common::LogWarn("rows that could not be used are kept aside",
-                           {{"rows", set_aside}, {"data_dir", data_dir}});
+      common::LogWarn("rows that could not be used are kept aside",
+                      {{"rows", set_aside}, {"data_dir", data_dir}});
     }
     return absl::OkStatus();
   }
@@ -190,25 +189,25 @@ class Server final : public CoordinatorServer {
   }
 
   // What is below may use what is above: destruction goes from the bottom.
-  d2g::common::Metrics metrics_{"d2g-coordinator"};
+  common::Metrics metrics_{"d2g-coordinator"};
   ClusterMetrics cluster_metrics_{&metrics_};
   std::unique_ptr<RowStore> store_;
   std::unique_ptr<Committer> committer_;
   std::unique_ptr<Coordinator> coordinator_;
-  d2g::common::PathPolicy paths_;
+  common::PathPolicy paths_;
   ServiceContext services_;
   WatchHub watches_;
   std::unique_ptr<PromptUploads> uploads_;
-  std::unique_ptr<d2g::common::ThreadPool> pool_;
+  std::unique_ptr<common::ThreadPool> pool_;
   std::unique_ptr<JobServiceShell> jobs_;
   std::unique_ptr<DatasetServiceShell> datasets_;
   std::unique_ptr<TaskServiceShell> tasks_;
   std::unique_ptr<TrainingServiceShell> training_;
   std::unique_ptr<ShardServiceShell> shards_;
-  std::unique_ptr<d2g::common::RpcServer> rpc_;
+  std::unique_ptr<common::RpcServer> rpc_;
   absl::Notification stop_ticker_;
   std::thread ticker_;
-  std::unique_ptr<d2g::common::AdminServer> admin_;
+  std::unique_ptr<common::AdminServer> admin_;
   bool stopped_ = false;
 };
 

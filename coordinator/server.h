@@ -27,9 +27,9 @@ struct CoordinatorServerOptions {
   absl::Duration lease_duration = absl::Seconds(60);
   GangOptions gang;
   // Where jobs may read and write; data_dir is kept out of by itself.
-  d2g::common::PathPolicy paths;
+  common::PathPolicy paths;
   // Null: the machine's. Must outlive the server.
-  const d2g::common::Clock* clock = nullptr;
+  const common::Clock* clock = nullptr;
 };
 
 // Thread-safe.

@@ -23,7 +23,7 @@ constexpr absl::Duration kTransferAttempt = absl::Minutes(2);
 constexpr absl::Duration kMinAttempt = absl::Milliseconds(200);
 
 // This client never cancels a call whose status it looks at.
-using d2g::common::FromServer;
+using common::FromServer;
 
 }  // namespace
 
@@ -38,7 +38,7 @@ CoordinatorClient::CoordinatorClient(const std::string& address, const absl::Not
     : address_(address),
       stop_(stop),
       incarnation_(std::move(incarnation)),
-      channel_(d2g::common::MakeChannel(address)),
+      channel_(common::MakeChannel(address)),
       jobs_(v1::JobService::NewStub(channel_)),
       datasets_(v1::DatasetService::NewStub(channel_)),
       tasks_(v1::TaskService::NewStub(channel_)),
@@ -67,21 +67,21 @@ absl::Status CoordinatorClient::CheckIncarnation(const grpc::ClientContext& cont
 absl::Status CoordinatorClient::Retry(
     absl::Time deadline, absl::Duration attempt_timeout,
     const std::function<grpc::Status(grpc::ClientContext*)>& attempt) {
-  d2g::common::RetryOptions options;
+  common::RetryOptions options;
   options.stop = stop_;
-  const absl::Status status = d2g::common::RetryUntil(
+  const absl::Status status = common::RetryUntil(
       deadline,
       [&]() -> absl::Status {
         grpc::ClientContext context;
-        d2g::common::SetDeadline(
-            &context, std::clamp(d2g::common::TimeLeft(deadline), kMinAttempt, attempt_timeout));
+        common::SetDeadline(&context,
+                            std::clamp(common::TimeLeft(deadline), kMinAttempt, attempt_timeout));
         const absl::Status result = FromServer(attempt(&context));
         D2G_RETURN_IF_ERROR(CheckIncarnation(context));
         return result;
       },
       options);
-  return d2g::common::IsRetryable(status)
-             ? d2g::common::Annotate(status, absl::StrCat("coordinator ", address_))
+  return common::IsRetryable(status)
+             ? common::Annotate(status, absl::StrCat("coordinator ", address_))
              : status;
 }
 
@@ -145,8 +145,8 @@ absl::Status CoordinatorClient::WatchJob(const std::string& name, absl::Duration
     bool stopped = false;
     bool heard = false;
     // One stream for each round: a message renews the patience.
-    const absl::Status status = d2g::common::RetryUntil(
-        d2g::common::DeadlineIn(patience),
+    const absl::Status status = common::RetryUntil(
+        common::DeadlineIn(patience),
         [&]() -> absl::Status {
           grpc::ClientContext context;  // no deadline: keep-alive finds a dead connection
           const auto reader = jobs_->WatchJob(&context, request);
@@ -160,13 +160,13 @@ absl::Status CoordinatorClient::WatchJob(const std::string& name, absl::Duration
           const absl::Status ended = FromServer(reader->Finish());
           if (stopped) return absl::CancelledError("the caller stopped watching");
           // A stream that said something and broke starts a new round.
-          return heard && d2g::common::IsRetryable(ended) ? absl::OkStatus() : ended;
+          return heard && common::IsRetryable(ended) ? absl::OkStatus() : ended;
         },
         {.stop = stop_});
     if (!status.ok()) return status;
     v1::GetJobRequest get;
     get.set_name(name);
-    D2G_ASSIGN_OR_RETURN(const v1::Job job, GetJob(get, d2g::common::DeadlineIn(patience)));
+    D2G_ASSIGN_OR_RETURN(const v1::Job job, GetJob(get, common::DeadlineIn(patience)));
     if (job.state() == v1::Job::STATE_SUCCEEDED || job.state() == v1::Job::STATE_FAILED ||
         job.state() == v1::Job::STATE_CANCELLED) {
       return absl::OkStatus();
@@ -207,7 +207,7 @@ absl::StatusOr<std::string> CoordinatorClient::FetchPromptList(const std::string
     while (reader->Read(&response)) text += response.chunk();
     return reader->Finish();
   }));
-  if (const std::string found = "xxh3-128:" + d2g::common::Xxh3Hex128(text); found != digest) {
+  if (const std::string found = "xxh3-128:" + common::Xxh3Hex128(text); found != digest) {
     return absl::DataLossError(
         absl::StrCat("prompt list ", digest, " arrived with digest ", found));
   }

@@ -7,10 +7,10 @@
 
 namespace d2g::coordinator {
 
-using d2g::coordinator::v1::FailTaskRequest;
-using d2g::coordinator::v1::Job;
+using v1::FailTaskRequest;
+using v1::Job;
 
-ClusterMetrics::ClusterMetrics(d2g::common::Metrics* metrics) : metrics_(metrics) {
+ClusterMetrics::ClusterMetrics(common::Metrics* metrics) : metrics_(metrics) {
   for (const auto& [kind, stage, name] : kTaskKinds) {
     const int k = kind;
     Count("d2g_coordinator_tasks_leased_total", "Leases granted.", {{"kind", name}},
@@ -79,7 +79,7 @@ ClusterMetrics::ClusterMetrics(d2g::common::Metrics* metrics) : metrics_(metrics
 }
 
 void ClusterMetrics::Count(const std::string& name, const std::string& help,
-                           const d2g::common::Metrics::Labels& labels,
+                           const common::Metrics::Labels& labels,
                            std::function<int64_t(const ClusterFigures&)> figure) {
   prometheus::Counter* counter = &metrics_->Counter(name, help, labels);
   shows_.emplace_back([counter, figure = std::move(figure)](const ClusterFigures& figures) {
@@ -89,7 +89,7 @@ void ClusterMetrics::Count(const std::string& name, const std::string& help,
 }
 
 void ClusterMetrics::Gauge(const std::string& name, const std::string& help,
-                           const d2g::common::Metrics::Labels& labels,
+                           const common::Metrics::Labels& labels,
                            std::function<int64_t(const ClusterFigures&)> figure) {
   prometheus::Gauge* gauge = &metrics_->Gauge(name, help, labels);
   shows_.emplace_back([gauge, figure = std::move(figure)](const ClusterFigures& figures) {

@@ -12,7 +12,7 @@ namespace d2g::coordinator {
 // All families exist from the start. Show may be called from one thread at a time.
 class ClusterMetrics {
  public:
-  explicit ClusterMetrics(d2g::common::Metrics* metrics);
+  explicit ClusterMetrics(common::Metrics* metrics);
 
   // Sets gauges, and moves counters to the totals.
   void Show(const ClusterFigures& figures);
@@ -24,13 +24,13 @@ class ClusterMetrics {
 
  private:
   void Count(const std::string& name, const std::string& help,
-             const d2g::common::Metrics::Labels& labels,
+             const common::Metrics::Labels& labels,
              std::function<int64_t(const ClusterFigures&)> figure);
   void Gauge(const std::string& name, const std::string& help,
-             const d2g::common::Metrics::Labels& labels,
+             const common::Metrics::Labels& labels,
              std::function<int64_t(const ClusterFigures&)> figure);
 
-  d2g::common::Metrics* metrics_;
+  common::Metrics* metrics_;
   std::vector<std::function<void(const ClusterFigures&)>> shows_;
   prometheus::Histogram* commit_seconds_;
   prometheus::Counter* rows_written_;

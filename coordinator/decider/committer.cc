@@ -54,7 +54,7 @@ absl::Status Committer::status() const {
 }
 
 void Committer::Run() {
-  const d2g::common::Clock* const clock = d2g::common::RealClock::Get();
+  const common::Clock* const clock = common::RealClock::Get();
   while (true) {
     std::vector<RowChanges> groups;
     int64_t last = 0;

@@ -3,7 +3,7 @@
 namespace d2g::coordinator {
 
 std::unique_ptr<Coordinator> Coordinator::Create(ClusterOptions options, const RowChanges& rows,
-                                                 RowSink* sink, const d2g::common::Clock* clock,
+                                                 RowSink* sink, const common::Clock* clock,
                                                  ClusterMetrics* metrics) {
   std::unique_ptr<Coordinator> coordinator(new Coordinator(
       ClusterState::Load(std::move(options), rows, Moment{clock->Now(), clock->SteadyNow()}), sink,
@@ -25,7 +25,7 @@ std::vector<Note> Coordinator::Hand() {
 
 void Coordinator::Log(const std::vector<Note>& notes) {
   for (const Note& note : notes) {
-    d2g::common::Log(note.level, note.message, {{"job", note.job}, {"detail", note.detail}});
+    common::Log(note.level, note.message, {{"job", note.job}, {"detail", note.detail}});
   }
 }
 

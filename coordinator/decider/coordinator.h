@@ -31,7 +31,7 @@ class Coordinator {
   // `rows` as scanned at the start; those that cannot be used go to the sink to be set aside.
   // `sink`, `clock` and `metrics` (may be null) must outlive it.
   static std::unique_ptr<Coordinator> Create(ClusterOptions options, const RowChanges& rows,
-                                             RowSink* sink, const d2g::common::Clock* clock,
+                                             RowSink* sink, const common::Clock* clock,
                                              ClusterMetrics* metrics = nullptr);
 
   // Calls decision(state, now) under the lock and hands what it changed to the sink.
@@ -55,7 +55,7 @@ class Coordinator {
   void Tick() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  Coordinator(std::unique_ptr<ClusterState> state, RowSink* sink, const d2g::common::Clock* clock,
+  Coordinator(std::unique_ptr<ClusterState> state, RowSink* sink, const common::Clock* clock,
               ClusterMetrics* metrics)
       : sink_(sink), clock_(clock), metrics_(metrics), state_(std::move(state)) {}
 
@@ -64,7 +64,7 @@ class Coordinator {
   static void Log(const std::vector<Note>& notes);
 
   RowSink* const sink_;
-  const d2g::common::Clock* const clock_;
+  const common::Clock* const clock_;
   ClusterMetrics* const metrics_;
   absl::Mutex mutex_;
   const std::unique_ptr<ClusterState> state_ ABSL_PT_GUARDED_BY(mutex_);

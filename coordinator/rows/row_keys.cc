@@ -27,7 +27,7 @@ absl::StatusOr<std::string> ParseName(absl::string_view name, absl::string_view 
   absl::string_view id = name;
   if (!absl::ConsumePrefix(&id, collection) || !IsResourceId(id)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("name \"", d2g::common::ValidUtf8(name, 2 * kMaxResourceIdBytes),
+        absl::StrCat("name \"", common::ValidUtf8(name, 2 * kMaxResourceIdBytes),
                      "\" is not of the form ", collection, "{id} with an id of 1 to ",
                      kMaxResourceIdBytes, " lower-case letters, digits and dashes"));
   }
@@ -70,9 +70,9 @@ absl::StatusOr<ParsedTaskName> ParseTaskName(absl::string_view name) {
   int64_t task = 0;
   if (parts.size() != 4 || parts[0] != "jobs" || !IsResourceId(parts[1]) || parts[2] != "tasks" ||
       !absl::SimpleAtoi(parts[3], &task) || task < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("name \"", d2g::common::ValidUtf8(name, 3 * kMaxResourceIdBytes),
-                     "\" is not of the form jobs/{id}/tasks/{n}"));
+    return absl::InvalidArgumentError(absl::StrCat("name \"",
+                                                   common::ValidUtf8(name, 3 * kMaxResourceIdBytes),
+                                                   "\" is not of the form jobs/{id}/tasks/{n}"));
   }
   return ParsedTaskName{std::string(parts[1]), task};
 }

@@ -204,7 +204,7 @@ absl::Status RowStore::Scan(
 absl::Status RowStore::CheckSpace() const {
   struct statvfs info = {};
   if (statvfs(folder_.c_str(), &info) != 0) {
-    return d2g::common::ErrnoStatus(errno, folder_, "free space");
+    return common::ErrnoStatus(errno, folder_, "free space");
   }
   const int64_t free_bytes =
       static_cast<int64_t>(info.f_bavail) * static_cast<int64_t>(info.f_frsize);

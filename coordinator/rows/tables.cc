@@ -9,10 +9,10 @@
 
 namespace d2g::coordinator {
 
-using d2g::coordinator::v1::Job;
-using d2g::coordinator::v1::TASK_KIND_SIMULATE;
-using d2g::coordinator::v1::TASK_KIND_UNSPECIFIED;
-using d2g::coordinator::v1::TaskKind_IsValid;
+using v1::Job;
+using v1::TASK_KIND_SIMULATE;
+using v1::TASK_KIND_UNSPECIFIED;
+using v1::TaskKind_IsValid;
 
 namespace {
 
@@ -60,11 +60,11 @@ std::string Fault(absl::string_view id, const rows::v1::ShardRow& row) {
   return address.address().empty() || address.store_uuid().empty() ? "it says nothing" : "";
 }
 
-bool IsRange(const d2g::common::v1::IndexRange& range) {
+bool IsRange(const common::v1::IndexRange& range) {
   return range.begin() >= 0 && range.begin() < range.end();
 }
 
-std::string WorkFault(int kind, const d2g::common::v1::IndexRange& range) {
+std::string WorkFault(int kind, const common::v1::IndexRange& range) {
   if (kind == TASK_KIND_UNSPECIFIED || !TaskKind_IsValid(kind)) return "its kind of task is none";
   return kind == TASK_KIND_SIMULATE && !IsRange(range) ? "its range is none" : "";
 }

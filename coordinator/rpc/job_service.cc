@@ -29,7 +29,7 @@ ServerUnaryReactor* JobServiceShell::CreateJob(CallbackServerContext* context,
 void JobServiceShell::CheckAndCreate(const v1::CreateJobRequest& request,
                                      ServerUnaryReactor* reactor, v1::Job* response) {
   if (request.request_id().size() > kMaxRequestIdBytes) {
-    reactor->Finish(d2g::common::ToGrpcStatus(d2g::common::BadRequest(
+    reactor->Finish(common::ToGrpcStatus(common::BadRequest(
         {{"request_id", absl::StrCat("has ", request.request_id().size(), " bytes; at most ",
                                      kMaxRequestIdBytes)}})));
     return;
@@ -58,7 +58,7 @@ void JobServiceShell::CheckAndCreate(const v1::CreateJobRequest& request,
     violations = FindOutput(&proposal);
   }
   if (!violations.empty()) {
-    reactor->Finish(d2g::common::ToGrpcStatus(d2g::common::BadRequest(violations)));
+    reactor->Finish(common::ToGrpcStatus(common::BadRequest(violations)));
     return;
   }
   FinishWhenDurable(services_, reactor, response, [&](ClusterState& state, Moment now) {
@@ -66,8 +66,8 @@ void JobServiceShell::CheckAndCreate(const v1::CreateJobRequest& request,
   });
 }
 
-std::vector<d2g::common::FieldViolation> JobServiceShell::FindOutput(JobProposal* proposal) {
-  const auto path = d2g::common::ResolvePath(proposal->spec.output_dir());
+std::vector<common::FieldViolation> JobServiceShell::FindOutput(JobProposal* proposal) {
+  const auto path = common::ResolvePath(proposal->spec.output_dir());
   if (!path.ok()) return {{"spec.output_dir", std::string(path.status().message())}};
   proposal->output_path = *path;
   std::vector<KnownOutput> ended;

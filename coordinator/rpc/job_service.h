@@ -46,7 +46,7 @@ class JobServiceShell final : public v1::JobService::CallbackService {
                       v1::Job* response);
   // Who has output where the proposal wants to have it: says what is wrong with that, and fills in
   // output_path and replaces.
-  std::vector<d2g::common::FieldViolation> FindOutput(JobProposal* proposal);
+  std::vector<common::FieldViolation> FindOutput(JobProposal* proposal);
 
   const ServiceContext services_;
 };

@@ -32,7 +32,7 @@ void JobWatch::Poke() {
 
 void JobWatch::Send(absl::StatusOr<v1::Job> job) {
   if (!job.ok()) {
-    End(d2g::common::ToGrpcStatus(job.status()));
+    End(common::ToGrpcStatus(job.status()));
     return;
   }
   const std::string bytes = job->SerializeAsString();

@@ -86,7 +86,7 @@ absl::StatusOr<std::vector<std::string>> PromptUpload::Check(rows::v1::PromptLis
     add(line);
     add("\n");
   };
-  d2g::common::PromptListChecker checker;
+  common::PromptListChecker checker;
   for (; !received_.empty(); received_.pop_front()) {
     D2G_RETURN_IF_ERROR(checker.Add(received_.front(), add_line));
   }
@@ -107,7 +107,7 @@ void PromptUpload::Store() {
   rows::v1::PromptListRow row;
   const auto pieces = Check(&row);
   if (!pieces.ok()) {
-    Finish(d2g::common::ToGrpcStatus(pieces.status()));
+    Finish(common::ToGrpcStatus(pieces.status()));
     return;
   }
   const std::string digest = response_->digest();
@@ -120,7 +120,7 @@ void PromptUpload::Store() {
     const absl::Status put =
         services_.store->PutBlob(BlobKey(digest, static_cast<int64_t>(chunk)), (*pieces)[chunk]);
     if (!put.ok()) {
-      Finish(d2g::common::ToGrpcStatus(put));
+      Finish(common::ToGrpcStatus(put));
       return;
     }
   }
@@ -129,7 +129,7 @@ void PromptUpload::Store() {
     return true;
   });
   services_.committer->WhenDurable(decided.sequence, [this](const absl::Status& durable) {
-    Finish(d2g::common::ToGrpcStatus(durable));
+    Finish(common::ToGrpcStatus(durable));
   });
 }
 
@@ -185,10 +185,9 @@ PromptDownload::PromptDownload(const ServiceContext& services, std::string diges
                 })
                 .result;
   if (chunks_ < 0) {
-    Finish(
-        grpc::Status(grpc::StatusCode::NOT_FOUND,
-                     absl::StrCat("no prompt list ", d2g::common::ValidUtf8(digest_, kMaxIdBytes),
-                                  " was uploaded")));
+    Finish(grpc::Status(
+        grpc::StatusCode::NOT_FOUND,
+        absl::StrCat("no prompt list ", common::ValidUtf8(digest_, kMaxIdBytes), " was uploaded")));
     return;
   }
   SendNext();
@@ -210,7 +209,7 @@ void PromptDownload::SendNext() {
   const bool scheduled = services_.pool->TrySchedule([this] {
     auto blob = services_.store->GetBlob(BlobKey(digest_, next_));
     if (!blob.ok()) {
-      Finish(d2g::common::ToGrpcStatus(blob.status()));
+      Finish(common::ToGrpcStatus(blob.status()));
       return;
     }
     ++next_;

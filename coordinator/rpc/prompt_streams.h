@@ -54,7 +54,7 @@ class PromptUpload final : public grpc::ServerReadReactor<v1::UploadPromptListRe
 class PromptUploads {
  public:
   // Neither is owned; `services` is filled in before the first Accept.
-  PromptUploads(const ServiceContext* services, const d2g::common::Clock* clock)
+  PromptUploads(const ServiceContext* services, const common::Clock* clock)
       : services_(services), clock_(clock) {}
 
   // Takes an upload, or answers RESOURCE_EXHAUSTED at the limit.
@@ -75,7 +75,7 @@ class PromptUploads {
   };
 
   const ServiceContext* const services_;
-  const d2g::common::Clock* const clock_;
+  const common::Clock* const clock_;
   absl::Mutex mutex_;
   // The contexts are valid as long as their uploads are here.
   absl::flat_hash_map<const PromptUpload*, Running> running_ ABSL_GUARDED_BY(mutex_);

@@ -28,10 +28,10 @@ struct ServiceContext {
   Coordinator* coordinator = nullptr;
   Committer* committer = nullptr;
   RowStore* store = nullptr;
-  d2g::common::ThreadPool* pool = nullptr;  // for what reads or writes files
+  common::ThreadPool* pool = nullptr;  // for what reads or writes files
   WatchHub* watches = nullptr;
   PromptUploads* uploads = nullptr;
-  const d2g::common::PathPolicy* paths = nullptr;
+  const common::PathPolicy* paths = nullptr;
   uint64_t incarnation = 0;
 };
 
@@ -55,10 +55,10 @@ template <typename Response, typename Decision>
 void FinishWhenDurable(const ServiceContext& services, grpc::ServerUnaryReactor* reactor,
                        Response* response, Decision&& decision) {
   auto decided = services.coordinator->Decide(std::forward<Decision>(decision));
-  grpc::Status status = d2g::common::ToGrpcStatus(Take(std::move(decided.result), response));
+  grpc::Status status = common::ToGrpcStatus(Take(std::move(decided.result), response));
   services.committer->WhenDurable(
       decided.sequence, [reactor, status = std::move(status)](const absl::Status& durable) {
-        reactor->Finish(durable.ok() ? status : d2g::common::ToGrpcStatus(durable));
+        reactor->Finish(durable.ok() ? status : common::ToGrpcStatus(durable));
       });
 }
 

@@ -9,8 +9,8 @@
 
 namespace d2g::coordinator {
 
-std::string DatasetId(const d2g::common::v1::DatasetRecipe& recipe) {
-  d2g::common::v1::DatasetRecipe known = recipe;
+std::string DatasetId(const common::v1::DatasetRecipe& recipe) {
+  common::v1::DatasetRecipe known = recipe;
   known.DiscardUnknownFields();
   std::string bytes;
   {

@@ -11,6 +11,6 @@ namespace d2g::coordinator {
 // recipe's bytes. The bytes are protobuf's deterministic binary serialisation of DatasetRecipe: set
 // fields in the order of their numbers, defaults left out, no unknown fields. The message must
 // therefore never get a map field, and a new field must mean the same as before when it is unset.
-std::string DatasetId(const d2g::common::v1::DatasetRecipe& recipe);
+std::string DatasetId(const common::v1::DatasetRecipe& recipe);
 
 }  // namespace d2g::coordinator

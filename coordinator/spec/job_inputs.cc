@@ -16,7 +16,7 @@
 namespace d2g::coordinator {
 namespace {
 
-using d2g::common::FieldViolation;
+using common::FieldViolation;
 
 // Empty when `path` is, or could be made, a folder that this process can write.
 std::string OutputFolderProblem(const std::string& path) {
@@ -41,8 +41,7 @@ std::string OutputFolderProblem(const std::string& path) {
 using Note = std::function<void(const char* field, std::string problem)>;
 
 // What the job asks of a teacher that runs.
-void CheckDemands(const d2g::coordinator::v1::JobSpec& spec, const model::ModelFolder& teacher,
-                  const Note& note) {
+void CheckDemands(const v1::JobSpec& spec, const model::ModelFolder& teacher, const Note& note) {
   if (teacher.wants_pooled_text) {
     note("spec.teacher.path", absl::StrCat(spec.teacher().path(),
                                            " is a Stable Diffusion XL model: d2g runs those (d2g "
@@ -70,8 +69,7 @@ void CheckDemands(const d2g::coordinator::v1::JobSpec& spec, const model::ModelF
   }
 }
 
-void CheckTeacher(const d2g::coordinator::v1::JobSpec& spec, const Note& note,
-                  TeacherFacts* facts) {
+void CheckTeacher(const v1::JobSpec& spec, const Note& note, TeacherFacts* facts) {
   const std::string& path = spec.teacher().path();
   // Before all of it is read for the digest.
   if (const absl::Status runs = model::CheckPipeline(path); !runs.ok()) {
@@ -88,10 +86,9 @@ void CheckTeacher(const d2g::coordinator::v1::JobSpec& spec, const Note& note,
 
 }  // namespace
 
-JobInputs CheckJobInputs(const d2g::coordinator::v1::JobSpec& spec,
-                         const d2g::common::PathPolicy& paths) {
+JobInputs CheckJobInputs(const v1::JobSpec& spec, const common::PathPolicy& paths) {
   JobInputs inputs;
-  const std::vector<FieldViolation> forbidden = d2g::common::PathViolations(paths, spec);
+  const std::vector<FieldViolation> forbidden = common::PathViolations(paths, spec);
   inputs.violations = forbidden;
   // Nothing is read that may not be.
   const auto allowed = [&forbidden](const char* field) {

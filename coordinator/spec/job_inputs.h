@@ -13,7 +13,7 @@ namespace d2g::coordinator {
 // What was found, and everything that is wrong with it.
 struct JobInputs {
   TeacherFacts teacher;
-  std::vector<d2g::common::FieldViolation> violations;
+  std::vector<common::FieldViolation> violations;
 };
 
 // Checks that `paths` allows the folders that the spec names; that the teacher can be run and its
@@ -22,7 +22,6 @@ struct JobInputs {
 // are as those who load them want; and that output_dir is, or can be made, a folder that can be
 // written. Reads all of a teacher that can be run, for its digest. Makes and changes no file.
 // Blocks; thread-safe. REQUIRES: a normal spec.
-JobInputs CheckJobInputs(const d2g::coordinator::v1::JobSpec& spec,
-                         const d2g::common::PathPolicy& paths = {});
+JobInputs CheckJobInputs(const v1::JobSpec& spec, const common::PathPolicy& paths = {});
 
 }  // namespace d2g::coordinator

@@ -9,26 +9,26 @@
 namespace d2g::coordinator {
 namespace {
 
-using d2g::common::OutputOwner;
+using common::OutputOwner;
 
 constexpr char kChoice[] = ": choose another folder, or set overwrite to take it over";
 
 // Whether the files of an ended job are still where it put them.
 bool StillThere(const KnownOutput& output) {
-  const auto owner = d2g::common::FindOutputOwner(output.path, output.job);
+  const auto owner = common::FindOutputOwner(output.path, output.job);
   return owner.ok() && owner->job == output.job;
 }
 
 }  // namespace
 
-JobOutput CheckJobOutput(const d2g::coordinator::v1::JobSpec& spec, const std::string& path,
+JobOutput CheckJobOutput(const v1::JobSpec& spec, const std::string& path,
                          const std::vector<KnownOutput>& ended) {
   JobOutput output;
   const auto refuse = [&](std::string why) {
     output.violations.push_back(
         {"spec.output_dir", absl::StrCat("\"", spec.output_dir(), "\" ", std::move(why))});
   };
-  const absl::StatusOr<OutputOwner> owner = d2g::common::FindOutputOwner(path);
+  const absl::StatusOr<OutputOwner> owner = common::FindOutputOwner(path);
   if (!owner.ok()) {
     refuse(absl::StrCat("cannot be used: ", owner.status().message()));
     return output;
@@ -42,13 +42,13 @@ JobOutput CheckJobOutput(const d2g::coordinator::v1::JobSpec& spec, const std::s
     return output;
   }
   if (spec.overwrite()) return output;
-  if (const OutputOwner around = d2g::common::FindOutputAround(path); !around.source.empty()) {
+  if (const OutputOwner around = common::FindOutputAround(path); !around.source.empty()) {
     refuse(absl::StrCat("lies within the output of ", around.Describe(), kChoice));
     return output;
   }
   for (const KnownOutput& known : ended) {
     if (!StillThere(known)) continue;
-    refuse(absl::StrCat(d2g::common::RelationOf(path, known.path), " ", known.path,
+    refuse(absl::StrCat(common::RelationOf(path, known.path), " ", known.path,
                         ", where the output of ", known.job, " is", kChoice));
     return output;
   }

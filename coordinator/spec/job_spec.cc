@@ -7,8 +7,8 @@
 
 namespace d2g::coordinator {
 
-using d2g::common::v1::DatasetRecipe;
-using d2g::coordinator::v1::JobSpec;
+using common::v1::DatasetRecipe;
+using v1::JobSpec;
 
 int64_t TrainingThreshold(const JobSpec& spec) {
   const int64_t triples = spec.simulate().triples();

@@ -11,7 +11,7 @@ namespace d2g::coordinator {
 
 // What training waits for: sealed triples that are not held out. REQUIRES: a normal spec
 // (services/spec/normal_spec.h).
-int64_t TrainingThreshold(const d2g::coordinator::v1::JobSpec& spec);
+int64_t TrainingThreshold(const v1::JobSpec& spec);
 
 // What the spec's files say; see job_inputs.h.
 struct TeacherFacts {
@@ -22,8 +22,7 @@ struct TeacherFacts {
 };
 
 // The recipe of the job's dataset. REQUIRES: a normal spec.
-d2g::common::v1::DatasetRecipe MakeRecipe(const d2g::coordinator::v1::JobSpec& spec,
-                                          const TeacherFacts& teacher, int64_t prompt_count,
-                                          int32_t shard_count);
+common::v1::DatasetRecipe MakeRecipe(const v1::JobSpec& spec, const TeacherFacts& teacher,
+                                     int64_t prompt_count, int32_t shard_count);
 
 }  // namespace d2g::coordinator

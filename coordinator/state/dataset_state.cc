@@ -8,7 +8,7 @@
 
 namespace d2g::coordinator {
 
-using d2g::common::v1::IndexRange;
+using common::v1::IndexRange;
 
 namespace {
 
@@ -16,7 +16,7 @@ constexpr int64_t kNoLimit = std::numeric_limits<int64_t>::max();
 
 }  // namespace
 
-DatasetState::DatasetState(d2g::common::v1::DatasetRecipe recipe)
+DatasetState::DatasetState(common::v1::DatasetRecipe recipe)
     : recipe_(std::move(recipe)), shards_(std::max(1, recipe_.shard_count())) {}
 
 absl::Status DatasetState::LoadShard(int32_t shard, const rows::v1::SealsRow& row) {
@@ -188,11 +188,11 @@ std::map<int32_t, int64_t> DatasetState::Unsealed(const dataset::IndexSet& indic
   return unsealed;
 }
 
-int64_t HoldoutIn(const d2g::common::v1::DatasetRecipe& recipe, int64_t limit) {
+int64_t HoldoutIn(const common::v1::DatasetRecipe& recipe, int64_t limit) {
   return dataset::MultiplesIn(0, limit, recipe.holdout_every());
 }
 
-int64_t TrainingIn(const d2g::common::v1::DatasetRecipe& recipe, int64_t limit) {
+int64_t TrainingIn(const common::v1::DatasetRecipe& recipe, int64_t limit) {
   return limit - HoldoutIn(recipe, limit);
 }
 

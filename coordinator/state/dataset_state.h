@@ -23,11 +23,11 @@ namespace d2g::coordinator {
 class DatasetState {
  public:
   using Range = std::pair<int64_t, int64_t>;
-  using Ranges = google::protobuf::RepeatedPtrField<d2g::common::v1::IndexRange>;
+  using Ranges = google::protobuf::RepeatedPtrField<common::v1::IndexRange>;
 
-  explicit DatasetState(d2g::common::v1::DatasetRecipe recipe);
+  explicit DatasetState(common::v1::DatasetRecipe recipe);
 
-  const d2g::common::v1::DatasetRecipe& recipe() const { return recipe_; }
+  const common::v1::DatasetRecipe& recipe() const { return recipe_; }
   const dataset::IndexSet& sealed() const { return sealed_; }
 
   // Takes a shard's row from disk.
@@ -37,12 +37,12 @@ class DatasetState {
 
   int32_t ShardOf(int64_t index) const;
   // INVALID_ARGUMENT unless the range is not empty and lies inside one block.
-  absl::Status CheckRange(const d2g::common::v1::IndexRange& range) const;
+  absl::Status CheckRange(const common::v1::IndexRange& range) const;
 
   // Merges a range that its shard sealed, with the digest that the shard gave. A range that was
   // partly known makes the shard's digest unknown, so that the next heartbeat asks for its list.
   // Returns how many indices are new.
-  absl::StatusOr<int64_t> MergeSeal(const d2g::common::v1::IndexRange& range, uint64_t digest);
+  absl::StatusOr<int64_t> MergeSeal(const common::v1::IndexRange& range, uint64_t digest);
   // A heartbeat of the shard is being answered: a list that it makes from now on holds everything
   // merged until now.
   void ForgetRecent(int32_t shard) { shards_[shard].recent = dataset::IndexSet(); }
@@ -94,7 +94,7 @@ class DatasetState {
   // Opens what is neither sealed nor leased of a range.
   void Open(int64_t begin, int64_t end);
 
-  d2g::common::v1::DatasetRecipe recipe_;
+  common::v1::DatasetRecipe recipe_;
   std::vector<Shard> shards_;
   dataset::IndexSet sealed_;    // union over the shards
   int64_t sealed_holdout_ = 0;  // the held-out ones among them
@@ -103,7 +103,7 @@ class DatasetState {
 };
 
 // Indices of [0, limit) that are held out, and the others.
-int64_t HoldoutIn(const d2g::common::v1::DatasetRecipe& recipe, int64_t limit);
-int64_t TrainingIn(const d2g::common::v1::DatasetRecipe& recipe, int64_t limit);
+int64_t HoldoutIn(const common::v1::DatasetRecipe& recipe, int64_t limit);
+int64_t TrainingIn(const common::v1::DatasetRecipe& recipe, int64_t limit);
 
 }  // namespace d2g::coordinator

@@ -9,11 +9,11 @@
 
 namespace d2g::coordinator {
 
-using d2g::common::ValidUtf8;
-using d2g::coordinator::v1::GangHeartbeatRequest;
-using d2g::coordinator::v1::GangHeartbeatResponse;
-using d2g::coordinator::v1::JoinGangRequest;
+using common::ValidUtf8;
 using rows::v1::GangRow;
+using v1::GangHeartbeatRequest;
+using v1::GangHeartbeatResponse;
+using v1::JoinGangRequest;
 
 namespace {
 
@@ -93,9 +93,8 @@ absl::StatusOr<GangEvents> GangTable::Report(const Request& request, absl::Durat
   GangEvents events;
   const std::string who = absl::StrCat("agent ", request.agent(), " on node ", agent.node);
   const Cause broken = {
-      absl::StrCat(request.error().empty()
-                       ? "a rank died"
-                       : ValidUtf8(request.error(), d2g::common::kMaxFailureBytes),
+      absl::StrCat(request.error().empty() ? "a rank died"
+                                           : ValidUtf8(request.error(), common::kMaxFailureBytes),
                    " (", who, ")"),
       Request::Failure_IsValid(request.failure()) ? request.failure()
                                                   : Request::FAILURE_UNSPECIFIED,

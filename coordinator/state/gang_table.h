@@ -69,9 +69,9 @@ struct GangOptions {
 // after a restart. Thread-compatible; holds no time of its own.
 class GangTable {
  public:
-  using Request = d2g::coordinator::v1::GangHeartbeatRequest;
-  using Action = d2g::coordinator::v1::GangHeartbeatResponse::Action;
-  using Ranks = std::map<int32_t, d2g::coordinator::v1::RankStatus>;
+  using Request = v1::GangHeartbeatRequest;
+  using Action = v1::GangHeartbeatResponse::Action;
+  using Ranks = std::map<int32_t, v1::RankStatus>;
   using Failure = Request::Failure;
 
   // A member whose ranks have not started.
@@ -83,7 +83,7 @@ class GangTable {
 
   // What an agent should run.
   struct Answer {
-    Action action = d2g::coordinator::v1::GangHeartbeatResponse::ACTION_IDLE;
+    Action action = v1::GangHeartbeatResponse::ACTION_IDLE;
     // With ACTION_RUN.
     std::string job;
     int64_t generation = 0;
@@ -97,7 +97,7 @@ class GangTable {
   GangTable(GangOptions options, Table<rows::v1::GangRow> rows, absl::Duration now);
 
   // A new agent, or a known one again. INVALID_ARGUMENT names the bad field and its limit.
-  absl::Status Join(const d2g::coordinator::v1::JoinGangRequest& request, absl::Duration now);
+  absl::Status Join(const v1::JoinGangRequest& request, absl::Duration now);
   // Takes an agent's report. NOT_FOUND when it has to join first.
   absl::StatusOr<GangEvents> Report(const Request& request, absl::Duration now);
   Answer AnswerFor(absl::string_view agent) const;

@@ -32,7 +32,7 @@ absl::StatusOr<std::string> DecodePageToken(absl::string_view listing, absl::str
     if (absl::ConsumePrefix(&key, absl::StrCat(listing, "\n"))) return std::string(key);
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("page_token: \"", d2g::common::ValidUtf8(token, kMaxIdBytes),
+      absl::StrCat("page_token: \"", common::ValidUtf8(token, kMaxIdBytes),
                    "\" does not come from an answer of this listing"));
 }
 

@@ -6,7 +6,7 @@
 
 namespace d2g::coordinator {
 
-using d2g::common::v1::ShardAddress;
+using common::v1::ShardAddress;
 
 absl::Status ShardRegistry::Heartbeat(const ShardAddress& shard, absl::Duration now) {
   if (shard.shard() < 0 || shard.shard() >= count_) {

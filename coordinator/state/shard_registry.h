@@ -26,9 +26,9 @@ class ShardRegistry {
   // Notes a sign of life. INVALID_ARGUMENT for a number out of range or a missing address or uuid;
   // ALREADY_EXISTS while another store uuid holds the number and lives, or may live: for one
   // kShardTimeout after the start, until it was heard of.
-  absl::Status Heartbeat(const d2g::common::v1::ShardAddress& shard, absl::Duration now);
+  absl::Status Heartbeat(const common::v1::ShardAddress& shard, absl::Duration now);
   // Last known address; null before the shard was ever heard of.
-  const d2g::common::v1::ShardAddress* Find(int32_t shard) const;
+  const common::v1::ShardAddress* Find(int32_t shard) const;
   bool Live(int32_t shard, absl::Duration now) const;
   // A worker could not append to the shard: no ranges of it are leased for a while, longer each
   // time, until NoteDurable or until another store or address takes the number.
@@ -40,8 +40,8 @@ class ShardRegistry {
   // Live and not held off by a refusal.
   bool TakesAppends(int32_t shard, absl::Duration now) const;
   // Live shards, and all that were ever heard of (readers retry one that is down).
-  std::vector<d2g::common::v1::ShardAddress> LiveShards(absl::Duration now) const;
-  std::vector<d2g::common::v1::ShardAddress> KnownShards() const;
+  std::vector<common::v1::ShardAddress> LiveShards(absl::Duration now) const;
+  std::vector<common::v1::ShardAddress> KnownShards() const;
   // Shards that are not live, ascending.
   std::vector<int32_t> Missing(absl::Duration now) const;
   // After a pause of this process: whoever was heard of before counts as heard of `now`.

@@ -45,7 +45,7 @@ absl::Status CheckPipeline(const std::string& path);
 
 // OK when the scheduler of a pipeline that CheckPipeline takes can run so; INVALID_ARGUMENT with
 // the reason.
-absl::Status CheckSolver(const std::string& path, const d2g::common::v1::SolverSpec& solver);
+absl::Status CheckSolver(const std::string& path, const common::v1::SolverSpec& solver);
 
 // OK when training can compare latents of so many channels (where that is known) in the features of
 // the network at `path`; INVALID_ARGUMENT naming the file and what is wrong with it. Reads no

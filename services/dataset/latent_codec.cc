@@ -12,7 +12,7 @@
 namespace d2g::dataset {
 namespace {
 
-using d2g::common::v1::DType;
+using common::v1::DType;
 
 static_assert(std::endian::native == std::endian::little, "latents are copied as little-endian");
 
@@ -93,31 +93,31 @@ absl::Status UnknownDType(DType dtype) {
 
 int64_t BytesOf(DType dtype) {
   switch (dtype) {
-    case d2g::common::v1::DTYPE_FP16:
-    case d2g::common::v1::DTYPE_BF16:
+    case common::v1::DTYPE_FP16:
+    case common::v1::DTYPE_BF16:
       return 2;
-    case d2g::common::v1::DTYPE_FP32:
+    case common::v1::DTYPE_FP32:
       return 4;
     default:
       return 0;
   }
 }
 
-int64_t LatentElements(const d2g::common::v1::DatasetRecipe& recipe) {
+int64_t LatentElements(const common::v1::DatasetRecipe& recipe) {
   return int64_t{recipe.latent_channels()} * recipe.latent_height() * recipe.latent_width();
 }
 
-int64_t LatentBytes(const d2g::common::v1::DatasetRecipe& recipe) {
+int64_t LatentBytes(const common::v1::DatasetRecipe& recipe) {
   return LatentElements(recipe) * BytesOf(recipe.storage_dtype());
 }
 
 absl::StatusOr<std::string> EncodeLatent(std::span<const float> values, DType dtype) {
   switch (dtype) {
-    case d2g::common::v1::DTYPE_FP16:
+    case common::v1::DTYPE_FP16:
       return Encode16(values, ToHalf);
-    case d2g::common::v1::DTYPE_BF16:
+    case common::v1::DTYPE_BF16:
       return Encode16(values, ToBrain);
-    case d2g::common::v1::DTYPE_FP32:
+    case common::v1::DTYPE_FP32:
       return std::string(reinterpret_cast<const char*>(values.data()), values.size_bytes());
     default:
       return UnknownDType(dtype);
@@ -133,10 +133,10 @@ absl::Status DecodeLatent(absl::string_view bytes, DType dtype, std::span<float>
                                                    " bytes, not ", bytes.size()));
   }
   switch (dtype) {
-    case d2g::common::v1::DTYPE_FP16:
+    case common::v1::DTYPE_FP16:
       Decode16(bytes, FromHalf, out);
       break;
-    case d2g::common::v1::DTYPE_BF16:
+    case common::v1::DTYPE_BF16:
       Decode16(bytes, FromBrain, out);
       break;
     default:
@@ -147,26 +147,26 @@ absl::Status DecodeLatent(absl::string_view bytes, DType dtype, std::span<float>
 
 int64_t FindNonFinite(absl::string_view bytes, DType dtype) {
   switch (dtype) {
-    case d2g::common::v1::DTYPE_FP16:
+    case common::v1::DTYPE_FP16:
       return FindFullExponent<uint16_t>(bytes, 0x7C00);
-    case d2g::common::v1::DTYPE_BF16:
+    case common::v1::DTYPE_BF16:
       return FindFullExponent<uint16_t>(bytes, 0x7F80);
     default:
       return FindFullExponent<uint32_t>(bytes, 0x7F800000);
   }
 }
 
-uint64_t LatentChecksum(absl::string_view bytes) { return d2g::common::Xxh3(bytes); }
+uint64_t LatentChecksum(absl::string_view bytes) { return common::Xxh3(bytes); }
 
 uint64_t NoiseChecksum(std::span<const float> noise) {
-  return d2g::common::Xxh3(
+  return common::Xxh3(
       absl::string_view(reinterpret_cast<const char*>(noise.data()), noise.size_bytes()));
 }
 
-absl::StatusOr<d2g::store::v1::Triple> MakeTriple(int64_t index, int64_t prompt_index,
-                                                  std::span<const float> x,
-                                                  std::span<const float> noise, DType dtype) {
-  d2g::store::v1::Triple triple;
+absl::StatusOr<store::v1::Triple> MakeTriple(int64_t index, int64_t prompt_index,
+                                             std::span<const float> x, std::span<const float> noise,
+                                             DType dtype) {
+  store::v1::Triple triple;
   triple.set_index(index);
   triple.set_prompt_index(prompt_index);
   D2G_ASSIGN_OR_RETURN(*triple.mutable_x(), EncodeLatent(x, dtype));

@@ -17,7 +17,7 @@
 namespace d2g::spec {
 namespace {
 
-using d2g::common::v1::Rule;
+using common::v1::Rule;
 using google::protobuf::Descriptor;
 using google::protobuf::DescriptorPool;
 using google::protobuf::FieldDescriptor;
@@ -123,7 +123,7 @@ void AppendMessage(const Descriptor& type, const Comments& comments, const std::
                    int width, std::string* out) {
   for (int i = 0; i < type.field_count(); ++i) {
     const FieldDescriptor& field = *type.field(i);
-    const Rule& rule = field.options().GetExtension(d2g::common::v1::rule);
+    const Rule& rule = field.options().GetExtension(common::v1::rule);
     if (i > 0 && indent.empty()) absl::StrAppend(out, "\n");
     AppendComment(comments.Of(field), indent, width, out);
     if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {

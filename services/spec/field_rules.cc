@@ -21,7 +21,7 @@
 namespace d2g::spec {
 namespace {
 
-using d2g::common::v1::Rule;
+using common::v1::Rule;
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 
@@ -34,7 +34,7 @@ bool IsNested(const FieldDescriptor& field) {
 }
 
 const Rule& RuleOf(const FieldDescriptor& field) {
-  return field.options().GetExtension(d2g::common::v1::rule);
+  return field.options().GetExtension(common::v1::rule);
 }
 
 // Whether the job says something of the field; "" and the enum's 0 say nothing.

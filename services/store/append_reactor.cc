@@ -11,9 +11,9 @@
 
 namespace d2g::store {
 
-using d2g::store::v1::AppendTriplesRequest;
-using d2g::store::v1::AppendTriplesResponse;
-using d2g::store::v1::Triple;
+using v1::AppendTriplesRequest;
+using v1::AppendTriplesResponse;
+using v1::Triple;
 
 namespace {
 
@@ -25,8 +25,7 @@ int64_t BytesOfBatch(const AppendTriplesRequest::Batch& batch) {
 
 }  // namespace
 
-AppendReactor::AppendReactor(TripleStore* store, d2g::common::ThreadPool* pool,
-                             StoreMetrics* metrics)
+AppendReactor::AppendReactor(TripleStore* store, common::ThreadPool* pool, StoreMetrics* metrics)
     : store_(store), pool_(pool), metrics_(metrics) {
   Advance();
 }
@@ -128,7 +127,7 @@ void AppendReactor::Advance(bool work_done) {
       finished_ = finish;
       status = status_;
     }
-    if (finish) Finish(d2g::common::ToGrpcStatus(status));
+    if (finish) Finish(common::ToGrpcStatus(status));
     if (!started) return;
     if (start_read) StartRead(&request_);
     if (start_write) StartWrite(&response_);

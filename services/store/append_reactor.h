@@ -23,13 +23,13 @@
 namespace d2g::store {
 
 // Deletes itself when the call is over. The store, pool and metrics must outlive the server.
-class AppendReactor final : public grpc::ServerBidiReactor<d2g::store::v1::AppendTriplesRequest,
-                                                           d2g::store::v1::AppendTriplesResponse> {
+class AppendReactor final
+    : public grpc::ServerBidiReactor<v1::AppendTriplesRequest, v1::AppendTriplesResponse> {
  public:
-  AppendReactor(TripleStore* store, d2g::common::ThreadPool* pool, StoreMetrics* metrics);
+  AppendReactor(TripleStore* store, common::ThreadPool* pool, StoreMetrics* metrics);
 
  private:
-  using Batch = d2g::store::v1::AppendTriplesRequest::Batch;
+  using Batch = v1::AppendTriplesRequest::Batch;
 
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override;
@@ -43,19 +43,18 @@ class AppendReactor final : public grpc::ServerBidiReactor<d2g::store::v1::Appen
   void Advance(bool work_done = false) ABSL_LOCKS_EXCLUDED(mutex_);
   // On the pool: makes waiting batches durable until none is left.
   void Work() ABSL_LOCKS_EXCLUDED(mutex_);
-  absl::Status OpenRange(const d2g::store::v1::AppendTriplesRequest::Open& open,
-                         std::string* presence) const;
+  absl::Status OpenRange(const v1::AppendTriplesRequest::Open& open, std::string* presence) const;
 
   TripleStore* const store_;
-  d2g::common::ThreadPool* const pool_;
+  common::ThreadPool* const pool_;
   StoreMetrics* const metrics_;
 
   // Owned by gRPC while a read or write is in flight.
-  d2g::store::v1::AppendTriplesRequest request_;
-  d2g::store::v1::AppendTriplesResponse response_;
+  v1::AppendTriplesRequest request_;
+  v1::AppendTriplesResponse response_;
 
   absl::Mutex mutex_;
-  std::optional<d2g::store::v1::AppendTriplesRequest::Open> open_ ABSL_GUARDED_BY(mutex_);
+  std::optional<v1::AppendTriplesRequest::Open> open_ ABSL_GUARDED_BY(mutex_);
   bool range_opened_ ABSL_GUARDED_BY(mutex_) = false;
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
@@ -66,7 +65,7 @@ class AppendReactor final : public grpc::ServerBidiReactor<d2g::store::v1::Appen
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
   std::deque<Batch> queue_ ABSL_GUARDED_BY(mutex_);
   int64_t queued_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::deque<d2g::store::v1::AppendTriplesResponse> answers_ ABSL_GUARDED_BY(mutex_);
+  std::deque<v1::AppendTriplesResponse> answers_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace d2g::store

@@ -4,10 +4,10 @@
 
 namespace d2g::store {
 
-using d2g::common::v1::IndexRange;
+using common::v1::IndexRange;
 
 absl::StatusOr<BlockState> BlockState::FromRow(int64_t first, int64_t size,
-                                               const d2g::store::v1::BlockRow& row) {
+                                               const v1::BlockRow& row) {
   BlockState state(first, size);
   if (!state.presence_.Assign(row.presence()) || !state.sealed_.Assign(row.sealed())) {
     return absl::DataLossError(
@@ -18,8 +18,8 @@ absl::StatusOr<BlockState> BlockState::FromRow(int64_t first, int64_t size,
   return state;
 }
 
-d2g::store::v1::BlockRow BlockState::ToRow() const {
-  d2g::store::v1::BlockRow row;
+v1::BlockRow BlockState::ToRow() const {
+  v1::BlockRow row;
   row.set_range_epoch(range_epoch_);
   row.set_presence(presence_.bytes());
   row.set_sealed(sealed_.bytes());

@@ -18,9 +18,8 @@ class BlockState {
   // `first` is the block's first index.
   BlockState(int64_t first, int64_t size) : first_(first), presence_(size), sealed_(size) {}
   // DATA_LOSS when the row does not fit the block.
-  static absl::StatusOr<BlockState> FromRow(int64_t first, int64_t size,
-                                            const d2g::store::v1::BlockRow& row);
-  d2g::store::v1::BlockRow ToRow() const;
+  static absl::StatusOr<BlockState> FromRow(int64_t first, int64_t size, const v1::BlockRow& row);
+  v1::BlockRow ToRow() const;
 
   int64_t first() const { return first_; }
   int64_t size() const { return presence_.size(); }
@@ -31,9 +30,9 @@ class BlockState {
   int64_t sealed_count() const { return sealed_.Count(); }
   uint64_t sealed_digest() const { return sealed_digest_; }
   // Presence bitmap of a range inside the block.
-  std::string Presence(const d2g::common::v1::IndexRange& range) const;
+  std::string Presence(const common::v1::IndexRange& range) const;
   // Sealed ranges, ascending, as large as they go within the block.
-  std::vector<d2g::common::v1::IndexRange> SealedRanges() const;
+  std::vector<common::v1::IndexRange> SealedRanges() const;
 
   void MarkPresent(int64_t index) { presence_.Set(index - first_, true); }
   // `digest` is SealDigest of the triple. REQUIRES: present, not sealed.

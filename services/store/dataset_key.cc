@@ -4,7 +4,7 @@
 
 namespace d2g::store {
 
-absl::Status CheckKey(const d2g::store::v1::DatasetKey& key, const TripleStore& store) {
+absl::Status CheckKey(const v1::DatasetKey& key, const TripleStore& store) {
   if (key.shard() != store.shard()) {
     return absl::FailedPreconditionError(
         absl::StrCat("this is shard ", store.shard(), ", the request is for shard ", key.shard()));

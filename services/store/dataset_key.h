@@ -8,6 +8,6 @@
 namespace d2g::store {
 
 // FAILED_PRECONDITION when shard number or (non-empty) uuid are not this store's.
-absl::Status CheckKey(const d2g::store::v1::DatasetKey& key, const TripleStore& store);
+absl::Status CheckKey(const v1::DatasetKey& key, const TripleStore& store);
 
 }  // namespace d2g::store

@@ -133,8 +133,7 @@ absl::StatusOr<uint64_t> DecodeChecksum(absl::string_view bytes) {
   return checksum;
 }
 
-std::string EncodeTripleHeader(const d2g::store::v1::Triple& triple,
-                               const d2g::common::v1::DatasetRecipe& recipe) {
+std::string EncodeTripleHeader(const v1::Triple& triple, const common::v1::DatasetRecipe& recipe) {
   TripleHeader header = {};
   header.version = kTripleVersion;
   header.dtype = static_cast<uint8_t>(recipe.storage_dtype());
@@ -148,11 +147,11 @@ std::string EncodeTripleHeader(const d2g::store::v1::Triple& triple,
   header.noise_checksum = triple.noise_checksum();
   header.x_checksum = triple.x_checksum();
   std::string bytes(AsBytes(&header, sizeof(header)));
-  return bytes + EncodeChecksum(d2g::common::Xxh3(bytes));
+  return bytes + EncodeChecksum(common::Xxh3(bytes));
 }
 
-absl::StatusOr<d2g::store::v1::Triple> DecodeTriple(absl::string_view value, int64_t index,
-                                                    const d2g::common::v1::DatasetRecipe& recipe) {
+absl::StatusOr<v1::Triple> DecodeTriple(absl::string_view value, int64_t index,
+                                        const common::v1::DatasetRecipe& recipe) {
   if (value.size() < kTripleHeaderBytes) {
     return absl::DataLossError(absl::StrCat(
         "the value has ", value.size(), " bytes, too short for a header of ", kTripleHeaderBytes));
@@ -161,7 +160,7 @@ absl::StatusOr<d2g::store::v1::Triple> DecodeTriple(absl::string_view value, int
   std::memcpy(&header, value.data(), sizeof(header));
   uint64_t header_checksum = 0;
   std::memcpy(&header_checksum, value.data() + sizeof(header), sizeof(header_checksum));
-  if (d2g::common::Xxh3(value.substr(0, sizeof(header))) != header_checksum) {
+  if (common::Xxh3(value.substr(0, sizeof(header))) != header_checksum) {
     return absl::DataLossError("the header's checksum does not match");
   }
   if (header.version != kTripleVersion || header.header_bytes != kTripleHeaderBytes) {
@@ -180,7 +179,7 @@ absl::StatusOr<d2g::store::v1::Triple> DecodeTriple(absl::string_view value, int
   if (dataset::LatentChecksum(x) != header.x_checksum) {
     return absl::DataLossError("the latent's checksum does not match");
   }
-  d2g::store::v1::Triple triple;
+  v1::Triple triple;
   triple.set_index(index);
   triple.set_prompt_index(header.prompt_index);
   triple.set_noise_checksum(header.noise_checksum);
@@ -191,7 +190,7 @@ absl::StatusOr<d2g::store::v1::Triple> DecodeTriple(absl::string_view value, int
 
 uint64_t SealDigest(int64_t index, uint64_t x_checksum) {
   const uint64_t words[2] = {static_cast<uint64_t>(index), x_checksum};
-  return d2g::common::Xxh3(AsBytes(words, sizeof(words)));
+  return common::Xxh3(AsBytes(words, sizeof(words)));
 }
 
 }  // namespace d2g::store

@@ -61,12 +61,11 @@ absl::StatusOr<uint64_t> DecodeChecksum(absl::string_view bytes);
 
 // A triple's value: a header of kTripleHeaderBytes, then x's bytes.
 inline constexpr size_t kTripleHeaderBytes = 56;
-std::string EncodeTripleHeader(const d2g::store::v1::Triple& triple,
-                               const d2g::common::v1::DatasetRecipe& recipe);
+std::string EncodeTripleHeader(const v1::Triple& triple, const common::v1::DatasetRecipe& recipe);
 // Checks version, header checksum, index, shape, dtype and x's checksum. DATA_LOSS says what
 // differs.
-absl::StatusOr<d2g::store::v1::Triple> DecodeTriple(absl::string_view value, int64_t index,
-                                                    const d2g::common::v1::DatasetRecipe& recipe);
+absl::StatusOr<v1::Triple> DecodeTriple(absl::string_view value, int64_t index,
+                                        const common::v1::DatasetRecipe& recipe);
 
 // A sealed triple's part of the dataset digest: XXH3-64 of index and x_checksum, both 8 bytes
 // little-endian. Parts are summed modulo 2^64.

@@ -45,7 +45,7 @@ class HealthListener final : public rocksdb::EventListener {
       absl::MutexLock lock(&mutex_);
       error_ = error->ToString();
     }
-    d2g::common::LogError("the database stopped taking writes", {{"error", error->ToString()}});
+    common::LogError("the database stopped taking writes", {{"error", error->ToString()}});
   }
   void OnErrorRecoveryEnd(const rocksdb::BackgroundErrorRecoveryInfo& info) override {
     if (!info.new_bg_error.ok()) return;
@@ -53,7 +53,7 @@ class HealthListener final : public rocksdb::EventListener {
       absl::MutexLock lock(&mutex_);
       error_.clear();
     }
-    d2g::common::LogInfo("the database takes writes again");
+    common::LogInfo("the database takes writes again");
   }
   std::string error() const {
     absl::MutexLock lock(&mutex_);
@@ -68,7 +68,7 @@ class HealthListener final : public rocksdb::EventListener {
 absl::StatusOr<Engine::Space> SpaceOf(const std::string& folder) {
   struct statvfs volume = {};
   if (statvfs(folder.c_str(), &volume) != 0) {
-    return d2g::common::ErrnoStatus(errno, folder, "cannot ask for free space");
+    return common::ErrnoStatus(errno, folder, "cannot ask for free space");
   }
   const auto block = static_cast<int64_t>(volume.f_frsize);
   return Engine::Space{static_cast<int64_t>(volume.f_bavail) * block,
@@ -107,7 +107,7 @@ class RocksDbEngine final : public Engine {
     if (db_ == nullptr) return;
     const rocksdb::Status status = db_->Close();
     if (!status.ok()) {
-      d2g::common::LogWarn("closing the database failed", {{"error", status.ToString()}});
+      common::LogWarn("closing the database failed", {{"error", status.ToString()}});
     }
   }
 
@@ -194,7 +194,7 @@ class RocksDbEngine final : public Engine {
     // Logs hold the dataset's latest triples until the rows written with them are in a table.
     const rocksdb::Status flushed = db_->Flush(rocksdb::FlushOptions(), rows_.get());
     if (!flushed.ok()) {
-      d2g::common::LogWarn("a log may be kept for longer", {{"error", flushed.ToString()}});
+      common::LogWarn("a log may be kept for longer", {{"error", flushed.ToString()}});
     }
     return absl::OkStatus();
   }

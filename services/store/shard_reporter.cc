@@ -34,7 +34,7 @@ ShardReporter::ShardReporter(TripleStore* store, StoreMetrics* metrics,
     : store_(store),
       metrics_(metrics),
       coordinator_(coordinator),
-      stub_(d2g::coordinator::v1::ShardService::NewStub(d2g::common::MakeChannel(coordinator))),
+      stub_(coordinator::v1::ShardService::NewStub(common::MakeChannel(coordinator))),
       outcome_(absl::UnavailableError("the coordinator has not answered yet")) {
   address_.set_shard(store->shard());
   address_.set_store_uuid(store->uuid());
@@ -53,7 +53,7 @@ absl::Status ShardReporter::LastOutcome() const {
 }
 
 void ShardReporter::Run() {
-  d2g::common::Backoff backoff;
+  common::Backoff backoff;
   std::mt19937_64 random(std::random_device{}());
   bool was_ok = false;
   bool first = true;
@@ -62,10 +62,10 @@ void ShardReporter::Run() {
     const absl::Status status = Report(&interval);
     if (first || status.ok() != was_ok) {
       if (status.ok()) {
-        d2g::common::LogInfo("reporting to the coordinator", {{"coordinator", coordinator_}});
+        common::LogInfo("reporting to the coordinator", {{"coordinator", coordinator_}});
       } else {
-        d2g::common::LogWarn("the coordinator does not take reports; trying again",
-                             {{"coordinator", coordinator_}, {"error", status}});
+        common::LogWarn("the coordinator does not take reports; trying again",
+                        {{"coordinator", coordinator_}, {"error", status}});
       }
     }
     first = false;
@@ -104,7 +104,7 @@ absl::Status ShardReporter::CheckIncarnation(const grpc::ClientContext& context)
 }
 
 absl::Status ShardReporter::Report(absl::Duration* interval) {
-  d2g::coordinator::v1::ShardHeartbeatRequest request;
+  coordinator::v1::ShardHeartbeatRequest request;
   *request.mutable_shard() = address_;
   request.set_free_bytes(store_->FreeBytes());
   for (const auto& stats : store_->Stats()) {
@@ -114,16 +114,15 @@ absl::Status ShardReporter::Report(absl::Duration* interval) {
     summary->set_digest(stats.digest());
   }
   grpc::ClientContext context;
-  d2g::common::SetDeadline(&context, kCallTimeout);
-  d2g::coordinator::v1::ShardHeartbeatResponse response;
-  D2G_RETURN_IF_ERROR(
-      d2g::common::FromGrpcStatus(stub_->ShardHeartbeat(&context, request, &response)));
+  common::SetDeadline(&context, kCallTimeout);
+  coordinator::v1::ShardHeartbeatResponse response;
+  D2G_RETURN_IF_ERROR(common::FromGrpcStatus(stub_->ShardHeartbeat(&context, request, &response)));
   D2G_RETURN_IF_ERROR(CheckIncarnation(context));
   if (response.has_heartbeat_interval()) {
     *interval = std::clamp(FromProto(response.heartbeat_interval()), kMinInterval, kMaxInterval);
   }
   for (const std::string& dataset : response.drop_datasets()) {
-    d2g::common::LogInfo("dropping a dataset", {{"dataset", dataset}});
+    common::LogInfo("dropping a dataset", {{"dataset", dataset}});
     D2G_RETURN_IF_ERROR(store_->Drop(dataset));
   }
   for (const std::string& dataset : response.report_seals()) {
@@ -133,7 +132,7 @@ absl::Status ShardReporter::Report(absl::Duration* interval) {
 }
 
 absl::Status ShardReporter::ReportSeals(const std::string& dataset) {
-  d2g::coordinator::v1::ReportSealsRequest request;
+  coordinator::v1::ReportSealsRequest request;
   *request.mutable_shard() = address_;
   request.set_dataset(dataset);
   const auto sealed = store_->ListSealed(dataset);
@@ -145,10 +144,9 @@ absl::Status ShardReporter::ReportSeals(const std::string& dataset) {
     return sealed.status();
   }  // Else: nothing of it is here, and the coordinator should know.
   grpc::ClientContext context;
-  d2g::common::SetDeadline(&context, kCallTimeout);
-  d2g::coordinator::v1::ReportSealsResponse response;
-  D2G_RETURN_IF_ERROR(
-      d2g::common::FromGrpcStatus(stub_->ReportSeals(&context, request, &response)));
+  common::SetDeadline(&context, kCallTimeout);
+  coordinator::v1::ReportSealsResponse response;
+  D2G_RETURN_IF_ERROR(common::FromGrpcStatus(stub_->ReportSeals(&context, request, &response)));
   return CheckIncarnation(context);
 }
 

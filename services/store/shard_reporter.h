@@ -38,9 +38,9 @@ class ShardReporter {
 
   TripleStore* const store_;
   StoreMetrics* const metrics_;
-  d2g::common::v1::ShardAddress address_;
+  common::v1::ShardAddress address_;
   const std::string coordinator_;
-  const std::unique_ptr<d2g::coordinator::v1::ShardService::Stub> stub_;
+  const std::unique_ptr<coordinator::v1::ShardService::Stub> stub_;
   // Belongs to the reporting thread.
   int64_t incarnation_ = 0;
   absl::Notification stop_;

@@ -12,8 +12,8 @@ namespace d2g::store {
 absl::StatusOr<std::unique_ptr<StoreApp>> StoreApp::Start(const StoreAppOptions& options) {
   // An address that cannot be used must not leave a trace in the data folder.
   for (const std::string& address : {options.server.listen, options.server.admin_address}) {
-    D2G_RETURN_IF_ERROR(d2g::common::CheckListenAddress(address, options.server.insecure));
-    D2G_RETURN_IF_ERROR(d2g::common::ExplainListenFailure(address));
+    D2G_RETURN_IF_ERROR(common::CheckListenAddress(address, options.server.insecure));
+    D2G_RETURN_IF_ERROR(common::ExplainListenFailure(address));
   }
   std::unique_ptr<StoreApp> app(new StoreApp());
   D2G_ASSIGN_OR_RETURN(std::unique_ptr<Engine> engine, OpenRocksDbEngine(options.database));
@@ -22,14 +22,14 @@ absl::StatusOr<std::unique_ptr<StoreApp>> StoreApp::Start(const StoreAppOptions&
   D2G_ASSIGN_OR_RETURN(app->store_, TripleStore::Create(std::move(engine), store_options));
   app->service_ =
       std::make_unique<TripleServiceImpl>(app->store_.get(), &app->store_metrics_, options.service);
-  d2g::common::RpcServerOptions rpc;
+  common::RpcServerOptions rpc;
   rpc.insecure = options.server.insecure;
   rpc.metrics = &app->metrics_;
-  D2G_ASSIGN_OR_RETURN(app->server_,
-                       d2g::common::RpcServer::Start(
-                           options.server.listen,
-                           {d2g::common::Serve<v1::TripleService>(app->service_.get())}, rpc));
-  D2G_ASSIGN_OR_RETURN(app->admin_, d2g::common::AdminServer::Start(
+  D2G_ASSIGN_OR_RETURN(
+      app->server_,
+      common::RpcServer::Start(options.server.listen,
+                               {common::Serve<v1::TripleService>(app->service_.get())}, rpc));
+  D2G_ASSIGN_OR_RETURN(app->admin_, common::AdminServer::Start(
                                         options.server.admin_address, &app->metrics_,
                                         [store = app->store_.get()] { return store->Ready(); },
                                         options.server.insecure));
@@ -42,13 +42,13 @@ absl::StatusOr<std::unique_ptr<StoreApp>> StoreApp::Start(const StoreAppOptions&
   }
   app->store_metrics_.free_bytes.Set(static_cast<double>(app->store_->FreeBytes()));
   app->store_metrics_.datasets.Set(static_cast<double>(app->store_->Stats().size()));
-  D2G_RETURN_IF_ERROR(d2g::common::WritePortFile(
+  D2G_RETURN_IF_ERROR(common::WritePortFile(
       options.server.port_file, {.grpc = app->grpc_port(), .admin = app->admin_port()}));
-  d2g::common::LogInfo("serving", {{"address", advertised},
-                                   {"admin_port", app->admin_port()},
-                                   {"shard", app->store_->shard()},
-                                   {"store_uuid", app->store_->uuid()},
-                                   {"data_dir", options.database.folder}});
+  common::LogInfo("serving", {{"address", advertised},
+                              {"admin_port", app->admin_port()},
+                              {"shard", app->store_->shard()},
+                              {"store_uuid", app->store_->uuid()},
+                              {"data_dir", options.database.folder}});
   return app;
 }
 

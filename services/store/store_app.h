@@ -20,7 +20,7 @@
 namespace d2g::store {
 
 struct StoreAppOptions {
-  d2g::common::ServerFlags server;
+  common::ServerFlags server;
   RocksDbOptions database;
   TripleStoreOptions store;
   TripleServiceOptions service;
@@ -45,14 +45,14 @@ class StoreApp {
  private:
   StoreApp() : metrics_("d2g-store"), store_metrics_(&metrics_) {}
 
-  d2g::common::Metrics metrics_;
+  common::Metrics metrics_;
   StoreMetrics store_metrics_;
   // Each uses those above it.
   std::unique_ptr<TripleStore> store_;
   std::unique_ptr<TripleServiceImpl> service_;
-  std::unique_ptr<d2g::common::RpcServer> server_;
+  std::unique_ptr<common::RpcServer> server_;
   std::unique_ptr<ShardReporter> reporter_;
-  std::unique_ptr<d2g::common::AdminServer> admin_;
+  std::unique_ptr<common::AdminServer> admin_;
 };
 
 }  // namespace d2g::store

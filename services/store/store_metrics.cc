@@ -2,7 +2,7 @@
 
 namespace d2g::store {
 
-using d2g::common::Metrics;
+using common::Metrics;
 
 StoreMetrics::StoreMetrics(Metrics* metrics)
     : appended_triples(

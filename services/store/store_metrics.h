@@ -7,7 +7,7 @@ namespace d2g::store {
 
 // References into a Metrics, which must outlive it. Thread-safe.
 struct StoreMetrics {
-  explicit StoreMetrics(d2g::common::Metrics* metrics);
+  explicit StoreMetrics(common::Metrics* metrics);
 
   prometheus::Counter& appended_triples;
   prometheus::Counter& appended_bytes;

@@ -36,22 +36,22 @@ TripleServiceImpl::TripleServiceImpl(TripleStore* store, StoreMetrics* metrics,
 TripleServiceImpl::~TripleServiceImpl() = default;
 
 template <typename Work>
-ServerUnaryReactor* TripleServiceImpl::RunOn(d2g::common::ThreadPool* pool,
+ServerUnaryReactor* TripleServiceImpl::RunOn(common::ThreadPool* pool,
                                              CallbackServerContext* context, Work work) {
   ServerUnaryReactor* const reactor = context->DefaultReactor();
   metrics_->pool_queue.Set(append_pool_.queued() + read_pool_.queued());
   const bool scheduled = pool->TrySchedule(
-      [reactor, work = std::move(work)] { reactor->Finish(d2g::common::ToGrpcStatus(work())); });
+      [reactor, work = std::move(work)] { reactor->Finish(common::ToGrpcStatus(work())); });
   if (!scheduled) {
     reactor->Finish(
-        d2g::common::ToGrpcStatus(absl::UnavailableError("the shard is busy: its queue is full")));
+        common::ToGrpcStatus(absl::UnavailableError("the shard is busy: its queue is full")));
   }
   return reactor;
 }
 
-ServerUnaryReactor* TripleServiceImpl::OpenDataset(
-    CallbackServerContext* context, const d2g::store::v1::OpenDatasetRequest* request,
-    d2g::store::v1::OpenDatasetResponse* response) {
+ServerUnaryReactor* TripleServiceImpl::OpenDataset(CallbackServerContext* context,
+                                                   const v1::OpenDatasetRequest* request,
+                                                   v1::OpenDatasetResponse* response) {
   return RunOn(&append_pool_, context, [this, request, response]() -> absl::Status {
     D2G_RETURN_IF_ERROR(CheckKey(request->key(), *store_));
     D2G_RETURN_IF_ERROR(store_->OpenDataset(request->key().dataset(), request->recipe()));
@@ -60,15 +60,14 @@ ServerUnaryReactor* TripleServiceImpl::OpenDataset(
   });
 }
 
-grpc::ServerBidiReactor<d2g::store::v1::AppendTriplesRequest,
-                        d2g::store::v1::AppendTriplesResponse>*
+grpc::ServerBidiReactor<v1::AppendTriplesRequest, v1::AppendTriplesResponse>*
 TripleServiceImpl::AppendTriples(CallbackServerContext*) {
   return new AppendReactor(store_, &append_pool_, metrics_);
 }
 
 ServerUnaryReactor* TripleServiceImpl::SealRange(CallbackServerContext* context,
-                                                 const d2g::store::v1::SealRangeRequest* request,
-                                                 d2g::store::v1::SealRangeResponse* response) {
+                                                 const v1::SealRangeRequest* request,
+                                                 v1::SealRangeResponse* response) {
   return RunOn(&append_pool_, context, [this, request, response]() -> absl::Status {
     D2G_RETURN_IF_ERROR(CheckKey(request->key(), *store_));
     D2G_ASSIGN_OR_RETURN(
@@ -77,8 +76,8 @@ ServerUnaryReactor* TripleServiceImpl::SealRange(CallbackServerContext* context,
   });
 }
 
-absl::Status TripleServiceImpl::Read(const d2g::store::v1::ReadTriplesRequest& request,
-                                     d2g::store::v1::ReadTriplesResponse* response) const {
+absl::Status TripleServiceImpl::Read(const v1::ReadTriplesRequest& request,
+                                     v1::ReadTriplesResponse* response) const {
   D2G_RETURN_IF_ERROR(CheckKey(request.key(), *store_));
   if (request.indices_size() < 1 || request.indices_size() > kMaxReadIndices) {
     return absl::InvalidArgumentError(absl::StrCat("read asks for ", request.indices_size(),
@@ -96,16 +95,16 @@ absl::Status TripleServiceImpl::Read(const d2g::store::v1::ReadTriplesRequest& r
   return absl::OkStatus();
 }
 
-ServerUnaryReactor* TripleServiceImpl::ReadTriples(
-    CallbackServerContext* context, const d2g::store::v1::ReadTriplesRequest* request,
-    d2g::store::v1::ReadTriplesResponse* response) {
+ServerUnaryReactor* TripleServiceImpl::ReadTriples(CallbackServerContext* context,
+                                                   const v1::ReadTriplesRequest* request,
+                                                   v1::ReadTriplesResponse* response) {
   return RunOn(&read_pool_, context,
                [this, request, response] { return Read(*request, response); });
 }
 
-ServerUnaryReactor* TripleServiceImpl::ListSealedRanges(
-    CallbackServerContext* context, const d2g::store::v1::ListSealedRangesRequest* request,
-    d2g::store::v1::ListSealedRangesResponse* response) {
+ServerUnaryReactor* TripleServiceImpl::ListSealedRanges(CallbackServerContext* context,
+                                                        const v1::ListSealedRangesRequest* request,
+                                                        v1::ListSealedRangesResponse* response) {
   return RunOn(&read_pool_, context, [this, request, response]() -> absl::Status {
     D2G_RETURN_IF_ERROR(CheckKey(request->key(), *store_));
     D2G_ASSIGN_OR_RETURN(*response, store_->ListSealed(request->key().dataset()));
@@ -113,14 +112,14 @@ ServerUnaryReactor* TripleServiceImpl::ListSealedRanges(
   });
 }
 
-grpc::ServerWriteReactor<d2g::store::v1::VerifyDatasetResponse>* TripleServiceImpl::VerifyDataset(
-    CallbackServerContext*, const d2g::store::v1::VerifyDatasetRequest* request) {
+grpc::ServerWriteReactor<v1::VerifyDatasetResponse>* TripleServiceImpl::VerifyDataset(
+    CallbackServerContext*, const v1::VerifyDatasetRequest* request) {
   return new VerifyReactor(store_, &verify_pool_, request->key());
 }
 
-ServerUnaryReactor* TripleServiceImpl::InvalidateRange(
-    CallbackServerContext* context, const d2g::store::v1::InvalidateRangeRequest* request,
-    d2g::store::v1::InvalidateRangeResponse* response) {
+ServerUnaryReactor* TripleServiceImpl::InvalidateRange(CallbackServerContext* context,
+                                                       const v1::InvalidateRangeRequest* request,
+                                                       v1::InvalidateRangeResponse* response) {
   return RunOn(&append_pool_, context, [this, request, response]() -> absl::Status {
     D2G_RETURN_IF_ERROR(CheckKey(request->key(), *store_));
     D2G_ASSIGN_OR_RETURN(
@@ -131,9 +130,9 @@ ServerUnaryReactor* TripleServiceImpl::InvalidateRange(
   });
 }
 
-ServerUnaryReactor* TripleServiceImpl::DropDataset(
-    CallbackServerContext* context, const d2g::store::v1::DropDatasetRequest* request,
-    d2g::store::v1::DropDatasetResponse*) {
+ServerUnaryReactor* TripleServiceImpl::DropDataset(CallbackServerContext* context,
+                                                   const v1::DropDatasetRequest* request,
+                                                   v1::DropDatasetResponse*) {
   return RunOn(&append_pool_, context, [this, request]() -> absl::Status {
     D2G_RETURN_IF_ERROR(CheckKey(request->key(), *store_));
     return store_->Drop(request->key().dataset());
@@ -141,8 +140,8 @@ ServerUnaryReactor* TripleServiceImpl::DropDataset(
 }
 
 ServerUnaryReactor* TripleServiceImpl::GetStats(CallbackServerContext* context,
-                                                const d2g::store::v1::GetStatsRequest*,
-                                                d2g::store::v1::GetStatsResponse* response) {
+                                                const v1::GetStatsRequest*,
+                                                v1::GetStatsResponse* response) {
   return RunOn(&read_pool_, context, [this, response] {
     response->set_store_uuid(store_->uuid());
     response->set_shard(store_->shard());

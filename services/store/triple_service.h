@@ -20,7 +20,7 @@ struct TripleServiceOptions {
 };
 
 // Thread-safe.
-class TripleServiceImpl final : public d2g::store::v1::TripleService::CallbackService {
+class TripleServiceImpl final : public v1::TripleService::CallbackService {
  public:
   // `store` and `metrics` must outlive the service; the service, the server.
   TripleServiceImpl(TripleStore* store, StoreMetrics* metrics,
@@ -28,48 +28,45 @@ class TripleServiceImpl final : public d2g::store::v1::TripleService::CallbackSe
   ~TripleServiceImpl() override;
 
   grpc::ServerUnaryReactor* OpenDataset(grpc::CallbackServerContext* context,
-                                        const d2g::store::v1::OpenDatasetRequest* request,
-                                        d2g::store::v1::OpenDatasetResponse* response) override;
-  grpc::ServerBidiReactor<d2g::store::v1::AppendTriplesRequest,
-                          d2g::store::v1::AppendTriplesResponse>*
-  AppendTriples(grpc::CallbackServerContext* context) override;
+                                        const v1::OpenDatasetRequest* request,
+                                        v1::OpenDatasetResponse* response) override;
+  grpc::ServerBidiReactor<v1::AppendTriplesRequest, v1::AppendTriplesResponse>* AppendTriples(
+      grpc::CallbackServerContext* context) override;
   grpc::ServerUnaryReactor* SealRange(grpc::CallbackServerContext* context,
-                                      const d2g::store::v1::SealRangeRequest* request,
-                                      d2g::store::v1::SealRangeResponse* response) override;
+                                      const v1::SealRangeRequest* request,
+                                      v1::SealRangeResponse* response) override;
   grpc::ServerUnaryReactor* ReadTriples(grpc::CallbackServerContext* context,
-                                        const d2g::store::v1::ReadTriplesRequest* request,
-                                        d2g::store::v1::ReadTriplesResponse* response) override;
-  grpc::ServerUnaryReactor* ListSealedRanges(
-      grpc::CallbackServerContext* context, const d2g::store::v1::ListSealedRangesRequest* request,
-      d2g::store::v1::ListSealedRangesResponse* response) override;
-  grpc::ServerWriteReactor<d2g::store::v1::VerifyDatasetResponse>* VerifyDataset(
-      grpc::CallbackServerContext* context,
-      const d2g::store::v1::VerifyDatasetRequest* request) override;
-  grpc::ServerUnaryReactor* InvalidateRange(
-      grpc::CallbackServerContext* context, const d2g::store::v1::InvalidateRangeRequest* request,
-      d2g::store::v1::InvalidateRangeResponse* response) override;
+                                        const v1::ReadTriplesRequest* request,
+                                        v1::ReadTriplesResponse* response) override;
+  grpc::ServerUnaryReactor* ListSealedRanges(grpc::CallbackServerContext* context,
+                                             const v1::ListSealedRangesRequest* request,
+                                             v1::ListSealedRangesResponse* response) override;
+  grpc::ServerWriteReactor<v1::VerifyDatasetResponse>* VerifyDataset(
+      grpc::CallbackServerContext* context, const v1::VerifyDatasetRequest* request) override;
+  grpc::ServerUnaryReactor* InvalidateRange(grpc::CallbackServerContext* context,
+                                            const v1::InvalidateRangeRequest* request,
+                                            v1::InvalidateRangeResponse* response) override;
   grpc::ServerUnaryReactor* DropDataset(grpc::CallbackServerContext* context,
-                                        const d2g::store::v1::DropDatasetRequest* request,
-                                        d2g::store::v1::DropDatasetResponse* response) override;
+                                        const v1::DropDatasetRequest* request,
+                                        v1::DropDatasetResponse* response) override;
   grpc::ServerUnaryReactor* GetStats(grpc::CallbackServerContext* context,
-                                     const d2g::store::v1::GetStatsRequest* request,
-                                     d2g::store::v1::GetStatsResponse* response) override;
+                                     const v1::GetStatsRequest* request,
+                                     v1::GetStatsResponse* response) override;
 
  private:
   // Runs `work` on a pool and ends the call with the status it returns.
   template <typename Work>
-  grpc::ServerUnaryReactor* RunOn(d2g::common::ThreadPool* pool,
-                                  grpc::CallbackServerContext* context, Work work);
-  absl::Status Read(const d2g::store::v1::ReadTriplesRequest& request,
-                    d2g::store::v1::ReadTriplesResponse* response) const;
+  grpc::ServerUnaryReactor* RunOn(common::ThreadPool* pool, grpc::CallbackServerContext* context,
+                                  Work work);
+  absl::Status Read(const v1::ReadTriplesRequest& request, v1::ReadTriplesResponse* response) const;
 
   TripleStore* const store_;
   StoreMetrics* const metrics_;
   const absl::Time start_time_;
   // Last: their threads use the members above.
-  d2g::common::ThreadPool verify_pool_;
-  d2g::common::ThreadPool read_pool_;
-  d2g::common::ThreadPool append_pool_;
+  common::ThreadPool verify_pool_;
+  common::ThreadPool read_pool_;
+  common::ThreadPool append_pool_;
 };
 
 }  // namespace d2g::store

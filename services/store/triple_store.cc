@@ -11,8 +11,8 @@
 
 namespace d2g::store {
 
-using d2g::common::v1::IndexRange;
-using d2g::store::v1::Triple;
+using common::v1::IndexRange;
+using v1::Triple;
 
 namespace {
 
@@ -154,7 +154,7 @@ absl::StatusOr<TripleStore::Appended> TripleStore::Append(const std::string& nam
   if (result.written > 0) {
     D2G_RETURN_IF_ERROR(CheckSpace(bytes));
     commit.rows.emplace_back(EncodeRowKey(change.row_key()), state.ToRow().SerializeAsString());
-    D2G_RETURN_IF_ERROR(d2g::common::Annotate(WriteTimed(commit), name));
+    D2G_RETURN_IF_ERROR(common::Annotate(WriteTimed(commit), name));
     change.Apply();
   }
   if (result.repeated > 0) {
@@ -191,8 +191,9 @@ absl::StatusOr<std::map<int64_t, uint64_t>> TripleStore::ReadChecksums(
   return checksums;
 }
 
-absl::StatusOr<d2g::store::v1::SealRangeResponse> TripleStore::Seal(
-    const std::string& name, const IndexRange& range, const d2g::store::v1::Producer& producer) {
+absl::StatusOr<v1::SealRangeResponse> TripleStore::Seal(const std::string& name,
+                                                        const IndexRange& range,
+                                                        const v1::Producer& producer) {
   D2G_ASSIGN_OR_RETURN(const std::shared_ptr<Dataset> dataset, Find(name));
   D2G_RETURN_IF_ERROR(CheckRange(*dataset, range));
   BlockChange change(dataset.get());
@@ -220,7 +221,7 @@ absl::StatusOr<d2g::store::v1::SealRangeResponse> TripleStore::Seal(
     ++newly_sealed;
   }
   if (newly_sealed > 0) {
-    d2g::store::v1::SealRow seal;
+    v1::SealRow seal;
     *seal.mutable_range() = range;
     *seal.mutable_producer() = producer;
     seal.mutable_seal_time()->set_seconds(absl::ToUnixSeconds(options_.clock->Now()));
@@ -228,13 +229,13 @@ absl::StatusOr<d2g::store::v1::SealRangeResponse> TripleStore::Seal(
     commit.rows.emplace_back(EncodeRowKey(change.row_key()), state.ToRow().SerializeAsString());
     commit.rows.emplace_back(EncodeRowKey({RowKind::kSeal, dataset->id, range.begin()}),
                              seal.SerializeAsString());
-    D2G_RETURN_IF_ERROR(d2g::common::Annotate(WriteTimed(commit), name));
+    D2G_RETURN_IF_ERROR(common::Annotate(WriteTimed(commit), name));
     change.Apply();
     if (options_.metrics != nullptr) {
       options_.metrics->sealed_triples.Increment(static_cast<double>(newly_sealed));
     }
   }
-  d2g::store::v1::SealRangeResponse response;
+  v1::SealRangeResponse response;
   *response.mutable_sealed()->mutable_range() = range;
   response.mutable_sealed()->set_digest(digest);
   absl::MutexLock lock(&dataset->mutex);
@@ -279,7 +280,7 @@ absl::StatusOr<Triple> TripleStore::ReadFrom(const Dataset& dataset, int64_t ind
     if (metrics != nullptr && absl::IsDataLoss(triple.status())) {
       metrics->checksum_failures.Increment();
     }
-    return d2g::common::Annotate(triple.status(), context);
+    return common::Annotate(triple.status(), context);
   }
   if (metrics != nullptr) {
     metrics->read_triples.Increment();
@@ -294,10 +295,10 @@ absl::StatusOr<Triple> TripleStore::Read(const std::string& name, int64_t index)
   return ReadFrom(*dataset, index);
 }
 
-absl::StatusOr<d2g::store::v1::ListSealedRangesResponse> TripleStore::ListSealed(
+absl::StatusOr<v1::ListSealedRangesResponse> TripleStore::ListSealed(
     const std::string& name) const {
   D2G_ASSIGN_OR_RETURN(const std::shared_ptr<Dataset> dataset, Find(name));
-  d2g::store::v1::ListSealedRangesResponse response;
+  v1::ListSealedRangesResponse response;
   absl::MutexLock lock(&dataset->mutex);
   if (dataset->dropped) return response;
   for (const auto& [number, block] : dataset->blocks) {
@@ -315,7 +316,7 @@ absl::StatusOr<d2g::store::v1::ListSealedRangesResponse> TripleStore::ListSealed
   return response;
 }
 
-absl::StatusOr<d2g::store::v1::VerifyDatasetResponse::Summary> TripleStore::Verify(
+absl::StatusOr<v1::VerifyDatasetResponse::Summary> TripleStore::Verify(
     const std::string& name,
     absl::FunctionRef<bool(int64_t index, const std::string& reason)> finding,
     absl::FunctionRef<bool()> go_on) const {
@@ -326,7 +327,7 @@ absl::StatusOr<d2g::store::v1::VerifyDatasetResponse::Summary> TripleStore::Veri
     if (dataset->dropped) return absl::NotFoundError(absl::StrCat(name, " is being dropped"));
     for (const auto& [number, block] : dataset->blocks) blocks.push_back(block->state);
   }
-  d2g::store::v1::VerifyDatasetResponse::Summary summary;
+  v1::VerifyDatasetResponse::Summary summary;
   for (const BlockState& block : blocks) {
     IndexRange whole;
     whole.set_begin(block.first());
@@ -388,7 +389,7 @@ absl::StatusOr<int64_t> TripleStore::Invalidate(const std::string& name, const I
     commit.removed_rows.push_back(EncodeRowKey({RowKind::kChecksum, dataset->id, index}));
   }
   commit.rows.emplace_back(EncodeRowKey(change.row_key()), state.ToRow().SerializeAsString());
-  D2G_RETURN_IF_ERROR(d2g::common::Annotate(WriteTimed(commit), name));
+  D2G_RETURN_IF_ERROR(common::Annotate(WriteTimed(commit), name));
   change.Apply();
   const auto removed = static_cast<int64_t>(commit.removed_values.size());
   if (options_.metrics != nullptr) {

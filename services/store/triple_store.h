@@ -39,7 +39,7 @@ struct TripleStoreOptions {
   int64_t min_free_bytes = int64_t{4} << 30;
   double min_free_share = 0.05;
   // Not owned; must outlive the store.
-  const d2g::common::Clock* clock = d2g::common::RealClock::Get();
+  const common::Clock* clock = common::RealClock::Get();
   // Not owned; may be null.
   StoreMetrics* metrics = nullptr;
 };
@@ -64,11 +64,11 @@ class TripleStore {
 
   // Idempotent; ALREADY_EXISTS when the name has another recipe; INVALID_ARGUMENT names every bad
   // field.
-  absl::Status OpenDataset(const std::string& name, const d2g::common::v1::DatasetRecipe& recipe);
+  absl::Status OpenDataset(const std::string& name, const common::v1::DatasetRecipe& recipe);
 
   // Checks that appends to a range may begin, and returns its presence bitmap.
   absl::StatusOr<std::string> OpenRange(const std::string& name,
-                                        const d2g::common::v1::IndexRange& range,
+                                        const common::v1::IndexRange& range,
                                         int64_t range_epoch) const;
 
   struct Appended {
@@ -78,34 +78,33 @@ class TripleStore {
   // Makes triples of one block durable, all or none. Checks each: in the block, size, checksum
   // (DATA_LOSS), finite numbers.
   absl::StatusOr<Appended> Append(const std::string& name, int64_t range_epoch,
-                                  absl::Span<const d2g::store::v1::Triple* const> triples);
+                                  absl::Span<const v1::Triple* const> triples);
 
-  absl::StatusOr<d2g::store::v1::SealRangeResponse> Seal(const std::string& name,
-                                                         const d2g::common::v1::IndexRange& range,
-                                                         const d2g::store::v1::Producer& producer);
+  absl::StatusOr<v1::SealRangeResponse> Seal(const std::string& name,
+                                             const common::v1::IndexRange& range,
+                                             const v1::Producer& producer);
 
-  absl::StatusOr<d2g::store::v1::Triple> Read(const std::string& name, int64_t index) const;
+  absl::StatusOr<v1::Triple> Read(const std::string& name, int64_t index) const;
 
-  absl::StatusOr<d2g::store::v1::ListSealedRangesResponse> ListSealed(
-      const std::string& name) const;
+  absl::StatusOr<v1::ListSealedRangesResponse> ListSealed(const std::string& name) const;
 
   // Reads every present triple. `finding` gets index and reason of the bad ones and returns false
   // to end early (CANCELLED).
-  absl::StatusOr<d2g::store::v1::VerifyDatasetResponse::Summary> Verify(
+  absl::StatusOr<v1::VerifyDatasetResponse::Summary> Verify(
       const std::string& name,
       absl::FunctionRef<bool(int64_t index, const std::string& reason)> finding,
       absl::FunctionRef<bool()> go_on = [] { return true; }) const;
 
   // Returns how many triples went.
-  absl::StatusOr<int64_t> Invalidate(const std::string& name,
-                                     const d2g::common::v1::IndexRange& range, int64_t range_epoch);
+  absl::StatusOr<int64_t> Invalidate(const std::string& name, const common::v1::IndexRange& range,
+                                     int64_t range_epoch);
 
   // Idempotent. After a failure nothing of it can be read any more, and a repeat goes on, as does
   // OpenDataset and the next start.
   absl::Status Drop(const std::string& name);
 
   // A dataset whose drop has not gone through yet is listed with nothing in it.
-  std::vector<d2g::store::v1::GetStatsResponse::DatasetStats> Stats() const;
+  std::vector<v1::GetStatsResponse::DatasetStats> Stats() const;
 
   // Free bytes of the volume; 0 when it cannot be asked.
   int64_t FreeBytes() const;
@@ -124,7 +123,7 @@ class TripleStore {
   struct Dataset {
     DatasetId id = 0;
     std::string name;
-    d2g::common::v1::DatasetRecipe recipe;
+    common::v1::DatasetRecipe recipe;
 
     mutable absl::Mutex mutex;
     bool dropped ABSL_GUARDED_BY(mutex) = false;
@@ -148,25 +147,25 @@ class TripleStore {
   // FAILED_PRECONDITION when the database holds rows that are not a store's.
   absl::Status CheckEmpty() const;
   absl::Status LoadIdentity();
-  absl::Status LoadDataset(DatasetId id, const d2g::store::v1::DatasetRow& row);
+  absl::Status LoadDataset(DatasetId id, const v1::DatasetRow& row);
   absl::Status RemoveFromDisk(DatasetId id);
   // REQUIRES: it is marked as dropped and no change is under way; the caller has the catalogue.
   absl::Status RemoveDataset(const Dataset& dataset) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<std::shared_ptr<Dataset>> Find(const std::string& name) const
       ABSL_LOCKS_EXCLUDED(mutex_);
   // Checks that the range lies inside one block of this shard.
-  absl::Status CheckRange(const Dataset& dataset, const d2g::common::v1::IndexRange& range) const;
-  absl::Status CheckTriple(const Dataset& dataset, const d2g::store::v1::Triple& triple) const;
+  absl::Status CheckRange(const Dataset& dataset, const common::v1::IndexRange& range) const;
+  absl::Status CheckTriple(const Dataset& dataset, const v1::Triple& triple) const;
   absl::Status CheckSpace(int64_t bytes) const;
   // Writes and times a commit.
   absl::Status WriteTimed(const Commit& commit);
   // x_checksums of the present triples of a range, by index.
   absl::StatusOr<std::map<int64_t, uint64_t>> ReadChecksums(
-      const Dataset& dataset, const d2g::common::v1::IndexRange& range) const;
+      const Dataset& dataset, const common::v1::IndexRange& range) const;
   bool IsPresent(const Dataset& dataset, int64_t index) const;
   // Waits for the change, if any, of the block that holds `index`.
   void AwaitChange(const Dataset& dataset, int64_t index) const;
-  absl::StatusOr<d2g::store::v1::Triple> ReadFrom(const Dataset& dataset, int64_t index) const;
+  absl::StatusOr<v1::Triple> ReadFrom(const Dataset& dataset, int64_t index) const;
 
   const std::unique_ptr<Engine> engine_;
   const TripleStoreOptions options_;

@@ -17,8 +17,8 @@
 
 namespace d2g::store {
 
-using d2g::common::FieldViolation;
-using d2g::common::v1::DatasetRecipe;
+using common::FieldViolation;
+using common::v1::DatasetRecipe;
 
 namespace {
 
@@ -64,7 +64,7 @@ absl::Status CheckRecipe(const std::string& name, const DatasetRecipe& recipe, i
     violations.push_back({"recipe", absl::StrCat("a latent has ", dataset::LatentBytes(recipe),
                                                  " bytes; the limit is ", kMaxLatentBytes)});
   }
-  return violations.empty() ? absl::OkStatus() : d2g::common::BadRequest(violations);
+  return violations.empty() ? absl::OkStatus() : common::BadRequest(violations);
 }
 
 absl::Status NotOpen(const std::string& name) {
@@ -123,7 +123,7 @@ absl::Status TripleStore::LoadIdentity() {
   const auto bytes = engine_->ReadRow(key);
   if (absl::IsNotFound(bytes.status())) {
     D2G_RETURN_IF_ERROR(CheckEmpty());
-    d2g::store::v1::StoreRow row;
+    v1::StoreRow row;
     row.set_format(kStoreFormat);
     row.set_uuid(RandomUuid());
     row.set_shard(options_.shard);
@@ -133,7 +133,7 @@ absl::Status TripleStore::LoadIdentity() {
     return engine_->Write(commit);
   }
   D2G_RETURN_IF_ERROR(bytes.status());
-  d2g::store::v1::StoreRow row;
+  v1::StoreRow row;
   if (!row.ParseFromString(*bytes)) return absl::DataLossError("the store row is unreadable");
   D2G_ASSIGN_OR_RETURN(const Engine::Space space, engine_->GetSpace());
   if (row.format() != kStoreFormat) {
@@ -150,7 +150,7 @@ absl::Status TripleStore::LoadIdentity() {
 }
 
 absl::Status TripleStore::Load() {
-  std::map<DatasetId, d2g::store::v1::DatasetRow> rows;
+  std::map<DatasetId, v1::DatasetRow> rows;
   const std::string prefix = RowPrefix(RowKind::kDataset);
   absl::Status bad;
   D2G_RETURN_IF_ERROR(engine_->ScanRows(
@@ -186,7 +186,7 @@ absl::Status TripleStore::Load() {
   return absl::OkStatus();
 }
 
-absl::Status TripleStore::LoadDataset(DatasetId id, const d2g::store::v1::DatasetRow& row) {
+absl::Status TripleStore::LoadDataset(DatasetId id, const v1::DatasetRow& row) {
   auto dataset = std::make_shared<Dataset>();
   dataset->id = id;
   dataset->name = row.name();
@@ -198,14 +198,14 @@ absl::Status TripleStore::LoadDataset(DatasetId id, const d2g::store::v1::Datase
   const auto load = [&](absl::string_view key,
                         absl::string_view value) ABSL_EXCLUSIVE_LOCKS_REQUIRED(dataset->mutex) {
     const auto decoded = DecodeRowKey(key);
-    d2g::store::v1::BlockRow block;
+    v1::BlockRow block;
     if (!decoded.ok() || !block.ParseFromArray(value.data(), static_cast<int>(value.size()))) {
       bad = absl::DataLossError(absl::StrCat(row.name(), ": a block row is unreadable"));
       return false;
     }
     auto state = BlockState::FromRow(decoded->number * size, size, block);
     if (!state.ok()) {
-      bad = d2g::common::Annotate(state.status(), row.name());
+      bad = common::Annotate(state.status(), row.name());
       return false;
     }
     dataset->present_count += state->present_count();
@@ -259,7 +259,7 @@ absl::Status TripleStore::OpenDataset(const std::string& name, const DatasetReci
   }
   dataset->name = name;
   dataset->recipe = recipe;
-  d2g::store::v1::DatasetRow row;
+  v1::DatasetRow row;
   row.set_name(name);
   *row.mutable_recipe() = recipe;
   D2G_RETURN_IF_ERROR(engine_->CreateDataset(dataset->id));
@@ -276,13 +276,13 @@ absl::Status TripleStore::Drop(const std::string& name) {
   const auto found = Find(name);
   if (absl::IsNotFound(found.status())) return absl::OkStatus();
   Dataset& dataset = **found;
-  d2g::store::v1::DatasetRow row;
+  v1::DatasetRow row;
   row.set_name(name);
   *row.mutable_recipe() = dataset.recipe;
   row.set_dropping(true);
   Commit commit;
   commit.rows.emplace_back(EncodeRowKey({RowKind::kDataset, dataset.id}), row.SerializeAsString());
-  D2G_RETURN_IF_ERROR(d2g::common::Annotate(engine_->Write(commit), name));
+  D2G_RETURN_IF_ERROR(common::Annotate(engine_->Write(commit), name));
   {
     absl::MutexLock lock(&dataset.mutex);
     dataset.dropped = true;
@@ -291,7 +291,7 @@ absl::Status TripleStore::Drop(const std::string& name) {
     };
     dataset.mutex.Await(absl::Condition(&quiet));
   }
-  return d2g::common::Annotate(RemoveDataset(dataset), name);
+  return common::Annotate(RemoveDataset(dataset), name);
 }
 
 // Until everything of it is gone it stays known, so that a repeat goes on.
@@ -314,15 +314,15 @@ absl::Status TripleStore::RemoveFromDisk(DatasetId id) {
   return engine_->Write(commit);
 }
 
-std::vector<d2g::store::v1::GetStatsResponse::DatasetStats> TripleStore::Stats() const {
+std::vector<v1::GetStatsResponse::DatasetStats> TripleStore::Stats() const {
   std::vector<std::shared_ptr<Dataset>> datasets;
   {
     absl::MutexLock lock(&mutex_);
     for (const auto& [name, dataset] : datasets_) datasets.push_back(dataset);
   }
-  std::vector<d2g::store::v1::GetStatsResponse::DatasetStats> all;
+  std::vector<v1::GetStatsResponse::DatasetStats> all;
   for (const auto& dataset : datasets) {
-    d2g::store::v1::GetStatsResponse::DatasetStats stats;
+    v1::GetStatsResponse::DatasetStats stats;
     stats.set_dataset(dataset->name);
     absl::MutexLock lock(&dataset->mutex);
     if (dataset->dropped) {

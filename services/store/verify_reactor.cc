@@ -8,13 +8,12 @@
 
 namespace d2g::store {
 
-using d2g::store::v1::VerifyDatasetResponse;
+using v1::VerifyDatasetResponse;
 
-VerifyReactor::VerifyReactor(const TripleStore* store, d2g::common::ThreadPool* pool,
-                             d2g::store::v1::DatasetKey key)
+VerifyReactor::VerifyReactor(const TripleStore* store, common::ThreadPool* pool, v1::DatasetKey key)
     : store_(store), key_(std::move(key)) {
   if (!pool->TrySchedule([this] { Run(); })) {
-    Finish(d2g::common::ToGrpcStatus(
+    Finish(common::ToGrpcStatus(
         absl::UnavailableError("the shard is busy: other verifications are running")));
   }
 }
@@ -30,7 +29,7 @@ void VerifyReactor::OnCancel() {
   cancelled_ = true;
 }
 
-void VerifyReactor::Run() { Finish(d2g::common::ToGrpcStatus(Verify())); }
+void VerifyReactor::Run() { Finish(common::ToGrpcStatus(Verify())); }
 
 absl::Status VerifyReactor::Verify() {
   D2G_RETURN_IF_ERROR(CheckKey(key_, *store_));

@@ -12,11 +12,10 @@ namespace d2g::store {
 
 // Deletes itself when the call is over. The pool's thread that verifies waits for the client to
 // take each finding, and stops when the call is cancelled.
-class VerifyReactor final : public grpc::ServerWriteReactor<d2g::store::v1::VerifyDatasetResponse> {
+class VerifyReactor final : public grpc::ServerWriteReactor<v1::VerifyDatasetResponse> {
  public:
   // Store and pool must outlive the server.
-  VerifyReactor(const TripleStore* store, d2g::common::ThreadPool* pool,
-                d2g::store::v1::DatasetKey key);
+  VerifyReactor(const TripleStore* store, common::ThreadPool* pool, v1::DatasetKey key);
 
  private:
   ~VerifyReactor() override = default;
@@ -29,12 +28,12 @@ class VerifyReactor final : public grpc::ServerWriteReactor<d2g::store::v1::Veri
   void Run();
   absl::Status Verify();
   // False when the call is cancelled.
-  bool Send(const d2g::store::v1::VerifyDatasetResponse& response) ABSL_LOCKS_EXCLUDED(mutex_);
+  bool Send(const v1::VerifyDatasetResponse& response) ABSL_LOCKS_EXCLUDED(mutex_);
 
   const TripleStore* const store_;
-  const d2g::store::v1::DatasetKey key_;
+  const v1::DatasetKey key_;
   // Owned by gRPC while a write is in flight.
-  d2g::store::v1::VerifyDatasetResponse response_;
+  v1::VerifyDatasetResponse response_;
 
   absl::Mutex mutex_;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;

@@ -28,12 +28,12 @@ class FakeShard {
   }
 
   // Makes a range durable and answers as SealRange does.
-  d2g::store::v1::SealRangeResponse Seal(const std::string& dataset,
-                                         const d2g::common::v1::IndexRange& range) {
+  store::v1::SealRangeResponse Seal(const std::string& dataset,
+                                    const common::v1::IndexRange& range) {
     absl::MutexLock lock(&mutex_);
     dataset::IndexSet& sealed = sealed_[dataset];
     sealed.Add(range.begin(), range.end());
-    d2g::store::v1::SealRangeResponse response;
+    store::v1::SealRangeResponse response;
     *response.mutable_sealed()->mutable_range() = range;
     response.mutable_sealed()->set_digest(Harness::Digest(range.begin(), range.end()));
     response.set_dataset_sealed_count(sealed.size());
@@ -51,8 +51,8 @@ class FakeShard {
     for (const auto& [begin, end] : sealed.ranges()) sum += Harness::Digest(begin, end);
     return sum;
   }
-  d2g::common::v1::ShardAddress Address() const {
-    d2g::common::v1::ShardAddress address;
+  common::v1::ShardAddress Address() const {
+    common::v1::ShardAddress address;
     address.set_shard(number_);
     address.set_address(absl::StrCat("127.0.0.1:", 7000 + number_));
     address.set_store_uuid(absl::StrCat("uuid-", number_));

@@ -118,7 +118,7 @@ class Harness {
   absl::StatusOr<v1::Job> Create(v1::JobSpec spec, const std::string& request_id = "") {
     JobProposal proposal;
     const auto violations = spec::NormalizeSpec(&spec);
-    if (!violations.empty()) return d2g::common::BadRequest(violations);
+    if (!violations.empty()) return common::BadRequest(violations);
     proposal.spec = spec;
     proposal.teacher = {kTeacher, 4, 8, 8};
     proposal.request_id = request_id;
@@ -295,7 +295,7 @@ class Harness {
     return Decide([&](ClusterState& s, Moment now) { return s.CommitCheckpoint(request, now); });
   }
 
-  d2g::common::FakeClock& clock() { return clock_; }
+  common::FakeClock& clock() { return clock_; }
   MapRows& rows() { return rows_; }
   Coordinator& coordinator() { return *coordinator_; }
   uint64_t incarnation() const { return incarnation_; }
@@ -313,7 +313,7 @@ class Harness {
   }
 
   const int32_t shards_;
-  d2g::common::FakeClock clock_;
+  common::FakeClock clock_;
   MapRows rows_;
   uint64_t incarnation_ = 0;
   int next_job_ = 1;

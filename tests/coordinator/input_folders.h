@@ -34,7 +34,7 @@ class InputFolders {
   }
 
   // Puts the folders into a spec.
-  void Fill(d2g::coordinator::v1::JobSpec* spec) const {
+  void Fill(v1::JobSpec* spec) const {
     spec->mutable_teacher()->set_path(teacher());
     spec->mutable_evaluate()->set_evaluator_path(evaluator());
     spec->set_output_dir(output());

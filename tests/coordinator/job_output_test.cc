@@ -64,7 +64,7 @@ class JobOutputTest : public ::testing::Test {
     cancel.set_name(job->name());
     cancel.set_desired_state(Job::DESIRED_STATE_CANCELLED);
     EXPECT_THAT(client_->SetDesiredState(cancel, Soon()), IsOk());
-    EXPECT_THAT(d2g::common::ClaimOutput(output, job->name()), IsOk());
+    EXPECT_THAT(common::ClaimOutput(output, job->name()), IsOk());
     WriteTestFile(output + "/export/d2g.json", "{\"job\": \"" + job->name() + "\"}");
     return job->name();
   }
@@ -100,7 +100,7 @@ TEST_F(JobOutputTest, AnEndedJobsFolderIsTakenOverOnlyWhenAskedFor) {
 }
 
 TEST_F(JobOutputTest, TheMarkCountsAlsoForAJobThatNobodyKnows) {
-  ASSERT_THAT(d2g::common::ClaimOutput(File("output"), "jobs/elsewhere"), IsOk());
+  ASSERT_THAT(common::ClaimOutput(File("output"), "jobs/elsewhere"), IsOk());
   EXPECT_THAT(Create(File("output")), StatusIs(kInvalid, HasSubstr("jobs/elsewhere")));
   EXPECT_THAT(Create(File("output"), /*overwrite=*/true), IsOk());
 }

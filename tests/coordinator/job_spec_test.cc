@@ -15,7 +15,7 @@ namespace {
 using ::testing::HasSubstr;
 using v1::JobSpec;
 
-std::string Join(const std::vector<d2g::common::FieldViolation>& violations) {
+std::string Join(const std::vector<common::FieldViolation>& violations) {
   return absl::StrJoin(violations, "; ", [](std::string* out, const auto& violation) {
     absl::StrAppend(out, violation.field, ": ", violation.description);
   });
@@ -27,10 +27,10 @@ TEST(JobSpecTest, FillsInTheDefaults) {
   spec.mutable_prompts()->set_digest(kPrompts);
   spec.mutable_simulate()->set_triples(100'000);
   spec.mutable_train()->set_steps(10'000);
-  spec.mutable_simulate()->mutable_solver()->set_compute_dtype(d2g::common::v1::DTYPE_FP32);
+  spec.mutable_simulate()->mutable_solver()->set_compute_dtype(common::v1::DTYPE_FP32);
   spec.set_output_dir("/o");
   ASSERT_EQ(Join(spec::NormalizeSpec(&spec)), "");
-  EXPECT_EQ(spec.simulate().solver().compute_dtype(), d2g::common::v1::DTYPE_UNSPECIFIED);
+  EXPECT_EQ(spec.simulate().solver().compute_dtype(), common::v1::DTYPE_UNSPECIFIED);
   EXPECT_EQ(spec.simulate().solver().kind(), "ddim");
   EXPECT_EQ(spec.simulate().solver().steps(), 50);
   EXPECT_EQ(spec.simulate().solver().guidance(), 3);
@@ -38,7 +38,7 @@ TEST(JobSpecTest, FillsInTheDefaults) {
   EXPECT_EQ(spec.simulate().task_size(), 4096);
   EXPECT_EQ(spec.simulate().holdout_every(), 128);
   EXPECT_EQ(spec.simulate().batch_size(), 0);
-  EXPECT_EQ(spec.simulate().storage_dtype(), d2g::common::v1::DTYPE_FP16);
+  EXPECT_EQ(spec.simulate().storage_dtype(), common::v1::DTYPE_FP16);
   EXPECT_EQ(spec.simulate().min_triples(), 6400);
   EXPECT_EQ(spec.train().global_batch(), 64);
   EXPECT_EQ(spec.train().min_ranks(), 1);
@@ -207,13 +207,13 @@ INSTANTIATE_TEST_SUITE_P(
          "spec.simulate.holdout_every", "1 is not from 2"},
         {"StorageType",
          [](JobSpec* s) {
-           s->mutable_simulate()->set_storage_dtype(static_cast<d2g::common::v1::DType>(9));
+           s->mutable_simulate()->set_storage_dtype(static_cast<common::v1::DType>(9));
          },
          "spec.simulate.storage_dtype", "9"},
         {"ComputeType",
          [](JobSpec* s) {
            s->mutable_simulate()->mutable_solver()->set_compute_dtype(
-               static_cast<d2g::common::v1::DType>(9));
+               static_cast<common::v1::DType>(9));
          },
          "spec.simulate.solver.compute_dtype", "9"},
         {"BatchSize", [](JobSpec* s) { s->mutable_simulate()->set_batch_size(-1); },

@@ -23,8 +23,8 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Pair;
 
-d2g::common::v1::DatasetRecipe Recipe() {
-  d2g::common::v1::DatasetRecipe recipe;
+common::v1::DatasetRecipe Recipe() {
+  common::v1::DatasetRecipe recipe;
   recipe.set_teacher_digest("xxh3-128:00000000000000000000000000000001");
   recipe.set_prompts_digest("xxh3-128:00000000000000000000000000000002");
   recipe.set_prompt_count(10);
@@ -34,7 +34,7 @@ d2g::common::v1::DatasetRecipe Recipe() {
   recipe.set_latent_channels(4);
   recipe.set_latent_height(8);
   recipe.set_latent_width(8);
-  recipe.set_storage_dtype(d2g::common::v1::DTYPE_FP16);
+  recipe.set_storage_dtype(common::v1::DTYPE_FP16);
   recipe.set_seed(7);
   recipe.set_block_size(16);
   recipe.set_holdout_every(8);
@@ -58,12 +58,12 @@ TEST(DatasetIdTest, DependsOnEveryField) {
   add([](auto& r) { r.set_block_size(32); });
   add([](auto& r) { r.set_shard_count(3); });
   add([](auto& r) { r.set_holdout_every(9); });
-  add([](auto& r) { r.set_storage_dtype(d2g::common::v1::DTYPE_FP32); });
+  add([](auto& r) { r.set_storage_dtype(common::v1::DTYPE_FP32); });
   EXPECT_EQ(ids.size(), 8u);
 }
 
-d2g::common::v1::IndexRange Range(int64_t begin, int64_t end) {
-  d2g::common::v1::IndexRange range;
+common::v1::IndexRange Range(int64_t begin, int64_t end) {
+  common::v1::IndexRange range;
   range.set_begin(begin);
   range.set_end(end);
   return range;
@@ -141,7 +141,7 @@ TEST(DatasetStateTest, AListThatIsOlderThanASealDoesNotTakeItBack) {
 
 TEST(DatasetStateTest, RefusesListsThatCannotBe) {
   DatasetState dataset(Recipe());
-  const auto replace = [&](std::vector<d2g::common::v1::IndexRange> list, int64_t count) {
+  const auto replace = [&](std::vector<common::v1::IndexRange> list, int64_t count) {
     DatasetState::Ranges ranges;
     for (const auto& range : list) *ranges.Add() = range;
     return dataset.ReplaceShard(0, ranges, count, 0);

@@ -36,9 +36,9 @@ class ProgramTest : public ::testing::Test {
     process_ = std::make_unique<Process>(std::vector<std::string>{
         "d2g-coordinator", "--data-dir", data_, "--shards", "2", "--listen", listen_, "--port-file",
         dir_.File("ports"), "--lease-duration", "5s", "--gang-settle", "100ms"});
-    ASSERT_TRUE(WaitFor([&] { return d2g::common::ReadPortFile(dir_.File("ports")).ok(); }))
+    ASSERT_TRUE(WaitFor([&] { return common::ReadPortFile(dir_.File("ports")).ok(); }))
         << process_->Output();
-    listen_ = absl::StrCat("127.0.0.1:", d2g::common::ReadPortFile(dir_.File("ports"))->grpc);
+    listen_ = absl::StrCat("127.0.0.1:", common::ReadPortFile(dir_.File("ports"))->grpc);
   }
   void Kill() {
     process_->Signal(SIGKILL);

@@ -49,7 +49,7 @@ class PromptStreamsTest : public ::testing::Test {
   }
 
   TempDir dir_;
-  d2g::common::FakeClock clock_;  // where options_ names it
+  common::FakeClock clock_;  // where options_ names it
   CoordinatorServerOptions options_;
   std::unique_ptr<CoordinatorServer> server_;
   std::unique_ptr<CoordinatorClient> client_;
@@ -98,7 +98,7 @@ class OpenUpload {
 };
 
 TEST_F(PromptStreamsTest, OnlySoManyUploadsRunAtOnceAndAClientWaitsForItsTurn) {
-  const auto stub = v1::JobService::NewStub(d2g::common::MakeChannel(server_->address()));
+  const auto stub = v1::JobService::NewStub(common::MakeChannel(server_->address()));
   std::vector<std::unique_ptr<OpenUpload>> open;
   for (size_t i = 0; i < kMaxPromptUploads; ++i) {
     open.push_back(std::make_unique<OpenUpload>(stub.get()));
@@ -117,7 +117,7 @@ TEST_F(PromptStreamsTest, OnlySoManyUploadsRunAtOnceAndAClientWaitsForItsTurn) {
 TEST_F(PromptStreamsTest, AnUploadThatTakesTooLongMakesRoom) {
   options_.clock = &clock_;
   Restart();
-  const auto stub = v1::JobService::NewStub(d2g::common::MakeChannel(server_->address()));
+  const auto stub = v1::JobService::NewStub(common::MakeChannel(server_->address()));
   std::vector<std::unique_ptr<OpenUpload>> open;
   for (size_t i = 0; i < kMaxPromptUploads; ++i) {
     open.push_back(std::make_unique<OpenUpload>(stub.get()));
@@ -132,7 +132,7 @@ TEST_F(PromptStreamsTest, AnUploadThatTakesTooLongMakesRoom) {
 }
 
 TEST_F(PromptStreamsTest, AnUploadThatItsClientGaveUpIsNotStored) {
-  const auto stub = v1::JobService::NewStub(d2g::common::MakeChannel(server_->address()));
+  const auto stub = v1::JobService::NewStub(common::MakeChannel(server_->address()));
   grpc::ClientContext context;
   v1::PromptList list;
   const auto writer = stub->UploadPromptList(&context, &list);

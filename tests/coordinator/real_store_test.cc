@@ -39,9 +39,9 @@ class Server {
     arguments.insert(arguments.end(), {"--listen", address_, "--port-file", dir_.File("ports")});
     std::filesystem::remove(dir_.File("ports"));
     process_ = std::make_unique<Process>(arguments);
-    ASSERT_TRUE(WaitFor([&] { return d2g::common::ReadPortFile(dir_.File("ports")).ok(); }))
+    ASSERT_TRUE(WaitFor([&] { return common::ReadPortFile(dir_.File("ports")).ok(); }))
         << process_->Output();
-    const auto ports = d2g::common::ReadPortFile(dir_.File("ports"));
+    const auto ports = common::ReadPortFile(dir_.File("ports"));
     address_ = absl::StrCat("127.0.0.1:", ports->grpc);
     admin_port_ = ports->admin;
   }

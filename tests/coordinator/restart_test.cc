@@ -175,7 +175,7 @@ class RestartTest : public ::testing::Test {
 
   void Run(uint32_t seed);
 
-  d2g::common::FakeClock clock_;
+  common::FakeClock clock_;
   Rows rows_;
   uint64_t incarnation_ = 0;
   int jobs_made_ = 0;

@@ -107,7 +107,7 @@ TEST_F(ServerTest, BadSpecsNameEveryFieldAndLeaveNothing) {
   spec.mutable_simulate()->set_block_size(1);
   const auto refused = Create(spec);
   ASSERT_THAT(refused, StatusIs(absl::StatusCode::kInvalidArgument));
-  const auto violations = d2g::common::FieldViolations(refused.status());
+  const auto violations = common::FieldViolations(refused.status());
   ASSERT_EQ(violations.size(), 2u);
   EXPECT_EQ(violations[0].field, "spec.simulate.block_size");
   EXPECT_EQ(violations[0].description, "1 is not from 16 to 65536");
@@ -127,7 +127,7 @@ TEST_F(ServerTest, BadFilesAreNamed) {
   const auto refused = Create(spec);
   ASSERT_THAT(refused, StatusIs(absl::StatusCode::kInvalidArgument));
   std::map<std::string, std::string> fields;
-  for (const auto& v : d2g::common::FieldViolations(refused.status())) {
+  for (const auto& v : common::FieldViolations(refused.status())) {
     fields[v.field] = v.description;
   }
   EXPECT_THAT(fields["spec.teacher.path"], HasSubstr("diffusion_pytorch_model.safetensors"));
@@ -141,7 +141,7 @@ TEST_F(ServerTest, WhatTheFilesCannotDoIsNamed) {
   spec.mutable_train()->set_t0(1000);
   const auto refused = Create(spec);
   ASSERT_THAT(refused, StatusIs(absl::StatusCode::kInvalidArgument));
-  const auto violations = d2g::common::FieldViolations(refused.status());
+  const auto violations = common::FieldViolations(refused.status());
   ASSERT_EQ(violations.size(), 2u);
   EXPECT_EQ(violations[0].field, "spec.train.t0");
   EXPECT_THAT(violations[0].description, HasSubstr("1000 is not from 0 to 999"));
@@ -157,7 +157,7 @@ TEST_F(ServerTest, ATeacherWithAnotherDigestIsRefused) {
 }
 
 TEST_F(ServerTest, IsNotReadyWhileItStops) {
-  const auto stub = v1::JobService::NewStub(d2g::common::MakeChannel(server_->address()));
+  const auto stub = v1::JobService::NewStub(common::MakeChannel(server_->address()));
   grpc::ClientContext context;
   v1::PromptList list;
   const auto writer = stub->UploadPromptList(&context, &list);

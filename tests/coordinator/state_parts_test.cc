@@ -318,7 +318,7 @@ TEST(TaskFailuresTest, WhatItSaysIsWhatALookAtEachRowFinds) {
 }
 
 TEST(DatasetStateTest, CountsAndOpenRangesAreThoseOfEachIndex) {
-  d2g::common::v1::DatasetRecipe recipe;
+  common::v1::DatasetRecipe recipe;
   recipe.set_block_size(16);
   recipe.set_holdout_every(3);
   recipe.set_shard_count(2);
@@ -332,7 +332,7 @@ TEST(DatasetStateTest, CountsAndOpenRangesAreThoseOfEachIndex) {
     std::set<int64_t> sealed;
     std::set<int64_t> leased;
     for (int i = 0; i < 200; ++i) {
-      d2g::common::v1::IndexRange range;
+      common::v1::IndexRange range;
       range.set_begin(draw.Below(kIndices));
       const int64_t block_end = (range.begin() / 16 + 1) * 16;
       range.set_end(std::min(block_end, range.begin() + 1 + draw.Below(8)));

@@ -52,7 +52,7 @@ TEST(TasksTest, ALostAnswerGivesTheSameLeaseAgain) {
 TEST(TasksTest, HalfPrecisionIsForWorkersWithAGpu) {
   Harness h;
   v1::JobSpec spec = SmallSpec();
-  spec.mutable_simulate()->mutable_solver()->set_compute_dtype(d2g::common::v1::DTYPE_BF16);
+  spec.mutable_simulate()->mutable_solver()->set_compute_dtype(common::v1::DTYPE_BF16);
   ASSERT_OK_AND_ASSIGN(const Job job, h.Create(spec));
   EXPECT_FALSE(h.LeaseOne("a").has_simulate());
   EXPECT_THAT(h.Get(job.name()).health(), ::testing::Contains(HasSubstr("no workers with a GPU")));
@@ -323,7 +323,7 @@ TEST(TasksTest, MessagesThatAreCutInAnyScriptAreReadAgainByTheNextStart) {
       return h.Decide([&](ClusterState& s, Moment) { return s.ListTasks(request); });
     };
     ASSERT_THAT(list(), IsOk());
-    EXPECT_TRUE(d2g::common::IsUtf8(list()->tasks(0).phase()));
+    EXPECT_TRUE(common::IsUtf8(list()->tasks(0).phase()));
     h.Fail(task, "a", FailTaskRequest::REASON_ERROR, message);
     h.Restart();
     EXPECT_TRUE(h.rows().aside().empty());

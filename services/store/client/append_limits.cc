@@ -6,7 +6,7 @@
 
 namespace d2g::store {
 
-int64_t IndicesPerRead(const d2g::common::v1::DatasetRecipe& recipe) {
+int64_t IndicesPerRead(const common::v1::DatasetRecipe& recipe) {
   const int64_t fitting = kMaxReadBytes / std::max<int64_t>(1, dataset::LatentBytes(recipe));
   return std::clamp<int64_t>(fitting, 1, kMaxReadIndices);
 }

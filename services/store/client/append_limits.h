@@ -19,7 +19,7 @@ inline constexpr int kMaxReadIndices = 64;
 // Bytes of latents in one ReadTriples answer; leaves room for headers below the message limit.
 inline constexpr int64_t kMaxReadBytes = 15 << 20;
 // Triples that one ReadTriples call may ask for: as many as both limits take, and at least one.
-int64_t IndicesPerRead(const d2g::common::v1::DatasetRecipe& recipe);
+int64_t IndicesPerRead(const common::v1::DatasetRecipe& recipe);
 
 // What the server reads ahead of the disk on one append stream.
 inline constexpr int64_t kMaxStreamBufferBytes = 8 << 20;

@@ -37,7 +37,7 @@ class AppendSession {
   // Sends triples of the range, in messages of at most 64 triples or 4 MiB; returns once they are
   // on their way, waiting while more than kMaxOutstandingBytes are unacknowledged. Retries until
   // `deadline` while the shard is unreachable. After an error only destruction is useful.
-  virtual absl::Status Write(std::vector<d2g::store::v1::Triple> triples, absl::Time deadline) = 0;
+  virtual absl::Status Write(std::vector<v1::Triple> triples, absl::Time deadline) = 0;
 
   // Waits until everything written is durable.
   virtual absl::StatusOr<Totals> Finish(absl::Time deadline) = 0;

@@ -19,10 +19,10 @@
 
 namespace d2g::store {
 
-using d2g::store::v1::AppendTriplesRequest;
-using d2g::store::v1::AppendTriplesResponse;
-using d2g::store::v1::Triple;
-using d2g::store::v1::TripleService;
+using v1::AppendTriplesRequest;
+using v1::AppendTriplesResponse;
+using v1::Triple;
+using v1::TripleService;
 
 namespace {
 
@@ -145,11 +145,10 @@ class StreamAppendSession final : public AppendSession {
       if (cancelled_ || (stop_ != nullptr && stop_->HasBeenNotified())) {
         return absl::CancelledError(absl::StrCat("append to store ", address_, ": cancelled"));
       }
-      if (mutex_.AwaitWithTimeout(condition,
-                                  std::min(d2g::common::TimeLeft(deadline), kStopPoll))) {
+      if (mutex_.AwaitWithTimeout(condition, std::min(common::TimeLeft(deadline), kStopPoll))) {
         return absl::OkStatus();
       }
-      if (d2g::common::TimeLeft(deadline) <= absl::ZeroDuration()) {
+      if (common::TimeLeft(deadline) <= absl::ZeroDuration()) {
         return absl::DeadlineExceededError(absl::StrCat("store ", address_, " did not acknowledge ",
                                                         outstanding_bytes_, " bytes in time"));
       }
@@ -158,11 +157,11 @@ class StreamAppendSession final : public AppendSession {
 
   // Opens the stream; retries while the shard is unreachable.
   absl::Status Connect(absl::Time deadline) {
-    d2g::common::RetryOptions options;
+    common::RetryOptions options;
     options.stop = stop_;
-    const absl::Status status = d2g::common::RetryUntil(
+    const absl::Status status = common::RetryUntil(
         deadline, [&] { return ConnectOnce(deadline); }, options);
-    return d2g::common::Annotate(status, absl::StrCat("store ", address_));
+    return common::Annotate(status, absl::StrCat("store ", address_));
   }
 
   absl::Status ConnectOnce(absl::Time deadline) {
@@ -181,8 +180,8 @@ class StreamAppendSession final : public AppendSession {
     stream_->Write(first);  // A failure shows in the reader.
     reader_ = std::thread([this] { ReadAnswers(); });
     const auto answered = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return opened_ || ended_; };
-    const absl::Status waited = WaitUntil(
-        absl::Condition(&answered), std::min(deadline, d2g::common::DeadlineIn(kOpenTimeout)));
+    const absl::Status waited =
+        WaitUntil(absl::Condition(&answered), std::min(deadline, common::DeadlineIn(kOpenTimeout)));
     if (waited.ok()) {
       absl::MutexLock lock(&mutex_);
       if (!ended_) return absl::OkStatus();
@@ -227,8 +226,7 @@ class StreamAppendSession final : public AppendSession {
     }
     const grpc::Status status = stream_->Finish();
     absl::MutexLock lock(&mutex_);
-    end_status_ =
-        cancelled_ ? d2g::common::FromGrpcStatus(status) : d2g::common::FromServer(status);
+    end_status_ = cancelled_ ? common::FromGrpcStatus(status) : common::FromServer(status);
     ended_ = true;
   }
 
@@ -241,22 +239,21 @@ class StreamAppendSession final : public AppendSession {
   // through, the shard refuses it or the deadline passes.
   absl::Status Recover(absl::Time deadline) {
     const auto ended = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return ended_; };
-    d2g::common::Backoff backoff;
+    common::Backoff backoff;
     while (true) {
       D2G_RETURN_IF_ERROR(WaitUntil(absl::Condition(&ended), deadline));
       {
         absl::MutexLock lock(&mutex_);
         if (cancelled_) return absl::CancelledError("cancelled");
         const absl::Status status = EndStatus();
-        if (!d2g::common::IsRetryable(status) ||
-            d2g::common::TimeLeft(deadline) <= absl::ZeroDuration()) {
-          return d2g::common::Annotate(status, absl::StrCat("store ", address_));
+        if (!common::IsRetryable(status) || common::TimeLeft(deadline) <= absl::ZeroDuration()) {
+          return common::Annotate(status, absl::StrCat("store ", address_));
         }
       }
       D2G_RETURN_IF_ERROR(Connect(deadline));
       DropDurable();
       if (ResendAll()) return absl::OkStatus();
-      D2G_RETURN_IF_ERROR(Pause(std::min(deadline, d2g::common::DeadlineIn(backoff.Next()))));
+      D2G_RETURN_IF_ERROR(Pause(std::min(deadline, common::DeadlineIn(backoff.Next()))));
     }
   }
 

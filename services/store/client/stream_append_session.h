@@ -15,8 +15,7 @@ namespace d2g::store {
 // Opens the stream, retrying until `deadline` while the shard is unreachable. `stub` and `stop`
 // (may be null) must outlive the session; `address` is for messages.
 absl::StatusOr<std::unique_ptr<AppendSession>> OpenStreamAppendSession(
-    d2g::store::v1::TripleService::Stub* stub,
-    const d2g::store::v1::AppendTriplesRequest::Open& open, const std::string& address,
-    const absl::Notification* stop, absl::Time deadline);
+    v1::TripleService::Stub* stub, const v1::AppendTriplesRequest::Open& open,
+    const std::string& address, const absl::Notification* stop, absl::Time deadline);
 
 }  // namespace d2g::store

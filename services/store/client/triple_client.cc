@@ -14,9 +14,9 @@
 
 namespace d2g::store {
 
-using d2g::common::v1::IndexRange;
-using d2g::store::v1::Triple;
-using d2g::store::v1::TripleService;
+using common::v1::IndexRange;
+using v1::Triple;
+using v1::TripleService;
 
 namespace {
 
@@ -32,25 +32,24 @@ absl::StatusOr<Response> CallUnary(TripleService::Stub* stub,
                                    const Request& request, absl::Time deadline,
                                    const absl::Notification* stop, const std::string& address) {
   Response response;
-  d2g::common::RetryOptions options;
+  common::RetryOptions options;
   options.stop = stop;
-  const absl::Status status = d2g::common::RetryUntil(
+  const absl::Status status = common::RetryUntil(
       deadline,
       [&] {
         grpc::ClientContext context;
-        d2g::common::SetDeadline(&context,
-                                 std::min(kAttemptTimeout, d2g::common::TimeLeft(deadline)));
+        common::SetDeadline(&context, std::min(kAttemptTimeout, common::TimeLeft(deadline)));
         response.Clear();
-        return d2g::common::FromServer((stub->*method)(&context, request, &response));
+        return common::FromServer((stub->*method)(&context, request, &response));
       },
       options);
-  if (!status.ok()) return d2g::common::Annotate(status, absl::StrCat("store ", address));
+  if (!status.ok()) return common::Annotate(status, absl::StrCat("store ", address));
   return response;
 }
 
 absl::StatusOr<std::vector<Triple>> Checked(const std::string& dataset,
                                             const std::vector<int64_t>& indices,
-                                            d2g::store::v1::ReadTriplesResponse response) {
+                                            v1::ReadTriplesResponse response) {
   if (response.triples_size() != static_cast<int>(indices.size())) {
     return absl::InternalError(absl::StrCat(dataset, ": asked for ", indices.size(),
                                             " triples, got ", response.triples_size()));
@@ -74,17 +73,18 @@ absl::StatusOr<std::vector<Triple>> Checked(const std::string& dataset,
 
 }  // namespace
 
-TripleClient::TripleClient(d2g::common::v1::ShardAddress shard, const absl::Notification* stop)
+TripleClient::TripleClient(common::v1::ShardAddress shard, const absl::Notification* stop)
     : shard_(std::move(shard)),
       stop_(stop),
-      stub_(TripleService::NewStub(d2g::common::MakeChannel(shard_.address()))),
-      append_stub_(TripleService::NewStub(
-          d2g::common::MakeChannel(shard_.address(), {.own_connection = true}))) {}
+      stub_(TripleService::NewStub(common::MakeChannel(shard_.address()))),
+      append_stub_(
+          TripleService::NewStub(common::MakeChannel(shard_.address(), {.own_connection = true}))) {
+}
 
 TripleClient::~TripleClient() = default;
 
-d2g::store::v1::DatasetKey TripleClient::Key(const std::string& dataset) const {
-  d2g::store::v1::DatasetKey key;
+v1::DatasetKey TripleClient::Key(const std::string& dataset) const {
+  v1::DatasetKey key;
   key.set_dataset(dataset);
   key.set_shard(shard_.shard());
   key.set_store_uuid(shard_.store_uuid());
@@ -92,9 +92,9 @@ d2g::store::v1::DatasetKey TripleClient::Key(const std::string& dataset) const {
 }
 
 absl::StatusOr<std::string> TripleClient::OpenDataset(const std::string& dataset,
-                                                      const d2g::common::v1::DatasetRecipe& recipe,
+                                                      const common::v1::DatasetRecipe& recipe,
                                                       absl::Time deadline) {
-  d2g::store::v1::OpenDatasetRequest request;
+  v1::OpenDatasetRequest request;
   *request.mutable_key() = Key(dataset);
   *request.mutable_recipe() = recipe;
   D2G_ASSIGN_OR_RETURN(const auto response,
@@ -105,7 +105,7 @@ absl::StatusOr<std::string> TripleClient::OpenDataset(const std::string& dataset
 
 absl::StatusOr<std::unique_ptr<AppendSession>> TripleClient::Append(const AppendTarget& target,
                                                                     absl::Time deadline) {
-  d2g::store::v1::AppendTriplesRequest::Open open;
+  v1::AppendTriplesRequest::Open open;
   *open.mutable_key() = Key(target.dataset);
   *open.mutable_range() = target.range;
   open.set_range_epoch(target.range_epoch);
@@ -113,10 +113,11 @@ absl::StatusOr<std::unique_ptr<AppendSession>> TripleClient::Append(const Append
   return OpenStreamAppendSession(append_stub_.get(), open, shard_.address(), stop_, deadline);
 }
 
-absl::StatusOr<d2g::store::v1::SealRangeResponse> TripleClient::SealRange(
-    const std::string& dataset, const IndexRange& range, const d2g::store::v1::Producer& producer,
-    absl::Time deadline) {
-  d2g::store::v1::SealRangeRequest request;
+absl::StatusOr<v1::SealRangeResponse> TripleClient::SealRange(const std::string& dataset,
+                                                              const IndexRange& range,
+                                                              const v1::Producer& producer,
+                                                              absl::Time deadline) {
+  v1::SealRangeRequest request;
   *request.mutable_key() = Key(dataset);
   *request.mutable_range() = range;
   *request.mutable_producer() = producer;
@@ -127,7 +128,7 @@ absl::StatusOr<d2g::store::v1::SealRangeResponse> TripleClient::SealRange(
 absl::StatusOr<std::vector<Triple>> TripleClient::ReadTriples(const std::string& dataset,
                                                               const std::vector<int64_t>& indices,
                                                               absl::Time deadline) {
-  d2g::store::v1::ReadTriplesRequest request;
+  v1::ReadTriplesRequest request;
   *request.mutable_key() = Key(dataset);
   request.mutable_indices()->Assign(indices.begin(), indices.end());
   D2G_ASSIGN_OR_RETURN(auto response, CallUnary(stub_.get(), &TripleService::Stub::ReadTriples,
@@ -137,37 +138,36 @@ absl::StatusOr<std::vector<Triple>> TripleClient::ReadTriples(const std::string&
 
 absl::StatusOr<std::vector<Triple>> TripleClient::ReadTriplesOnce(
     const std::string& dataset, const std::vector<int64_t>& indices, absl::Duration timeout) {
-  d2g::store::v1::ReadTriplesRequest request;
+  v1::ReadTriplesRequest request;
   *request.mutable_key() = Key(dataset);
   request.mutable_indices()->Assign(indices.begin(), indices.end());
   grpc::ClientContext context;
-  d2g::common::SetDeadline(&context, timeout);
-  d2g::store::v1::ReadTriplesResponse response;
+  common::SetDeadline(&context, timeout);
+  v1::ReadTriplesResponse response;
   const grpc::Status status = stub_->ReadTriples(&context, request, &response);
   if (!status.ok()) {
-    return d2g::common::Annotate(d2g::common::FromServer(status),
-                                 absl::StrCat("store ", shard_.address()));
+    return common::Annotate(common::FromServer(status), absl::StrCat("store ", shard_.address()));
   }
   return Checked(dataset, indices, std::move(response));
 }
 
-absl::StatusOr<d2g::store::v1::ListSealedRangesResponse> TripleClient::ListSealedRanges(
+absl::StatusOr<v1::ListSealedRangesResponse> TripleClient::ListSealedRanges(
     const std::string& dataset, absl::Time deadline) {
-  d2g::store::v1::ListSealedRangesRequest request;
+  v1::ListSealedRangesRequest request;
   *request.mutable_key() = Key(dataset);
   return CallUnary(stub_.get(), &TripleService::Stub::ListSealedRanges, request, deadline, stop_,
                    shard_.address());
 }
 
-absl::StatusOr<d2g::store::v1::VerifyDatasetResponse::Summary> TripleClient::VerifyDataset(
+absl::StatusOr<v1::VerifyDatasetResponse::Summary> TripleClient::VerifyDataset(
     const std::string& dataset, const FindingCallback& finding, absl::Time deadline) {
-  d2g::store::v1::VerifyDatasetRequest request;
+  v1::VerifyDatasetRequest request;
   *request.mutable_key() = Key(dataset);
   grpc::ClientContext context;
-  d2g::common::SetDeadline(&context, d2g::common::TimeLeft(deadline));
+  common::SetDeadline(&context, common::TimeLeft(deadline));
   const auto reader = stub_->VerifyDataset(&context, request);
-  d2g::store::v1::VerifyDatasetResponse message;
-  d2g::store::v1::VerifyDatasetResponse::Summary summary;
+  v1::VerifyDatasetResponse message;
+  v1::VerifyDatasetResponse::Summary summary;
   while (reader->Read(&message)) {
     if (message.has_finding()) {
       finding(message.finding());
@@ -175,15 +175,15 @@ absl::StatusOr<d2g::store::v1::VerifyDatasetResponse::Summary> TripleClient::Ver
       summary = message.summary();
     }
   }
-  D2G_RETURN_IF_ERROR(d2g::common::Annotate(d2g::common::FromServer(reader->Finish()),
-                                            absl::StrCat("store ", shard_.address())));
+  D2G_RETURN_IF_ERROR(common::Annotate(common::FromServer(reader->Finish()),
+                                       absl::StrCat("store ", shard_.address())));
   return summary;
 }
 
 absl::StatusOr<int64_t> TripleClient::InvalidateRange(const std::string& dataset,
                                                       const IndexRange& range, int64_t range_epoch,
                                                       absl::Time deadline) {
-  d2g::store::v1::InvalidateRangeRequest request;
+  v1::InvalidateRangeRequest request;
   *request.mutable_key() = Key(dataset);
   *request.mutable_range() = range;
   request.set_range_epoch(range_epoch);
@@ -194,16 +194,16 @@ absl::StatusOr<int64_t> TripleClient::InvalidateRange(const std::string& dataset
 }
 
 absl::Status TripleClient::DropDataset(const std::string& dataset, absl::Time deadline) {
-  d2g::store::v1::DropDatasetRequest request;
+  v1::DropDatasetRequest request;
   *request.mutable_key() = Key(dataset);
   return CallUnary(stub_.get(), &TripleService::Stub::DropDataset, request, deadline, stop_,
                    shard_.address())
       .status();
 }
 
-absl::StatusOr<d2g::store::v1::GetStatsResponse> TripleClient::GetStats(absl::Time deadline) {
-  return CallUnary(stub_.get(), &TripleService::Stub::GetStats, d2g::store::v1::GetStatsRequest(),
-                   deadline, stop_, shard_.address());
+absl::StatusOr<v1::GetStatsResponse> TripleClient::GetStats(absl::Time deadline) {
+  return CallUnary(stub_.get(), &TripleService::Stub::GetStats, v1::GetStatsRequest(), deadline,
+                   stop_, shard_.address());
 }
 
 }  // namespace d2g::store

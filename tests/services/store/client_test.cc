@@ -11,7 +11,7 @@ using ::d2g::testing::StatusIs;
 // One attempt does not wait for a shard that is not there, and a client that goes right after it
 // takes the last of gRPC's threads along.
 TEST(TripleClientTest, MayGoRightAfterAnAttempt) {
-  d2g::common::v1::ShardAddress nobody;
+  common::v1::ShardAddress nobody;
   nobody.set_address("127.0.0.1:1");
   for (int round = 0; round < 20; ++round) {
     TripleClient client(nobody);

@@ -67,15 +67,15 @@ class Shard {
     arguments.insert(arguments.end(), flags_.begin(), flags_.end());
     std::filesystem::remove(ports_.File("ports"));
     process_ = std::make_unique<Process>(arguments);
-    absl::StatusOr<d2g::common::Ports> ports;
+    absl::StatusOr<common::Ports> ports;
     ASSERT_TRUE(WaitFor([&] {
-      ports = d2g::common::ReadPortFile(ports_.File("ports"));
+      ports = common::ReadPortFile(ports_.File("ports"));
       return ports.ok() || !process_->Running();
     }));
     ASSERT_THAT(ports, IsOk()) << process_->Output();
     port_ = ports->grpc;
     admin_port_ = ports->admin;
-    d2g::common::v1::ShardAddress address;
+    common::v1::ShardAddress address;
     address.set_address(this->address());
     client_ = std::make_unique<TripleClient>(address);
   }
@@ -97,7 +97,7 @@ class Shard {
   std::unique_ptr<TripleClient> client_;
 };
 
-absl::Status Fill(TripleClient* client, const d2g::common::v1::DatasetRecipe& recipe, int64_t begin,
+absl::Status Fill(TripleClient* client, const common::v1::DatasetRecipe& recipe, int64_t begin,
                   int64_t end) {
   auto session = client->Append({.dataset = kName, .range = Range(begin, end)}, Soon());
   if (!session.ok()) return session.status();
@@ -109,11 +109,11 @@ absl::Status Fill(TripleClient* client, const d2g::common::v1::DatasetRecipe& re
 }
 
 // Appends a block's triples batch by batch without any retry; remembers what was acknowledged.
-void Storm(const std::string& address, const d2g::common::v1::DatasetRecipe& recipe, int64_t block,
+void Storm(const std::string& address, const common::v1::DatasetRecipe& recipe, int64_t block,
            std::map<int64_t, uint64_t>* acked) {
-  const auto stub = v1::TripleService::NewStub(d2g::common::MakeChannel(address));
+  const auto stub = v1::TripleService::NewStub(common::MakeChannel(address));
   grpc::ClientContext context;
-  d2g::common::SetDeadline(&context, absl::Seconds(30));
+  common::SetDeadline(&context, absl::Seconds(30));
   const auto stream = stub->AppendTriples(&context);
   const int64_t first = block * recipe.block_size();
   v1::AppendTriplesRequest request;

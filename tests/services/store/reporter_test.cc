@@ -43,7 +43,7 @@ class FakeShardService final : public ShardService::CallbackService {
     for (const std::string& name : wanted_seals_) response->add_report_seals(name);
     for (const std::string& name : dropped_) response->add_drop_datasets(name);
     wanted_seals_.clear();
-    reactor->Finish(d2g::common::ToGrpcStatus(answer_));
+    reactor->Finish(common::ToGrpcStatus(answer_));
     return reactor;
   }
   grpc::ServerUnaryReactor* ReportSeals(grpc::CallbackServerContext* context,
@@ -80,10 +80,9 @@ class ReporterTest : public ::testing::Test {
   }
 
   void StartCoordinator(const std::string& listen) {
-    absl::StatusOr<std::unique_ptr<d2g::common::RpcServer>> server;
+    absl::StatusOr<std::unique_ptr<common::RpcServer>> server;
     ASSERT_TRUE(WaitFor([&] {
-      return (server = d2g::common::RpcServer::Start(listen,
-                                                     {d2g::common::Serve<ShardService>(&service_)}))
+      return (server = common::RpcServer::Start(listen, {common::Serve<ShardService>(&service_)}))
           .ok();
     }));
     server_ = *std::move(server);
@@ -101,8 +100,8 @@ class ReporterTest : public ::testing::Test {
   }
 
   FakeShardService service_;
-  std::unique_ptr<d2g::common::RpcServer> server_;
-  d2g::common::Metrics registry_{"tester"};
+  std::unique_ptr<common::RpcServer> server_;
+  common::Metrics registry_{"tester"};
   StoreMetrics metrics_{&registry_};
   std::unique_ptr<TripleStore> store_;
   std::unique_ptr<ShardReporter> reporter_;

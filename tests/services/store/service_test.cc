@@ -42,7 +42,7 @@ class ServiceTest : public ::testing::Test {
  protected:
   void SetUp() override {
     Start("127.0.0.1:0");
-    d2g::common::v1::ShardAddress address;
+    common::v1::ShardAddress address;
     address.set_shard(0);
     address.set_address(listen_);
     address.set_store_uuid(app_->store().uuid());
@@ -79,14 +79,14 @@ class ServiceTest : public ::testing::Test {
     ASSERT_THAT(session->Finish(Soon()), IsOk());
   }
 
-  d2g::store::v1::DatasetKey Key() const {
-    d2g::store::v1::DatasetKey key;
+  v1::DatasetKey Key() const {
+    v1::DatasetKey key;
     key.set_dataset(kName);
     return key;
   }
 
   TempDir dir_;
-  d2g::common::v1::DatasetRecipe recipe_ = SmallRecipe(/*shard_count=*/1, /*block_size=*/1024);
+  common::v1::DatasetRecipe recipe_ = SmallRecipe(/*shard_count=*/1, /*block_size=*/1024);
   std::unique_ptr<StoreApp> app_;
   std::string listen_;
   std::unique_ptr<TripleClient> client_;
@@ -149,7 +149,7 @@ TEST_F(ServiceTest, RepeatsAreSuccessesCountedApart) {
 }
 
 TEST_F(ServiceTest, WrongShardOrStoreIsRefused) {
-  d2g::common::v1::ShardAddress address = client_->shard();
+  common::v1::ShardAddress address = client_->shard();
   address.set_shard(3);
   TripleClient wrong_shard(address);
   EXPECT_THAT(wrong_shard.ReadTriples(kName, {0}, Soon()),
@@ -190,7 +190,7 @@ TEST_F(ServiceTest, BadReadsNameWhatIsWrong) {
 TEST_F(ServiceTest, AnswersAsManyLargeLatentsAsTheLimitSays) {
   recipe_.set_latent_height(128);
   recipe_.set_latent_width(128);
-  recipe_.set_storage_dtype(d2g::common::v1::DTYPE_FP32);
+  recipe_.set_storage_dtype(common::v1::DTYPE_FP32);
   const std::string large = "datasets/large";
   ASSERT_THAT(client_->OpenDataset(large, recipe_, Soon()), IsOk());
   std::vector<int64_t> indices(static_cast<size_t>(store::IndicesPerRead(recipe_)), 0);
@@ -241,8 +241,8 @@ TEST_F(ServiceTest, VerifyStreamsASummary) {
 class RawStream {
  public:
   explicit RawStream(const std::string& address)
-      : stub_(v1::TripleService::NewStub(d2g::common::MakeChannel(address))) {
-    d2g::common::SetDeadline(&context_, absl::Seconds(20));
+      : stub_(v1::TripleService::NewStub(common::MakeChannel(address))) {
+    common::SetDeadline(&context_, absl::Seconds(20));
     stream_ = stub_->AppendTriples(&context_);
   }
   void Write(const v1::AppendTriplesRequest& request) { stream_->Write(request); }
@@ -251,7 +251,7 @@ class RawStream {
     v1::AppendTriplesResponse response;
     while (stream_->Read(&response)) {
     }
-    return d2g::common::FromGrpcStatus(stream_->Finish());
+    return common::FromGrpcStatus(stream_->Finish());
   }
 
  private:
@@ -361,14 +361,14 @@ class StoppingShard final : public v1::TripleService::Service {
   StoppingShard() {
     grpc::ServerBuilder builder;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
-    builder.SetMaxReceiveMessageSize(d2g::common::kMaxMessageBytes);
+    builder.SetMaxReceiveMessageSize(common::kMaxMessageBytes);
     builder.RegisterService(this);
     server_ = builder.BuildAndStart();
   }
   ~StoppingShard() override { server_->Shutdown(); }
 
-  d2g::common::v1::ShardAddress address() const {
-    d2g::common::v1::ShardAddress address;
+  common::v1::ShardAddress address() const {
+    common::v1::ShardAddress address;
     address.set_address("127.0.0.1:" + std::to_string(port_));
     return address;
   }
@@ -416,10 +416,10 @@ TEST_F(ServiceTest, AShardThatStopsIsUnavailableAndTriedAgain) {
 TEST_F(ServiceTest, ARefusalWhileSendingAgainEndsTheSession) {
   StoppingShard shard;
   TripleClient client(shard.address());
-  d2g::common::v1::DatasetRecipe recipe = recipe_;
+  common::v1::DatasetRecipe recipe = recipe_;
   recipe.set_latent_height(512);
   recipe.set_latent_width(512);
-  recipe.set_storage_dtype(d2g::common::v1::DTYPE_FP32);
+  recipe.set_storage_dtype(common::v1::DTYPE_FP32);
   ASSERT_OK_AND_ASSIGN(const auto session,
                        client.Append({.dataset = kName, .range = Range(0, 8)}, Soon()));
   // Two messages of 4 MiB: the shard takes the first and ends the stream under the second.

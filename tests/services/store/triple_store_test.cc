@@ -76,9 +76,9 @@ class TripleStoreTest : public ::testing::Test {
   v1::GetStatsResponse::DatasetStats Stats() { return store_->Stats().at(0); }
 
   Maker maker_;
-  d2g::common::Metrics registry_{"tester"};
+  common::Metrics registry_{"tester"};
   StoreMetrics metrics_{&registry_};
-  d2g::common::v1::DatasetRecipe recipe_ = SmallRecipe(/*shard_count=*/1, /*block_size=*/64);
+  common::v1::DatasetRecipe recipe_ = SmallRecipe(/*shard_count=*/1, /*block_size=*/64);
   std::unique_ptr<TripleStore> store_;
 };
 
@@ -402,7 +402,7 @@ class FaultTest : public ::testing::Test {
     return store_->Append(kName, range_epoch, batch).status();
   }
 
-  const d2g::common::v1::DatasetRecipe recipe_ = SmallRecipe();
+  const common::v1::DatasetRecipe recipe_ = SmallRecipe();
   std::unique_ptr<TripleStore> store_;
   FaultyEngine* engine_ = nullptr;
 };
