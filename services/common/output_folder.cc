@@ -38,16 +38,25 @@ bool IsJobName(absl::string_view job) {
   return has_prefix && !job.empty() && job != "." && job != ".." && !absl::StrContains(job, '/');
 }
 
-// Whether there is anything, be it a link to nothing.
-bool Exists(const std::string& path) {
+// Whether there is anything, be it a link to nothing. A path that the system does not let be looked
+// at (a volume that is away) is an error, not an absence.
+absl::StatusOr<bool> Exists(const std::string& path) {
   std::error_code error;
-  return fs::exists(fs::symlink_status(path, error));
+  const fs::file_status status = fs::symlink_status(path, error);
+  if (status.type() == fs::file_type::not_found) return false;
+  if (error) return ErrnoStatus(error.value(), path, "cannot be looked at");
+  return true;
 }
 
-// The "job" of a JSON file, empty where it has none; nothing when the file cannot be read.
-std::optional<std::string> JobIn(const std::string& file) {
+// The "job" of a JSON file, empty where it has none; nothing where there is no file or one of
+// another kind. An error when the system does not let it be read.
+absl::StatusOr<std::optional<std::string>> JobIn(const std::string& file) {
   const absl::StatusOr<std::string> text = ReadFile(file, kMaxJsonBytes);
-  if (!text.ok()) return std::nullopt;
+  if (absl::IsNotFound(text.status()) || absl::IsInvalidArgument(text.status()) ||
+      absl::IsResourceExhausted(text.status())) {
+    return std::nullopt;
+  }
+  if (!text.ok()) return text.status();
   const json content = json::parse(*text, nullptr, /*allow_exceptions=*/false);
   if (!content.is_object()) return std::nullopt;
   const auto job = content.find("job");
@@ -63,8 +72,9 @@ absl::StatusOr<std::string> FirstEntry(const std::string& path) {
 }
 
 absl::StatusOr<OutputOwner> ReadMark(const std::string& file) {
-  if (!Exists(file)) return OutputOwner{};
-  const std::optional<std::string> job = JobIn(file);
+  D2G_ASSIGN_OR_RETURN(const bool exists, Exists(file));
+  if (!exists) return OutputOwner{};
+  D2G_ASSIGN_OR_RETURN(const std::optional<std::string> job, JobIn(file));
   if (!job || !IsJobName(*job)) {
     return absl::FailedPreconditionError(
         absl::StrCat(file, " does not say whose folder it is: {\"job\": \"jobs/ID\"} is expected"));
@@ -73,20 +83,25 @@ absl::StatusOr<OutputOwner> ReadMark(const std::string& file) {
 }
 
 // What the files of a folder without a mark say.
-OutputOwner OwnerByFiles(const std::string& output_dir, const std::string& asking) {
+absl::StatusOr<OutputOwner> OwnerByFiles(const std::string& output_dir, const std::string& asking) {
   OutputOwner owner;
-  const auto look = [&](const std::string& file) {
-    const std::optional<std::string> job = JobIn(file);
+  const auto look = [&](const std::string& file) -> absl::Status {
+    D2G_ASSIGN_OR_RETURN(const std::optional<std::string> job, JobIn(file));
     const bool better = owner.source.empty() || owner.job.empty() || (job && *job == asking);
     if (job && better) owner = {IsJobName(*job) ? *job : "", file};
+    return absl::OkStatus();
   };
-  look(In(ExportFolder(output_dir), kLineageFile));
+  D2G_RETURN_IF_ERROR(look(In(ExportFolder(output_dir), kLineageFile)));
+  const std::string checkpoints = CheckpointsFolder(output_dir);
   std::error_code error;
   // Not a range-for, whose ++ throws.
-  fs::directory_iterator entry(CheckpointsFolder(output_dir), error);
+  fs::directory_iterator entry(checkpoints, error);
   for (; !error && entry != fs::directory_iterator(); entry.increment(error)) {
-    look((entry->path() / kCheckpointStateFile).string());
+    D2G_RETURN_IF_ERROR(look((entry->path() / kCheckpointStateFile).string()));
   }
+  const bool none =
+      error == std::errc::no_such_file_or_directory || error == std::errc::not_a_directory;
+  if (error && !none) return ErrnoStatus(error.value(), checkpoints, "cannot be listed");
   return owner;
 }
 
@@ -125,8 +140,10 @@ absl::Status SetAside(const std::string& output_dir, const OutputOwner& owner) {
   names.push_back(kOwnerFile);
   for (const std::string& name : names) {
     const std::string from = In(output_dir, name), to = In(target, name);
-    if (!Exists(from)) continue;
-    if (Exists(to)) {
+    D2G_ASSIGN_OR_RETURN(const bool is_there, Exists(from));
+    if (!is_there) continue;
+    D2G_ASSIGN_OR_RETURN(const bool is_taken, Exists(to));
+    if (is_taken) {
       return absl::FailedPreconditionError(absl::StrCat(
           from, " cannot be set aside: ", to, " is there already; move one of them away"));
     }
@@ -181,13 +198,14 @@ absl::StatusOr<OutputOwner> FindOutputOwner(const std::string& output_dir,
                                             const std::string& asking) {
   D2G_ASSIGN_OR_RETURN(OutputOwner owner, ReadMark(In(output_dir, kOwnerFile)));
   if (!owner.source.empty()) return owner;
-  owner = OwnerByFiles(output_dir, asking);
+  D2G_ASSIGN_OR_RETURN(owner, OwnerByFiles(output_dir, asking));
   if (!owner.source.empty()) return owner;
   for (const char* name : kFolders) {
     const std::string folder = In(output_dir, name);
     std::error_code error;
     const fs::file_status status = fs::status(folder, error);
-    if (!fs::exists(status)) continue;
+    if (status.type() == fs::file_type::not_found) continue;
+    if (error) return ErrnoStatus(error.value(), folder, "cannot be looked at");
     if (!fs::is_directory(status)) return NotAFolder(folder);
     D2G_RETURN_IF_ERROR(Foreign(folder, folder));
   }
@@ -222,8 +240,9 @@ absl::Status CheckReplaceable(const std::string& path, const std::string& job,
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
   if (status.type() == fs::file_type::not_found) return absl::OkStatus();
+  if (error) return ErrnoStatus(error.value(), path, "cannot be looked at");
   if (!fs::is_directory(status)) return NotAFolder(shown);
-  const std::optional<std::string> maker = JobIn(In(path, kLineageFile));
+  D2G_ASSIGN_OR_RETURN(const std::optional<std::string> maker, JobIn(In(path, kLineageFile)));
   if (!maker) return Foreign(path, shown);
   if (maker->empty() || *maker == job) return absl::OkStatus();
   return absl::FailedPreconditionError(

@@ -161,6 +161,29 @@ TEST_F(OutputFolderTest, AMarkThatCannotBeReadIsNobodysLicence) {
   }
 }
 
+// A volume that is away is not a folder of somebody else's: a link that leads to itself stands for
+// what the system refuses to read, even to root.
+TEST_F(OutputFolderTest, WhatTheSystemDoesNotLetBeReadIsNobodysVerdict) {
+  const auto cannot_read = [](const std::string& file) {
+    return StatusIs(absl::StatusCode::kInternal, HasSubstr(file));
+  };
+  fs::create_directories(out_);
+  fs::create_symlink("d2g-job.json", File("d2g-job.json"));
+  EXPECT_THAT(ClaimOutput(out_, "jobs/one"), cannot_read(File("d2g-job.json")));
+  fs::remove(File("d2g-job.json"));
+  fs::create_symlink("checkpoints", File("checkpoints"));
+  EXPECT_THAT(ClaimOutput(out_, "jobs/one"), cannot_read(File("checkpoints")));
+  fs::remove(File("checkpoints"));
+  fs::create_symlink("audit", File("audit"));
+  EXPECT_THAT(ClaimOutput(out_, "jobs/one"), cannot_read(File("audit")));
+  fs::remove(File("audit"));
+  fs::create_directories(File("export"));
+  fs::create_symlink("d2g.json", File("export/d2g.json"));
+  EXPECT_THAT(CheckReplaceable(File("export"), "jobs/one", "export"),
+              cannot_read(File("export/d2g.json")));
+  EXPECT_THAT(ClaimOutput(out_, "jobs/one"), cannot_read(File("export/d2g.json")));
+}
+
 TEST_F(OutputFolderTest, NobodyClaimsWithoutAName) {
   for (const char* job : {"", "jobs/", "one", "jobs/.."}) {
     EXPECT_THAT(ClaimOutput(out_, job), StatusIs(absl::StatusCode::kInvalidArgument)) << job;
