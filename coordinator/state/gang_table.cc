@@ -40,6 +40,19 @@ int32_t WorldSize(const GangRow& gang) {
   return size;
 }
 
+const std::string& RankZerosAgent(const GangRow& gang) {
+  for (const GangRow::Member& member : gang.members()) {
+    if (member.first_rank() == 0) return member.agent();
+  }
+  return gang.members(0).agent();
+}
+
+// Whether another rank's own failure would say more.
+bool IsConsequence(int failure) {
+  return failure == GangHeartbeatRequest::FAILURE_PEER_LOST ||
+         failure == GangHeartbeatRequest::FAILURE_RANK0_UNREACHABLE;
+}
+
 }  // namespace
 
 GangTable::GangTable(GangOptions options, Table<GangRow> rows, absl::Duration now)
@@ -115,7 +128,7 @@ absl::StatusOr<GangEvents> GangTable::Report(const Request& request, absl::Durat
       live.rendezvous = request.rendezvous();
     }
     for (const auto& rank : request.ranks()) live.ranks[rank.rank()] = rank;
-    if (RanksStarted(live, member)) agent.failed_starts = 0;
+    NoteStart(gang, &live);
   };
 
   switch (request.state()) {
@@ -131,6 +144,10 @@ absl::StatusOr<GangEvents> GangTable::Report(const Request& request, absl::Durat
     case Request::AGENT_STATE_BROKEN:
       if (current) {
         if (broken.failure == Request::FAILURE_NOT_STARTED) LeaveOut(agent, now);
+        if (broken.failure == Request::FAILURE_RANK0_UNREACHABLE) {
+          const auto host = agents_.find(RankZerosAgent(gang));
+          if (host != agents_.end()) LeaveOut(host->second, now);
+        }
         MemberGone(request.agent(), broken, now, &events);
       }
       break;
@@ -318,6 +335,19 @@ bool GangTable::RanksStarted(const Live& live, const GangRow::Member& member) co
   return true;
 }
 
+void GangTable::NoteStart(const GangRow& gang, Live* live) {
+  if (live->all_started) return;
+  for (const GangRow::Member& member : gang.members()) {
+    if (!RanksStarted(*live, member)) return;
+  }
+  live->all_started = true;
+  for (const GangRow::Member& member : gang.members()) {
+    if (const auto agent = agents_.find(member.agent()); agent != agents_.end()) {
+      agent->second.failed_starts = 0;
+    }
+  }
+}
+
 std::optional<GangTable::Awaited> GangTable::FirstAwaited(absl::string_view job,
                                                           absl::Duration now) const {
   const auto found = live_.find(job);
@@ -412,8 +442,7 @@ void GangTable::Explain(const Request& request, const Cause& cause, GangEvents* 
   const GangRow* gang = job.ok() ? Find(*job) : nullptr;
   if (gang == nullptr || gang->active() || gang->failures() == 0 ||
       request.generation() != gang->generation() || FindMember(*gang, request.agent()) == nullptr ||
-      gang->last_failure() != Request::FAILURE_PEER_LOST ||
-      cause.failure == Request::FAILURE_PEER_LOST) {
+      !IsConsequence(gang->last_failure()) || IsConsequence(cause.failure)) {
     return;
   }
   GangEvent event = NoteCause(*job, cause);

@@ -145,7 +145,7 @@ class GangTable {
     std::string assigned_job;  // empty: free
     bool started = false;      // reported RUNNING in the assigned generation
     bool left = false;         // left the assigned generation
-    int failed_starts = 0;     // generations in a row in which its ranks did not start
+    int failed_starts = 0;     // generations in a row that did not start because of it
     absl::Duration left_out_until;
   };
   // What is known of a job's active generation and not persisted.
@@ -155,6 +155,7 @@ class GangTable {
     // When the ranks of rank 0's agent could start, and those of the others.
     absl::Duration formed;
     absl::Duration rendezvous_known;
+    bool all_started = false;
     bool finished = false;
     absl::Duration finish_deadline;
   };
@@ -171,6 +172,8 @@ class GangTable {
   // Takes what a member says of a generation that is already broken.
   void Explain(const Request& request, const Cause& cause, GangEvents* events);
   void LeaveOut(Agent& agent, absl::Duration now);
+  // Takes note of the moment when all ranks have begun to load: their agents can start them.
+  void NoteStart(const GangRow& gang, Live* live);
   // Whether all ranks of the member have begun to load.
   bool RanksStarted(const Live& live, const rows::v1::GangRow::Member& member) const;
   // Ends a generation: frees its members.

@@ -224,6 +224,37 @@ TEST_F(StartTest, AnAgentThatSaysThatItsRankDidNotStartIsLeftOutToo) {
   EXPECT_EQ(a_.world_size(), 1);
 }
 
+// b's rank cannot reach rank 0 at a's address: a is left out, each time for longer.
+TEST_F(StartTest, AnAgentWhoseRankZeroNobodyReachesIsLeftOut) {
+  const auto unreachable = [&] {
+    Beat(Harness::Report("a", kRunning, a_));
+    Beat(Broken("b", b_, GangHeartbeatRequest::FAILURE_RANK0_UNREACHABLE, "rank 1: no route"));
+    b_running_ = false;
+  };
+  unreachable();
+  EXPECT_THAT(h_.Get(job_).health(), Contains(HasSubstr("rank 1: no route")));
+  Pass(absl::Seconds(5), /*b_starts=*/true);
+  EXPECT_EQ(b_.generation(), 2);
+  EXPECT_EQ(b_.world_size(), 1);
+  EXPECT_TRUE(b_running_);
+  EXPECT_FALSE(a_running_);
+  Pass(kFirstLeftOut, /*b_starts=*/true);
+  auto broken = Harness::Report("b", kBroken, b_);
+  Beat(broken);
+  b_running_ = false;
+  for (int k = 0; k < 5 && !(a_running_ && b_running_); ++k) Pass(absl::Seconds(1));
+  ASSERT_EQ(b_.world_size(), 2) << "its time is over";
+  unreachable();
+  Pass(kFirstLeftOut + absl::Seconds(5), /*b_starts=*/true);
+  EXPECT_EQ(b_.world_size(), 1) << "twice as long this time";
+}
+
+TEST_F(TwoAgentsTest, WhyRankZeroCouldNotBeReachedIsItsOwnWord) {
+  Beat(Broken("b", b_, GangHeartbeatRequest::FAILURE_RANK0_UNREACHABLE, "rank 1: no route"));
+  Beat(Broken("a", a_, GangHeartbeatRequest::FAILURE_UNSPECIFIED, "rank 0: out of memory"));
+  EXPECT_THAT(h_.Get(job_).health(), Contains(HasSubstr("rank 0: out of memory")));
+}
+
 TEST_F(StartTest, NobodyWaitsForRanksThatWaitForRankZerosAddress) {
   for (int i = 0; i < 15; ++i) {
     EXPECT_EQ(Action(Harness::Report("a", kIdle)), GangHeartbeatResponse::ACTION_RUN);

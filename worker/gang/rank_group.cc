@@ -240,7 +240,8 @@ void RankGroup::LookAtExit(Rank& rank) {
   }
   ++counts_.died;
   Cause cause = CauseOf(rank, *exit);
-  if (cause.failure != GangHeartbeatRequest::FAILURE_PEER_LOST) {
+  if (cause.failure != GangHeartbeatRequest::FAILURE_PEER_LOST &&
+      cause.failure != GangHeartbeatRequest::FAILURE_RANK0_UNREACHABLE) {
     Break(std::move(cause));
   } else if (!peer_lost_) {
     peer_lost_ = std::move(cause);
@@ -260,12 +261,15 @@ RankGroup::Cause RankGroup::CauseOf(const Rank& rank, const common::ExitStatus& 
     cause.error = absl::StrCat(who, " died with ", exit.ToString(), "; ", LastWords(lines));
   }
   absl::MutexLock lock(&rank.mutex);
+  const bool started = rank.status.phase() != kPhaseStart;
   if (!exit.signalled && exit.value == common::kExitBadInput) {
     cause.failure = GangHeartbeatRequest::FAILURE_BAD_INPUT;
-  } else if (rank.status.phase() == kPhaseStart) {
-    cause.failure = GangHeartbeatRequest::FAILURE_NOT_STARTED;
   } else if (!exit.signalled && exit.value == kExitPeerLost) {
-    cause.failure = GangHeartbeatRequest::FAILURE_PEER_LOST;
+    // The first thing that a rank does is to reach rank 0.
+    cause.failure = started ? GangHeartbeatRequest::FAILURE_PEER_LOST
+                            : GangHeartbeatRequest::FAILURE_RANK0_UNREACHABLE;
+  } else if (!started) {
+    cause.failure = GangHeartbeatRequest::FAILURE_NOT_STARTED;
   } else if (!exit.signalled && exit.value == kExitNotFinite) {
     cause.failure = GangHeartbeatRequest::FAILURE_NOT_FINITE;
     cause.step = rank.status.step() + 1;

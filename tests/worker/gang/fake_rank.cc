@@ -6,6 +6,7 @@
 //   late=R@S@C    the same, half a second later than it would have
 //   asleep=R      rank R never reports anything
 //   unready=R     rank R exits with code 1 before it has reported anything
+//   unmet=R       rank R exits with code 77 before it has reported anything
 //   abort=R@S     rank R is killed by SIGABRT at step S
 //   sigh=R@S      rank R exits with code 1 at step S, after long last words, none of them ASCII
 //   hang=R@S      rank R stops reporting at step S
@@ -38,7 +39,7 @@ struct Behaviour {
   bool stubborn = false;
   bool load = false;
   bool asleep = false;
-  bool unready = false;
+  bool unready = false, unmet = false;
   // Steps at which this rank does it; -1 never.
   int64_t die = -1, fail = -1, abort = -1, sigh = -1, hang = -1, wait = -1, busy = -1;
   int fail_code = 0;
@@ -59,6 +60,7 @@ Behaviour Parse(const std::string& words, int rank) {
     if (parts.first == "die") result.die = step;
     if (parts.first == "asleep") result.asleep = true;
     if (parts.first == "unready") result.unready = true;
+    if (parts.first == "unmet") result.unmet = true;
     if (parts.first == "fail" || parts.first == "late") {
       result.fail = step;
       result.fail_late = parts.first == "late";
@@ -94,6 +96,10 @@ int main(int argc, char** argv) {
   if (behaviour.unready) {
     std::fprintf(stderr, "error while loading shared libraries\n");
     return 1;
+  }
+  if (behaviour.unmet) {
+    std::fprintf(stderr, "rank 0 cannot be reached\n");
+    return d2g::gang::kExitPeerLost;
   }
   while (behaviour.asleep) pause();
   if (rank == 0) {

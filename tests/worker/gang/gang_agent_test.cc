@@ -246,6 +246,15 @@ TEST_F(GangAgentTest, ARankThatEndsBeforeItLoadsAnythingDidNotStart) {
               AllOf(HasSubstr("rank 1 died with exit code 1"), HasSubstr("shared libraries")));
 }
 
+TEST_F(GangAgentTest, ARankThatCannotReachRankZeroIsNotAtFault) {
+  coordinator_.training().SetAnswer(RunAnswer("unmet=1"));
+  options_.ranks.cause_wait = absl::Milliseconds(300);
+  StartAgent();
+  ASSERT_TRUE(WaitForState(Request::AGENT_STATE_BROKEN));
+  EXPECT_EQ(last().failure(), Request::FAILURE_RANK0_UNREACHABLE);
+  EXPECT_THAT(last().error(), HasSubstr("rank 0 cannot be reached"));
+}
+
 TEST_F(GangAgentTest, NamesTheSignalOfADeadRank) {
   coordinator_.training().SetAnswer(RunAnswer("abort=0@4"));
   StartAgent();
