@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "coordinator/spec/job_spec.h"
+#include "services/spec/field_rules.h"
 
 namespace d2g::coordinator {
 
@@ -32,6 +33,8 @@ bool WantsGeneration(const JobRow& job, const ClusterParts& parts, Moment now) {
 }
 
 std::vector<TrainDemand> TrainDemands(const ClusterParts& parts, Moment now) {
+  static const int64_t kMostRanks =
+      spec::Largest(*common::v1::TrainSpec::descriptor(), "max_ranks");
   std::vector<TrainDemand> demands;
   for (const auto& [sequence, job] : parts.jobs.live()) {
     if (!WantsGeneration(*job, parts, now)) continue;
@@ -40,8 +43,8 @@ std::vector<TrainDemand> TrainDemands(const ClusterParts& parts, Moment now) {
     demand.job = job->id();
     demand.min_ranks = train.min_ranks();
     // Every rank has at least one triple of a batch.
-    demand.max_ranks = train.max_ranks() == 0 ? train.global_batch()
-                                              : std::min(train.max_ranks(), train.global_batch());
+    const int64_t most = train.max_ranks() == 0 ? kMostRanks : train.max_ranks();
+    demand.max_ranks = static_cast<int32_t>(std::min<int64_t>(most, train.global_batch()));
     const auto* last = parts.checkpoints.Last(job->id());
     demand.resume_step = last == nullptr ? 0 : last->step();
   }

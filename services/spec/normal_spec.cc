@@ -45,8 +45,10 @@ double RegressionWeights(const RegressionSpec& regression) {
 // Defaults that follow from other fields.
 void FillInTrain(TrainSpec* train) {
   if (!train->has_checkpoint_every()) {
-    const int64_t share = (train->steps() + kDefaultCheckpoints - 1) / kDefaultCheckpoints;
-    train->set_checkpoint_every(std::clamp<int64_t>(share, 1, kMostStepsBetween));
+    // steps may be any number here.
+    const int64_t steps =
+        std::clamp<int64_t>(train->steps(), 1, kMostStepsBetween * kDefaultCheckpoints);
+    train->set_checkpoint_every((steps + kDefaultCheckpoints - 1) / kDefaultCheckpoints);
   }
   auto* regression = train->mutable_regression();
   if (!regression->has_pseudo_huber_weight()) {
@@ -67,8 +69,8 @@ void FillInSimulate(SimulateSpec* simulate) {
   if (solver->compute_dtype() == common::v1::DTYPE_FP32) solver->clear_compute_dtype();
 }
 
-// A field whose limit is another one's value. Where that other one is bad, so that one mistake is
-// reported once, only the field's own rule counts.
+// A field whose limit is another one's value. A bad limit is reported at its own field, and is no
+// measure of this one.
 void CheckAgainst(FieldChecker* check, const std::string& field, int64_t value, int64_t least,
                   const std::string& limit_field, int64_t limit) {
   if (check->IsGood(field) && check->IsGood(limit_field)) {
@@ -100,6 +102,7 @@ void CheckTrain(const TrainSpec& train, const std::string& at, FieldChecker* che
   CheckAgainst(check, at + "gan.discriminator_start_step", gan.discriminator_start_step(), 0, start,
                gan.start_step());
   CheckAgainst(check, at + "gan.decay_steps", gan.decay_steps(), 0, steps, train.steps());
+  CheckAgainst(check, at + "gan.ramp_steps", gan.ramp_steps(), 0, steps, train.steps());
 }
 
 // What takes several fields to decide. Called when each alone is good.

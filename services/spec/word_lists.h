@@ -8,7 +8,8 @@
 
 namespace d2g::spec {
 
-// Those that the rule has itself, or those of the list that it names; none: every string goes.
+// The words that a string field may have: the rule's own, or those of the list that it names. Empty
+// when any string may stand there.
 // REQUIRES: a list that is named is one of kWordLists, as spec_test sees to for every field.
 std::vector<std::string> WordsOf(const common::v1::Rule& rule);
 
