@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -39,6 +40,18 @@ std::vector<std::string> Environment(const std::vector<std::string>& added) {
   return result;
 }
 
+// Descriptors from `first` on that some library opened without close-on-exec.
+bool CloseAtExec(int first) {
+  if (syscall(SYS_close_range, first, ~0u, 4 /* CLOEXEC */) == 0) return true;
+  // A kernel before 5.11, or a filter that refuses the call.
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return false;
+  for (rlim_t fd = static_cast<rlim_t>(first); fd < limit.rlim_cur; ++fd) {
+    if (fcntl(static_cast<int>(fd), F_SETFD, FD_CLOEXEC) != 0 && errno != EBADF) return false;
+  }
+  return true;
+}
+
 // Runs in the child between fork and exec, where only async-signal-safe calls are allowed: no
 // allocation, no locks. Reports a failure's errno through `error_fd`.
 [[noreturn]] void ExecChild(char* const* argv, char* const* envp, pid_t parent,
@@ -52,21 +65,21 @@ std::vector<std::string> Environment(const std::vector<std::string>& added) {
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
   // Out of the way of the numbers that are given out below.
-  const auto raised = [](int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, kStatusFd + 1); };
-  if (const int high = raised(error_fd); high >= 0) error_fd = high;
-  const int in = raised(open("/dev/null", O_RDONLY | O_CLOEXEC));
-  const int out = raised(options.stdout_fd);
-  const int err = raised(options.stderr_fd);
-  const int status = options.status_fd < 0 ? -1 : raised(options.status_fd);
-  const bool ok = dup2(in, STDIN_FILENO) >= 0 && dup2(out, STDOUT_FILENO) >= 0 &&
-                  dup2(err, STDERR_FILENO) >= 0 &&
-                  (options.status_fd < 0 || dup2(status, kStatusFd) >= 0);
-  if (ok) {
-    // Descriptors that some library opened without close-on-exec.
-    syscall(SYS_close_range, options.status_fd < 0 ? kStatusFd : kStatusFd + 1, ~0u,
-            4 /* CLOEXEC */);
-    execvpe(argv[0], argv, envp);
-  }
+  const auto raise = [](int fd, int* high) {
+    *high = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, kStatusFd + 1);
+    return *high >= 0;
+  };
+  if (int high; raise(error_fd, &high)) error_fd = high;
+  const bool has_status = options.status_fd >= 0;
+  int in, out, err, status = -1;
+  // In this order: the first failure's errno is reported.
+  const bool ok = raise(open("/dev/null", O_RDONLY | O_CLOEXEC), &in) &&
+                  raise(options.stdout_fd, &out) && raise(options.stderr_fd, &err) &&
+                  (!has_status || raise(options.status_fd, &status)) &&
+                  dup2(in, STDIN_FILENO) >= 0 && dup2(out, STDOUT_FILENO) >= 0 &&
+                  dup2(err, STDERR_FILENO) >= 0 && (!has_status || dup2(status, kStatusFd) >= 0) &&
+                  CloseAtExec(has_status ? kStatusFd + 1 : kStatusFd);
+  if (ok) execvpe(argv[0], argv, envp);
   const int error = errno;
   [[maybe_unused]] const ssize_t written = write(error_fd, &error, sizeof(error));
   _exit(127);
