@@ -71,7 +71,10 @@ void Datasets::Erase(const std::string& id) {
   const DatasetState& state = At(id);
   sealed_triples_ -= state.sealed().size();
   DroppedDatasetRow& dropped = dropped_.Mutable(id);
-  for (int32_t shard = 0; shard < state.recipe().shard_count(); ++shard) dropped.add_shards(shard);
+  for (int32_t shard = 0; shard < state.recipe().shard_count(); ++shard) {
+    dropped.add_shards(shard);
+    unlisted_.erase(ChildId(id, shard));
+  }
   seals_.EraseChildren(id);
   rows_.Erase(id);
   states_.erase(id);

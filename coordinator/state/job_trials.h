@@ -11,13 +11,13 @@
 namespace d2g::coordinator {
 
 // A job's tasks of one kind are *on trial* from a failure (or a lapse) until one of them makes
-// progress: triples durable, or a completion. On trial
-//   - one of them is leased at a time,
-//   - the next one only after a back-off that grows with the failures in a row,
-//   - from the second failure on one of those that failed before, so that a job that cannot work
-//     comes to its end instead of failing each of its tasks once,
-//   - and behind the tasks that are not on trial, but no longer than kMaxTrialDelay, so that a job
-//     that failed for a while is not forgotten while others keep every worker busy.
+// progress: triples durable, or a completion. Tasks on trial
+//   - are leased one at a time,
+//   - are leased only after a back-off that grows with the failures in a row,
+//   - are, from the second failure on, those that failed before: so a job that cannot work comes to
+//     its end instead of failing each of its tasks once,
+//   - stand behind tasks that are not on trial, but no longer than kMaxTrialDelay: so a job that
+//     failed for a while is not forgotten while others keep every worker busy.
 // A node on which a job's tasks fail in a row is left out of that job by a back-off of its own,
 // which other nodes' progress does not end: it would take task after task, and fail each.
 //

@@ -49,8 +49,9 @@ class TaskFailures {
   // Whether the task's back-off has not passed.
   bool BacksOff(const rows::v1::FailureRow& failure, absl::Duration now) const;
 
-  // For views: the first task of the job that had counted failures, that lapsed often, and that has
-  // failed only because of the store while `waits` is true of it. Null when there is none.
+  // For views, each null when there is none. The job's first task with counted failures; its first
+  // that lapsed often; its first that failed only because of the store, of those that `waits` is
+  // true of.
   const rows::v1::FailureRow* FirstCounted(absl::string_view job) const;
   const rows::v1::FailureRow* FirstStalled(absl::string_view job) const;
   const rows::v1::FailureRow* FirstStarved(

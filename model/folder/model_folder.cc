@@ -28,7 +28,7 @@ using nlohmann::json;
 
 // Channels too.
 constexpr int64_t kMaxLatentSide = 4096;
-// What worker/model takes, and what diffusers has where the file does not say.
+// What model/ takes, and what diffusers has where the file does not say.
 constexpr int64_t kMaxTrainTimesteps = 1'000'000;
 constexpr int32_t kDefaultTrainTimesteps = 1000;
 constexpr int32_t kDefaultDecoderScales = 4;

@@ -60,8 +60,9 @@ bool TakeUntil(std::atomic<int32_t>* posts, absl::Duration end) {
 
 }  // namespace
 
-// Abseil declares it weak, as the place where a program may put its own way of waiting. The moment
-// was the wall clock's when the wait began, just now; what is left of it is slept on the other.
+// Abseil declares it weak, as the place where a program may put its own way of waiting. `timeout`
+// is a time of the wall clock, computed just now: the time left until then is slept on the steady
+// clock.
 extern "C" bool ABSL_INTERNAL_C_SYMBOL(AbslInternalPerThreadSemWait)(KernelTimeout timeout) {
   auto* const identity = absl::synchronization_internal::GetOrCreateCurrentThreadIdentity();
   std::atomic<int>* const blocked = identity->blocked_count_ptr;

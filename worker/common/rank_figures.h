@@ -41,7 +41,7 @@ inline constexpr RankFigure kRankFigures[] = {
     {"checkpoint_seconds", "Time that the last checkpoint took"},
 };
 
-// The name of a figure of the table. A literal that is none does not compile.
+// The name of a figure of the table. A literal that is not in the table does not compile.
 class FigureName {
  public:
   consteval FigureName(const char* name) : name_(Find(name)) {}  // NOLINT: a literal is a name
@@ -59,7 +59,7 @@ class FigureName {
   std::string_view name_;
 };
 
-// The help of a figure; that of a name which is none says so.
+// The help text of a figure; for an unknown name, a text that says that it is unknown.
 constexpr std::string_view RankFigureHelp(std::string_view name) {
   for (const RankFigure& figure : kRankFigures) {
     if (figure.name == name) return figure.help;

@@ -9,9 +9,9 @@
 
 namespace d2g::distil {
 
-// Non-saturating GAN: softplus(-D(z, G(z, c), c)), from gan.start_step on, with a
-// weight that grows over gan.ramp_steps. Its gradient reaches
-// D's parameters wherever they want one.
+// Non-saturating GAN: softplus(-D(z, G(z, c), c)), from gan.start_step on, with a weight that grows
+// over gan.ramp_steps. D's parameters get gradients too unless they were told not to
+// (SetRequiresGrad).
 std::shared_ptr<const LossTerm> MakeAdversarialTerm(
     const common::v1::GanSpec& gan, std::shared_ptr<const Discriminator> discriminator);
 

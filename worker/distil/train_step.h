@@ -71,8 +71,8 @@ class TrainStep {
   StepResult Run(int64_t step, double valid_count, const std::vector<MicroBatch>& batches,
                  const Reduce& reduce);
 
-  // D's part of the same alone, beside a G that stands still: what a D can learn of a G. Requires
-  // gan.weight > 0.
+  // D's part of the same alone, beside a G that stands still: what a D can learn of a G. REQUIRES:
+  // TrainsDiscriminator(step).
   UpdateResult RunDiscriminator(int64_t step, double valid_count,
                                 const std::vector<MicroBatch>& batches, const Reduce& reduce);
 

@@ -55,9 +55,9 @@ struct LeaseLoopOptions {
 // One work thread that leases, runs and reports, with a heartbeat thread beside each task. A
 // coordinator that cannot be reached is waited for with jittered back-off: before a lease, and with
 // a result in hand for as long as the loop lives, because a late result of durable work is still
-// taken. A task that failed is no reason to wait: the coordinator knows which jobs fail on which
-// nodes and leases accordingly. A task of a kind that this worker never offered is, and after one
-// that lost the device none is leased: the loop ends. Thread-safe.
+// taken. After a task that failed the next one is asked for at once, because the coordinator knows
+// which jobs fail on which nodes; after a task of a kind that this worker never offered the loop
+// waits. A task that lost the device ends the loop. Thread-safe.
 class LeaseLoop {
  public:
   // `client` and `metrics` are not owned and outlive the loop.

@@ -109,9 +109,9 @@ absl::Status MeetOthers(const gang::RankLaunch& launch, int rank, Gang* gang) {
       [&] { gang->group = collective::MakeProcessGroup(*gang->rendezvous, options); });
 }
 
-// Nothing was ever written to a job's output folder that cannot be made or written, so waiting
-// mends nothing. One that took checkpoints before is away for a while. One that holds what is not
-// the job's is so on every machine.
+// A folder with another's files is bad input, as it is so on every machine. So is one that cannot
+// be made or written before the job's first checkpoint: waiting mends nothing. After that it has
+// worked once, and is away for a while.
 absl::Status JudgeOutput(const GangAssignment& assignment, const absl::Status& status) {
   if (absl::IsFailedPrecondition(status)) return absl::InvalidArgumentError(status.message());
   const bool never = absl::IsPermissionDenied(status) || absl::IsNotFound(status);

@@ -44,9 +44,9 @@ std::invoke_result_t<F> CatchPeersAndTorch(F&& f) {
   });
 }
 
-// Narrower than common::ExitCodeOf: exit code 3 fails the whole job, so it is for what no rank on
-// any node can do, and a folder that this node does not see, or a commit that came too late, is
-// not.
+// Narrower than common::ExitCodeOf: exit code 3 fails the whole job, so it is only for what no rank
+// on any node can do. A folder that this node does not see, or a commit that came too late, ends
+// with another code.
 inline int RankExitCode(const absl::Status& failure) {
   if (failure.GetPayload(kPeerLostPayload).has_value()) return gang::kExitPeerLost;
   if (failure.GetPayload(kNotFinitePayload).has_value()) return gang::kExitNotFinite;
