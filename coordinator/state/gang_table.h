@@ -173,7 +173,7 @@ class GangTable {
   void Explain(const Request& request, const Cause& cause, GangEvents* events);
   void LeaveOut(Agent& agent, absl::Duration now);
   // Takes note of the moment when all ranks have begun to load: their agents can start them.
-  void NoteStart(const GangRow& gang, Live* live);
+  void NoteStart(const rows::v1::GangRow& gang, Live* live);
   // Whether all ranks of the member have begun to load.
   bool RanksStarted(const Live& live, const rows::v1::GangRow::Member& member) const;
   // Ends a generation: frees its members.
