@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "model/files/error.h"
+#include "model/network/no_history.h"
 
 namespace d2g::model {
 
@@ -56,6 +57,7 @@ PromptEmbeddings PromptEncoder::EncodeDistinct(const std::vector<std::string>& p
 
 PromptEmbeddings PromptEncoder::Encode(const std::vector<std::string>& prompts) const {
   const at::NoGradGuard no_grad;
+  const NoHistory no_history;
   if (prompts.empty()) Fail("no prompt given");
   std::map<std::string, int64_t> rows;
   std::vector<std::string> distinct;
@@ -75,6 +77,7 @@ PromptEmbeddings PromptEncoder::Encode(const std::vector<std::string>& prompts) 
 
 PromptEmbeddings PromptEncoder::EncodeNegative(const std::optional<std::string>& prompt) const {
   const at::NoGradGuard no_grad;
+  const NoHistory no_history;
   PromptEmbeddings embeddings = EncodeDistinct({prompt.value_or("")});
   if (!prompt && force_zeros_) {
     embeddings.hidden = at::zeros_like(embeddings.hidden);

@@ -6,6 +6,7 @@
 
 #include "model/files/error.h"
 #include "model/files/json_config.h"
+#include "model/network/no_history.h"
 #include "model/network/unet_evaluator.h"
 #include "model/solver/guidance.h"
 #include "model/solver/solver.h"
@@ -132,6 +133,7 @@ at::Tensor TextToImageModel::Solve(const at::Tensor& noise, const PromptEmbeddin
                                    const PromptEmbeddings& uncond, const SolverOptions& options,
                                    const StepCallback& progress) const {
   const at::NoGradGuard no_grad;
+  const NoHistory no_history;
   const int64_t batch = noise.dim() == 4 ? noise.size(0) : -1;
   if (batch < 1 || noise.numel() == 0 || noise.size(1) != unet_->config().in_channels) {
     Fail("noise is ", noise.sizes(), ", not [B, ", unet_->config().in_channels, ", h, w]");
@@ -200,6 +202,7 @@ at::Tensor TextToImageModel::PredictX0(const at::Tensor& z, const at::Tensor& ou
 
 at::Tensor TextToImageModel::DecodeToImages(const at::Tensor& latents) const {
   const at::NoGradGuard no_grad;
+  const NoHistory no_history;
   at::Tensor unscaled = latents.to(options_.device, at::kFloat);
   const std::vector<double>&mean = vae().latents_mean(), &deviation = vae().latents_std();
   if (index_.is_xl && !mean.empty() && !deviation.empty()) {

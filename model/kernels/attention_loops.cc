@@ -114,23 +114,36 @@ template <typename V>
   return before;
 }
 
-// sums = sums * before + weights * values, for kRows queries from `row`.
-template <typename V, int kRows, int kVectors>
-[[gnu::always_inline]] inline void AddValues(const Work& work, int64_t row, int64_t first,
-                                             int64_t keys, const float* before) {
-  ForEachTile<V, kVectors>(work.value_width, [&](int64_t at, auto vectors) D2G_INLINE {
-    constexpr int kTile = decltype(vectors)::value;
-    V sums[kRows][kTile];
-    TileSums(work.scores + row * kKeysAtOnce, kKeysAtOnce,
-             work.values + first * work.value_width + at, work.value_width, keys, sums);
-    float* to = work.sums + row * work.value_width + at;
-    for (int r = 0; r < kRows; ++r) {
-      for (int v = 0; v < kTile; ++v) {
-        float* target = to + r * work.value_width + v * kLanes<V>;
-        Store(target, Load<V>(target) * before[r] + sums[r][v]);
-      }
+// sums = sums * before + weights * values, for kRows queries from `row` and kTile vectors of
+// columns from `column`.
+template <typename V, int kRows, int kTile>
+[[gnu::always_inline]] inline void AddTile(const Work& work, int64_t row, int64_t column,
+                                           int64_t first, int64_t keys, const float* before) {
+  V sums[kRows][kTile];
+  TileSums(work.scores + row * kKeysAtOnce, kKeysAtOnce,
+           work.values + first * work.value_width + column, work.value_width, keys, sums);
+  float* to = work.sums + row * work.value_width + column;
+  for (int r = 0; r < kRows; ++r) {
+    for (int v = 0; v < kTile; ++v) {
+      float* target = to + r * work.value_width + v * kLanes<V>;
+      Store(target, Load<V>(target) * before[r] + sums[r][v]);
     }
+  }
+}
+
+// The same for all columns. Long vectors leave out the last half of one that only pads: Stable
+// Diffusion's heads of 40 are two and a half.
+template <typename V, int kRows, int kVectors>
+[[gnu::always_inline]] inline void AddValues(const AttentionShape& s, const Work& work, int64_t row,
+                                             int64_t first, int64_t keys, const float* before) {
+  const bool half = kLanes<V> == kLine && work.value_width - s.width >= kLine / 2;
+  const int64_t whole = work.value_width - (half ? kLine : 0);
+  ForEachTile<V, kVectors>(whole, [&](int64_t column, auto vectors) D2G_INLINE {
+    AddTile<V, kRows, decltype(vectors)::value>(work, row, column, first, keys, before);
   });
+  if constexpr (kLanes<V> == kLine) {
+    if (half) AddTile<Float8, kRows, 1>(work, row, whole, first, keys, before);
+  }
 }
 
 template <typename V, int kRows, int kVectors>
@@ -144,7 +157,7 @@ template <typename V, int kRows, int kVectors>
     before[r] = Weigh<V>(work.scores + (row + r) * kKeysAtOnce, mask, keys, work.largest[row + r],
                          work.total[row + r]);
   }
-  AddValues<V, kRows, kVectors>(work, row, first, keys, before);
+  AddValues<V, kRows, kVectors>(s, work, row, first, keys, before);
 }
 
 template <typename V, int kRows, int kVectors>

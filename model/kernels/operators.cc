@@ -17,6 +17,15 @@ namespace {
 // From here on the fused kernel beats three small products on a CPU (measured on one core). On a
 // GPU it always does: launches count.
 constexpr int64_t kFusedAttentionScores = 128 * 128;
+// LibTorch 2.11's fused attention of a CPU answers a query that is not a number with zeros where
+// there are fewer keys than a vector has lanes, and so would hide a network that diverges.
+constexpr int64_t kFewestFusedKeys = 16;
+
+bool UseFusedAttention(const at::Tensor& q, const at::Tensor& k) {
+  if (at::GradMode::is_enabled()) return false;
+  return q.is_cuda() ||
+         (k.size(-2) >= kFewestFusedKeys && q.size(-2) * k.size(-2) >= kFusedAttentionScores);
+}
 
 std::optional<at::Tensor> IfDefined(const at::Tensor& x) {
   return x.defined() ? std::optional(x) : std::nullopt;
@@ -100,10 +109,7 @@ at::Tensor ChosenAttention(const at::Tensor& q, const at::Tensor& k, const at::T
     const at::Tensor merged = FusedAttention(q, k, v, mask);
     return merged.view({q.size(0), q.size(2), q.size(1), q.size(3)}).transpose(1, 2);
   }
-  if (!at::GradMode::is_enabled() &&
-      (q.is_cuda() || q.size(-2) * k.size(-2) >= kFusedAttentionScores)) {
-    return at::scaled_dot_product_attention(q, k, v, IfDefined(mask));
-  }
+  if (UseFusedAttention(q, k)) return at::scaled_dot_product_attention(q, k, v, IfDefined(mask));
   const double scale = 1.0 / std::sqrt(static_cast<double>(q.size(-1)));
   at::Tensor scores = at::matmul(q * scale, k.transpose(-2, -1));
   if (mask.defined()) scores = scores + mask;

@@ -6,6 +6,7 @@
 
 #include "model/config/unet_parameters.h"
 #include "model/files/error.h"
+#include "model/network/no_history.h"
 #include "model/network/unet_blocks.h"
 
 namespace d2g::model {
@@ -118,6 +119,7 @@ PreparedConditions UNet2DConditionModel::Impl::Prepare(const UNetConditions& con
 at::Tensor UNet2DConditionModel::Impl::Run(const at::Tensor& sample, const at::Tensor& timestep,
                                            const PreparedConditions& conditions,
                                            const UNetTaps* taps) const {
+  const NoHistory no_history;
   CheckInput(sample);
   const Network& net = network;
   const at::TensorOptions options = net.conv_in.weight.options();

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "model/kernels/channels_last.h"
+#include "model/kernels/operators.h"
 
 namespace d2g::model {
 namespace {
@@ -111,11 +112,17 @@ TEST_F(CpuKernelsTest, NotANumberStays) {
   at::Tensor gated = at::randn({1, 32});
   gated[0][20] = nan;
   EXPECT_TRUE(FusedGeglu(gated)[0][4].isnan().item<bool>());
-  at::Tensor q = at::randn({1, 1, 4, 8});
-  q[0][0][2][3] = nan;
-  const at::Tensor attended = FusedAttention(q, at::randn({1, 1, 4, 8}), at::ones({1, 1, 4, 8}));
-  EXPECT_TRUE(attended[0][2].isnan().all().item<bool>());
-  EXPECT_FALSE(attended[0][1].isnan().any().item<bool>());
+  // In fp32 by our own loops, in bfloat16 by LibTorch's form.
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    for (const int64_t keys : {1, 4, 7, 8, 15, 16, 17, 100}) {
+      at::Tensor q = at::randn({1, 1, 20'000, 8}).to(dtype);
+      q[0][0][2][3] = nan;
+      const at::Tensor attended = kernels::Attention(q, at::randn({1, 1, keys, 8}).to(dtype),
+                                                     at::ones({1, 1, keys, 8}).to(dtype));
+      EXPECT_TRUE(attended[0][0][2].isnan().all().item<bool>()) << keys << " keys of " << dtype;
+      EXPECT_FALSE(attended[0][0][1].isnan().any().item<bool>()) << keys << " keys of " << dtype;
+    }
+  }
 }
 
 TEST_F(CpuKernelsTest, ExtremesDoNotOverflow) {

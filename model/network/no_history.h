@@ -1,0 +1,26 @@
+// Spares LibTorch's bookkeeping of history where none is kept.
+#pragma once
+
+#include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/core/grad_mode.h>
+
+#include <optional>
+
+namespace d2g::model {
+
+// Calls of operators in its scope, on this thread, go straight to the kernels if gradients were off
+// when it was made; else it does nothing. Saves the two layers of dispatch that an operator passes
+// for autograd, which a small network at batch 1 feels. What is made in the scope does not know
+// that it is a view, nor do writes count as versions: so no tensor that a gradient may still need
+// is written in it.
+class NoHistory {
+ public:
+  NoHistory() {
+    if (!at::GradMode::is_enabled()) below_autograd_.emplace();
+  }
+
+ private:
+  std::optional<at::AutoDispatchBelowADInplaceOrView> below_autograd_;
+};
+
+}  // namespace d2g::model
