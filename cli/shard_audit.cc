@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "cli/format.h"
+#include "services/dataset/sharding.h"
 
 namespace d2g::cli {
 namespace {
@@ -50,7 +51,6 @@ AuditResult AuditShards(const common::v1::DatasetRecipe& recipe,
   Problems problems;
   std::vector<std::pair<int64_t, int64_t>> sealed;
   const int64_t block_size = std::max(1, recipe.block_size());
-  const int64_t shard_count = std::max(1, recipe.shard_count());
   for (const ShardReport& shard : shards) {
     result.present += shard.present;
     result.checked += shard.checked;
@@ -60,11 +60,12 @@ AuditResult AuditShards(const common::v1::DatasetRecipe& recipe,
     for (const IndexRange& range : shard.sealed) {
       result.sealed += range.end() - range.begin();
       ForEachBlock(range, block_size, [&](int64_t block, int64_t begin, int64_t end) {
-        if (block % shard_count == shard.shard) {
+        if (dataset::ShardOfBlock(recipe, block) == shard.shard) {
           sealed.emplace_back(begin, end);
         } else {
           problems.Add(absl::StrCat("shard ", shard.shard, ": holds ", RangeText(begin, end),
-                                    ", which belong to shard ", block % shard_count));
+                                    ", which belong to shard ",
+                                    dataset::ShardOfBlock(recipe, block)));
         }
       });
     }

@@ -1,6 +1,6 @@
 // What every LibTorch translation unit is compiled with: a header of its own because one inclusion
-// costs 15 seconds. Whoever includes the result compiles the templates that its inline functions
-// use anew, 1.5 seconds here. So what few need is left out: torch/types.h and custom_function.h
+// costs 15 seconds. Each unit still instantiates the templates that its inline functions use, 1.5
+// seconds. So what few need is left out: torch/types.h and custom_function.h
 // would cost all others another second.
 #pragma once
 

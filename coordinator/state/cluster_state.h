@@ -25,7 +25,7 @@
 //
 // No heartbeat, tick or view of one job looks at all workers, all leases, all jobs that ever were,
 // or another job's rows: the parts keep counts and orders instead. A tick looks at each live job
-// and at each gang's agent, which there are few of beside workers, and so does the view of a job
+// and at each gang's agent (there are far fewer agents than workers), and so does the view of a job
 // that waits for ranks; a shard's heartbeat looks at each dataset.
 #pragma once
 
@@ -119,8 +119,8 @@ class ClusterState {
       const v1::CommitCheckpointRequest& request, Moment now);
 
   // ---- Time (cluster_state.cc)
-  // To be called with every decision's moment, before it: a gap longer than a few ticks means that
-  // this process stood still, and then nobody is blamed for silence.
+  // Call with every decision's moment, before it. A gap longer than a few ticks means that this
+  // process was suspended: its peers' silence during that time is ignored.
   void NoteTime(absl::Duration now);
   // Lapses leases, drops silent peers, forms gangs, samples rates, moves jobs on.
   void Tick(Moment now);

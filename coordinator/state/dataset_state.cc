@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "services/common/status_macros.h"
+#include "services/dataset/sharding.h"
 
 namespace d2g::coordinator {
 
@@ -35,9 +36,7 @@ rows::v1::SealsRow DatasetState::ShardRow(int32_t shard) const {
   return row;
 }
 
-int32_t DatasetState::ShardOf(int64_t index) const {
-  return static_cast<int32_t>(index / recipe_.block_size() % static_cast<int64_t>(shards_.size()));
-}
+int32_t DatasetState::ShardOf(int64_t index) const { return dataset::ShardOf(recipe_, index); }
 
 absl::Status DatasetState::CheckRange(const IndexRange& range) const {
   if (range.begin() < 0 || range.end() <= range.begin() ||
@@ -190,10 +189,6 @@ std::map<int32_t, int64_t> DatasetState::Unsealed(const dataset::IndexSet& indic
 
 int64_t HoldoutIn(const common::v1::DatasetRecipe& recipe, int64_t limit) {
   return dataset::MultiplesIn(0, limit, recipe.holdout_every());
-}
-
-int64_t TrainingIn(const common::v1::DatasetRecipe& recipe, int64_t limit) {
-  return limit - HoldoutIn(recipe, limit);
 }
 
 }  // namespace d2g::coordinator

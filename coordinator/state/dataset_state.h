@@ -43,8 +43,8 @@ class DatasetState {
   // partly known makes the shard's digest unknown, so that the next heartbeat asks for its list.
   // Returns how many indices are new.
   absl::StatusOr<int64_t> MergeSeal(const common::v1::IndexRange& range, uint64_t digest);
-  // A heartbeat of the shard is being answered: a list that it makes from now on holds everything
-  // merged until now.
+  // Call when answering the shard's heartbeat: any list that it sends afterwards includes all that
+  // was merged so far.
   void ForgetRecent(int32_t shard) { shards_[shard].recent = dataset::IndexSet(); }
   // Replaces what is known of a shard. Ranges merged since ForgetRecent are kept, because the list
   // may be older than they are; then the digest is unknown. INVALID_ARGUMENT when ranges are empty,
@@ -102,8 +102,7 @@ class DatasetState {
   dataset::IndexSet taken_;  // sealed or leased
 };
 
-// Indices of [0, limit) that are held out, and the others.
+// How many indices of [0, limit) are held out.
 int64_t HoldoutIn(const common::v1::DatasetRecipe& recipe, int64_t limit);
-int64_t TrainingIn(const common::v1::DatasetRecipe& recipe, int64_t limit);
 
 }  // namespace d2g::coordinator

@@ -40,7 +40,8 @@ class Datasets {
   size_t dropped_count() const { return dropped_.rows().size(); }
   int64_t sealed_triples() const { return sealed_triples_; }
 
-  // Does nothing when it is there. What a shard has not dropped yet of an earlier one is welcome.
+  // Does nothing when it is there. If shards still hold triples of a deleted dataset with this id,
+  // they are used again.
   void Add(const std::string& id, const common::v1::DatasetRecipe& recipe, Moment now);
   // Forgets a dataset, and has the shards drop it.
   void Erase(const std::string& id);

@@ -172,7 +172,7 @@ class GangTable {
   // Takes what a member says of a generation that is already broken.
   void Explain(const Request& request, const Cause& cause, GangEvents* events);
   void LeaveOut(Agent& agent, absl::Duration now);
-  // Takes note of the moment when all ranks have begun to load: their agents can start them.
+  // Records that all ranks have begun to load, so their agents are known to be able to start them.
   void NoteStart(const rows::v1::GangRow& gang, Live* live);
   // Whether all ranks of the member have begun to load.
   bool RanksStarted(const Live& live, const rows::v1::GangRow::Member& member) const;

@@ -18,8 +18,8 @@ namespace d2g::coordinator {
 //     its end instead of failing each of its tasks once,
 //   - stand behind tasks that are not on trial, but no longer than kMaxTrialDelay: so a job that
 //     failed for a while is not forgotten while others keep every worker busy.
-// A node on which a job's tasks fail in a row is left out of that job by a back-off of its own,
-// which other nodes' progress does not end: it would take task after task, and fail each.
+// A node on which a job's tasks fail in a row gets a separate back-off for that job, which other
+// nodes' successes do not reset: it would take task after task, and fail each.
 //
 // A job is named here by its id and the kind of task. Nothing persists: after a restart each job is
 // trusted anew. Thread-compatible; holds no time of its own.

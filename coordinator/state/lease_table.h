@@ -19,7 +19,7 @@ namespace d2g::coordinator {
 // A lease lapses when its progress has not grown for the lease duration, on monotonic time. Lease
 // rows persist; progress and deadlines do not: after a restart, and after a pause of this process,
 // every lease has one full duration of grace. Owns the rows and what is derived from them, so that
-// no question looks at leases that it is not about. Thread-compatible; holds no time of its own.
+// no query looks at unrelated leases. Thread-compatible; holds no time of its own.
 class LeaseTable {
  public:
   // What the holder reports; not persisted.
@@ -68,8 +68,8 @@ class LeaseTable {
   std::set<std::string> CheckpointsOf(absl::string_view job) const;
   // The lease that was granted to the worker last, while nothing was heard of it; null without one.
   const rows::v1::LeaseRow* Unreported(absl::string_view worker) const;
-  // What holders report as done of the dataset's leased ranges below `limit`, in all. Looks at each
-  // lease beyond the limit, which only a larger job of the same dataset has.
+  // What holders report as done of the dataset's leased ranges below `limit`, in all. Costs a
+  // step for each lease beyond the limit; only larger jobs of the same dataset have any.
   int64_t DoneBelow(absl::string_view dataset, int64_t limit) const;
   // The live leases by id.
   const std::map<int64_t, Live>& live() const { return live_; }

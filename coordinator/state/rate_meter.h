@@ -11,7 +11,7 @@
 namespace d2g::coordinator {
 
 // Fed with the value of a counter at monotonic times. The window begins with the first growth of
-// the counter: what came before was a start, of which nobody knows how long it took. A value that
+// the counter: the time before it is that of a start and says nothing of the rate. A value that
 // falls (work was lost) starts anew. Thread-compatible.
 class RateMeter {
  public:

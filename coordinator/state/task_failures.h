@@ -20,11 +20,10 @@ namespace d2g::coordinator {
 // The last message of each node on which the task failed, in the order in which they first did.
 std::string ReasonsByNode(const rows::v1::FailureRow& failure);
 
-// Owns the failure rows, a task's back-off, and indices of both, so that no question looks at tasks
-// that it is not about. A row is there until the task is done, by whomever. Back-offs do not
-// persist: after a restart each task is tried at once. Ranges of one job's rows do not overlap: a
-// range that failed is leased again as it was or as a part of it. Thread-compatible; holds no time
-// of its own.
+// Owns the failure rows, a task's back-off, and indices of both, so that no query looks at
+// unrelated tasks. A row is there until the task is done, by whomever. Back-offs do not persist:
+// after a restart each task is tried at once. Ranges of one job's rows do not overlap: a range that
+// failed is leased again as it was or as a part of it. Thread-compatible; holds no time of its own.
 class TaskFailures {
  public:
   // The number of lapses of one task that is worth a word: a worker that was killed makes one.

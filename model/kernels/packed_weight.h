@@ -22,15 +22,14 @@ class PackedWeight {
   // layer.
   PackedWeight(at::Tensor weight, at::Tensor bias);
 
-  // Copies the weight's present values. Does nothing unless they are fp32 on the CPU, but that
-  // convolutions of half precision on a GPU get their channels last in memory. Memory that
-  // mirrors a file is given back at once; the weight reads it again when it is needed. Without
-  // `keep`, a weight that is no such memory becomes empty: the layer then works with gradients off
-  // only.
+  // Packs the present values of an fp32 weight on the CPU. On a GPU it only brings the weights of
+  // half-precision convolutions into channels-last order. Otherwise it does nothing. The memory of
+  // a weight that mirrors a file is given back at once, and read again when it is needed. Any other
+  // weight is freed unless `keep`: the layer then works with gradients off only.
   void Pack(bool keep = true);
 
   bool packed() const { return panels_.defined(); }
-  // Side of the packed convolution's kernel, 1 for a linear layer: for who gave its weight up.
+  // Side of the packed convolution's kernel, 1 for a linear layer. Known without the weight.
   int64_t kernel() const { return kernel_; }
 
   // packed(), and x is what the kernel takes: fp32 on the CPU, gradients off.
@@ -42,7 +41,8 @@ class PackedWeight {
   // Where a convolution reads and what it makes.
   struct Window {
     int64_t step = 1;
-    int64_t padding = 0;  // before the first row and column; behind the last there is what it takes
+    // Before the first row and column; after the last: as many as the output's size needs.
+    int64_t padding = 0;
     int64_t out_height = 0, out_width = 0;
     // Unless 0: x is enlarged to this size first, by repeating the nearest point.
     int64_t up_height = 0, up_width = 0;

@@ -10,9 +10,8 @@ namespace d2g::model {
 
 // Calls of operators in its scope, on this thread, go straight to the kernels if gradients were off
 // when it was made; else it does nothing. Saves the two layers of dispatch that an operator passes
-// for autograd, which a small network at batch 1 feels. What is made in the scope does not know
-// that it is a view, nor do writes count as versions: so no tensor that a gradient may still need
-// is written in it.
+// for autograd, which a small network at batch 1 feels. Tensors made in the scope have neither
+// view nor version tracking, so never write in place there to one that a gradient may need.
 class NoHistory {
  public:
   NoHistory() {

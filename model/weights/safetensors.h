@@ -34,9 +34,10 @@ std::optional<SafetensorsDtype> SafetensorsDtypeOf(at::ScalarType type);
 // Whether the tensor's storage is a mapped file.
 bool IsMapped(const at::Tensor& tensor);
 
-// Drops the resident pages behind a tensor (its whole storage) that ReadSafetensors mapped: for who
-// has copied or converted the values. The tensor stays readable, from the file again. Pages that
-// were written to stay, and any other tensor is left alone. Safe while others read the tensor.
+// Drops the resident pages behind a tensor (its whole storage) that ReadSafetensors mapped, for
+// callers that have copied or converted the values. The tensor stays readable, from the file again.
+// Pages that were written to stay, and any other tensor is left alone. Safe while others read the
+// tensor.
 void ReleasePages(const at::Tensor& tensor);
 
 // The file's "__metadata__"; empty when it has none.

@@ -1,5 +1,5 @@
 // The HTTP port of every process: /metrics, /healthz (the process answers) and /readyz (it can do
-// its work, as far as that is up to itself, and was not told to stop).
+// its work, whatever its peers do, and was not told to stop).
 #pragma once
 
 #include <atomic>

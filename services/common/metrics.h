@@ -37,8 +37,8 @@ class Metrics {
   prometheus::Histogram& Histogram(const std::string& name, const std::string& help,
                                    const Labels& labels = {},
                                    const std::vector<double>& buckets = LatencyBuckets());
-  // Takes a gauge out, for what it told of is gone; references to it are then dangling. Name and
-  // help are those it was made with.
+  // Removes a gauge whose subject is gone, by the name and help that it was made with. References
+  // to it are then dangling.
   void Remove(const std::string& name, const std::string& help, prometheus::Gauge* gauge);
 
   // Seconds, 100 us to 60 s: the one set for every latency, so that fleets add up.

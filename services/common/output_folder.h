@@ -43,11 +43,10 @@ struct OutputOwner {
   std::string Describe() const;
 };
 
-// Reads the mark; in a folder without one, what exports and checkpoints say of their job, with
-// `asking` first where it is among several. FAILED_PRECONDITION when the mark is not readable as
-// one, or when one of the folders above holds files and nothing says that a job wrote them; it
-// names what is there. What the system does not let be read (ErrnoStatus) is neither: a volume may
-// be away for a while.
+// Reads the mark; in a folder without one, what exports and checkpoints say of their job. If they
+// name several, `asking` is preferred. FAILED_PRECONDITION when the mark is not readable as one, or
+// when one of the folders above holds files and nothing says that a job wrote them; it names what
+// is there. An I/O error is returned as ErrnoStatus: a volume may be away for a while.
 absl::StatusOr<OutputOwner> FindOutputOwner(const std::string& output_dir,
                                             const std::string& asking = "");
 

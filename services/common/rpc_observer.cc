@@ -92,7 +92,7 @@ class Interceptor final : public grpc::experimental::Interceptor {
   CallsInFlight* const calls_;
   const Method* const method_;
   const std::chrono::steady_clock::time_point start_;
-  // No message could be had from what came; for a stream also when it has ended.
+  // The request could not be parsed or, for a stream, has ended.
   bool unreadable_ = false;
 };
 

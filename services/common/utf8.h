@@ -19,9 +19,9 @@ bool IsUtf8(absl::string_view text);
 
 // The text with a '?' for each byte that belongs to no character. Where that has more than
 // `max_bytes`, it is cut between two characters and ended with kCutMark, at most `max_bytes` in all
-// (a limit too small for the mark has none). For every text that another process, a file or an
-// exception had a hand in before it goes into a message: a string that is not UTF-8 makes a request
-// that no peer takes and a row that no start reads.
+// (a limit too small for the mark has none). Use it on any text from outside this program (a peer,
+// a file, an exception) before it goes into a message: with a string that is not UTF-8 a request or
+// a row cannot be parsed.
 std::string ValidUtf8(absl::string_view text,
                       size_t max_bytes = std::numeric_limits<size_t>::max());
 

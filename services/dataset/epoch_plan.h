@@ -26,8 +26,10 @@ struct PlanItem {
   // batch of one.
   int32_t noise_mismatch_position = -1;
   // Whether the gradient penalty is taken on this sample: one of each r1_every-th batch.
+  // Reserved: no step takes one yet.
   bool r1 = false;
-  // Keys everything drawn for this sample's augmentation in this epoch.
+  // Keys everything drawn for this sample's augmentation in this epoch. Reserved: none is drawn
+  // yet.
   uint64_t augmentation_seed = 0;
 
   friend bool operator==(const PlanItem&, const PlanItem&) = default;

@@ -6,11 +6,11 @@
 
 namespace d2g::files {
 
-// Where `path` is a link the file that it means is written; what is there and no regular file (a
-// device, a pipe, a folder) is refused. Bytes go to a temporary file in the same folder, with the
-// mode bits of a new file; Commit fsyncs it, renames it over `path` and fsyncs the folder. Without
-// Commit nothing is left behind. Every method throws std::system_error: what() names the path and
-// the system's reason, code() is its errno. Not thread-safe.
+// Where `path` is a link, the file that it means is written. An existing path that is not a regular
+// file (a device, a pipe, a folder) is refused. Bytes go to a temporary file in the same folder,
+// with the mode bits of a new file; Commit fsyncs it, renames it over `path` and fsyncs the folder.
+// Without Commit nothing is left behind. Every method throws std::system_error: what() names the
+// path and the system's reason, code() is its errno. Not thread-safe.
 class FileWriter {
  public:
   explicit FileWriter(const std::string& path);

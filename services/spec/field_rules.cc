@@ -37,7 +37,7 @@ const Rule& RuleOf(const FieldDescriptor& field) {
   return field.options().GetExtension(common::v1::rule);
 }
 
-// Whether the job says something of the field; "" and the enum's 0 say nothing.
+// Whether the field is set; "" and the enum's 0 are not.
 bool IsGiven(const Message& message, const FieldDescriptor& field) {
   return message.GetReflection()->HasField(message, &field);
 }

@@ -10,7 +10,7 @@ namespace d2g::spec {
 
 // The words that a string field may have: the rule's own, or those of the list that it names. Empty
 // when any string may stand there.
-// REQUIRES: a list that is named is one of kWordLists, as spec_test sees to for every field.
+// REQUIRES: a list that is named is one of kWordLists (spec_test checks every field).
 std::vector<std::string> WordsOf(const common::v1::Rule& rule);
 
 }  // namespace d2g::spec

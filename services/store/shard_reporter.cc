@@ -10,6 +10,7 @@
 #include "services/common/channel.h"
 #include "services/common/grpc_status.h"
 #include "services/common/log.h"
+#include "services/common/proto_duration.h"
 #include "services/common/retry.h"
 #include "services/common/status_macros.h"
 
@@ -22,10 +23,6 @@ constexpr absl::Duration kDefaultInterval = absl::Seconds(5);
 constexpr absl::Duration kMinInterval = absl::Milliseconds(50);
 constexpr absl::Duration kMaxInterval = absl::Minutes(1);
 constexpr char kIncarnationKey[] = "d2g-incarnation";
-
-absl::Duration FromProto(const google::protobuf::Duration& duration) {
-  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
-}
 
 }  // namespace
 
@@ -119,7 +116,8 @@ absl::Status ShardReporter::Report(absl::Duration* interval) {
   D2G_RETURN_IF_ERROR(common::FromGrpcStatus(stub_->ShardHeartbeat(&context, request, &response)));
   D2G_RETURN_IF_ERROR(CheckIncarnation(context));
   if (response.has_heartbeat_interval()) {
-    *interval = std::clamp(FromProto(response.heartbeat_interval()), kMinInterval, kMaxInterval);
+    *interval =
+        std::clamp(common::FromProto(response.heartbeat_interval()), kMinInterval, kMaxInterval);
   }
   for (const std::string& dataset : response.drop_datasets()) {
     common::LogInfo("dropping a dataset", {{"dataset", dataset}});

@@ -33,7 +33,7 @@ class ShardReporter {
   // One heartbeat and what it asks for; sets when to send the next.
   absl::Status Report(absl::Duration* interval);
   absl::Status ReportSeals(const std::string& dataset);
-  // Refuses answers from an older life of the coordinator (a stale twin).
+  // Refuses answers from a coordinator with a lower incarnation: an older one that still runs.
   absl::Status CheckIncarnation(const grpc::ClientContext& context);
 
   TripleStore* const store_;

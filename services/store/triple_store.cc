@@ -7,6 +7,7 @@
 #include "absl/time/time.h"
 #include "services/common/status_macros.h"
 #include "services/dataset/latent_codec.h"
+#include "services/dataset/sharding.h"
 #include "services/store/block_change.h"
 
 namespace d2g::store {
@@ -33,7 +34,7 @@ absl::Status TripleStore::CheckRange(const Dataset& dataset, const IndexRange& r
   if ((range.end() - 1) / size != block) {
     return bad(absl::StrCat("is not inside one block of ", size));
   }
-  const int64_t shard = block % dataset.recipe.shard_count();
+  const int32_t shard = dataset::ShardOfBlock(dataset.recipe, block);
   if (shard != options_.shard) {
     return absl::FailedPreconditionError(absl::StrCat(dataset.name, ": range ", RangeText(range),
                                                       " lives on shard ", shard, "; this is shard ",

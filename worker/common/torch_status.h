@@ -79,11 +79,10 @@ inline absl::Status CurrentExceptionStatus() {
   }
 }
 
-// What came of work that reads `folders`, which were checked when the job was submitted. A file
-// that one of them lacks (NOT_FOUND with the file's path first) while the folder itself is here was
-// missing then, too: no other machine has it and no wait brings it, so it is bad input,
-// INVALID_ARGUMENT. Where the folder is gone, this machine has lost a mount. Not for folders that
-// the job itself writes: a file of those may be on its way from another machine.
+// The status of work that reads `folders`, which were checked when the job was submitted. A file
+// missing (NOT_FOUND with the file's path first) from a folder that exists was missing then, too,
+// so no retry helps: INVALID_ARGUMENT. Where the folder is gone, this machine has lost a mount. Not
+// for folders that the job itself writes: a file of those may be on its way from another machine.
 inline absl::Status JudgeMissingInput(const absl::Status& status,
                                       std::initializer_list<std::string> folders) {
   if (!absl::IsNotFound(status)) return status;

@@ -14,6 +14,7 @@
 #include "services/dataset/latent_codec.h"
 #include "services/dataset/noise.h"
 #include "services/dataset/prompt_order.h"
+#include "services/dataset/sharding.h"
 #include "services/dataset/triple_check.h"
 #include "services/store/client/append_limits.h"
 
@@ -82,7 +83,7 @@ absl::StatusOr<HeldOut> ReadHeldOut(const coordinator::v1::EvaluateWork& work,
 
   std::map<int, std::vector<int64_t>> of_shard;
   for (const int64_t index : wanted) {
-    of_shard[static_cast<int>(index / recipe.block_size() % recipe.shard_count())].push_back(index);
+    of_shard[dataset::ShardOf(recipe, index)].push_back(index);
   }
   std::map<int64_t, Triple> found;
   const auto indices_per_read = static_cast<size_t>(store::IndicesPerRead(recipe));

@@ -108,7 +108,7 @@ class GangAgent {
   HeartbeatRequest report_ ABSL_GUARDED_BY(mutex_);
   // report_ is not to wait for the interval.
   bool report_now_ ABSL_GUARDED_BY(mutex_) = false;
-  // An answer not yet obeyed: no report is sent until it is, so that none is behind its answer.
+  // An answer not yet acted on. While it is set no report is sent, so that none predates it.
   bool answer_pending_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<HeartbeatResponse> answer_ ABSL_GUARDED_BY(mutex_);
   absl::Duration heartbeat_interval_ ABSL_GUARDED_BY(mutex_) = absl::Seconds(1);

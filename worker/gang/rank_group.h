@@ -29,8 +29,8 @@ struct RankGroupOptions {
   absl::Duration hang_timeout = absl::Minutes(5);
   // After SIGTERM, or once one rank has left by itself, the others have this long.
   absl::Duration leave_timeout = absl::Minutes(2);
-  // A rank that died of the loss of another one waits this long for that one's own death, which
-  // says more.
+  // When a rank exits because it lost a peer, wait this long for the peer's own exit, whose message
+  // is the cause.
   absl::Duration cause_wait = absl::Seconds(2);
   // Called on a rank's monitor thread when something changed that Poll should look at. Must not
   // block and must not call the group.
@@ -139,7 +139,7 @@ class RankGroup {
   const RankGroupOptions options_;
   State state_ = State::kRunning;
   Cause cause_;
-  // Why the first rank died that lost another, until that other's death or cause_deadline_.
+  // The cause for now: the first loss of a peer, until that peer exits or cause_deadline_ passes.
   std::optional<Cause> peer_lost_;
   absl::Duration cause_deadline_;
   std::string given_rendezvous_;

@@ -56,8 +56,8 @@ struct LeaseLoopOptions {
 // coordinator that cannot be reached is waited for with jittered back-off: before a lease, and with
 // a result in hand for as long as the loop lives, because a late result of durable work is still
 // taken. After a task that failed the next one is asked for at once, because the coordinator knows
-// which jobs fail on which nodes; after a task of a kind that this worker never offered the loop
-// waits. A task that lost the device ends the loop. Thread-safe.
+// which jobs fail on which nodes; if it is leased a kind that it did not offer, the loop backs off.
+// A task that lost the device ends the loop. Thread-safe.
 class LeaseLoop {
  public:
   // `client` and `metrics` are not owned and outlive the loop.
@@ -70,8 +70,8 @@ class LeaseLoop {
 
   // Starts the work thread. Call once.
   void Start();
-  // Stops leasing, cancels the running task and gives it back as PREEMPTED, over the head of a
-  // runner that does not notice within `grace`.
+  // Stops leasing, cancels the running task and gives it back as PREEMPTED, even if the runner has
+  // not stopped within `grace`.
   LoopEnd Stop(absl::Duration grace) ABSL_LOCKS_EXCLUDED(mutex_);
   // Not OK once the loop has ended by itself, with why. The process should end too.
   absl::Status device() const ABSL_LOCKS_EXCLUDED(mutex_);

@@ -16,6 +16,7 @@
 #include "services/dataset/latent_codec.h"
 #include "services/dataset/noise.h"
 #include "services/dataset/prompt_order.h"
+#include "services/dataset/sharding.h"
 #include "services/dataset/triple_check.h"
 #include "services/store/client/append_limits.h"
 
@@ -207,7 +208,7 @@ std::unique_ptr<BatchReader::PendingBatch> BatchReader::StartBatch(
     const int64_t row = static_cast<int64_t>(batch.samples.size());
     batch.samples.push_back(sample);
 
-    std::deque<Read>& of_shard = (*reads)[item.index / recipe.block_size() % recipe.shard_count()];
+    std::deque<Read>& of_shard = (*reads)[dataset::ShardOf(recipe, item.index)];
     if (of_shard.empty() || std::ssize(of_shard.back().rows) == indices_per_read_) {
       of_shard.push_back({pending.get(), {}});
       ++pending->reads_left;

@@ -30,9 +30,9 @@ struct RankSample {
   int64_t other_prompt = -1;
   // Triple whose noise serves as mismatched noise; -1: none.
   int64_t other_noise_index = -1;
-  // Takes the gradient penalty.
+  // Takes the gradient penalty. Reserved: no step has one yet.
   bool r1 = false;
-  // Keys what is drawn for its augmentation.
+  // Keys what is drawn for its augmentation. Reserved: no step augments yet.
   uint64_t augmentation_seed = 0;
 };
 
@@ -44,8 +44,8 @@ struct RankBatch {
   // Position in the global batch of samples[0].
   int64_t first_position = 0;
   std::vector<RankSample> samples;
-  // fp32, samples.size() times C*H*W each: noise and the teacher's solution. x is 0 where weight
-  // is.
+  // fp32, samples.size() times C*H*W each: noise and the teacher's solution. x is all zeros for a
+  // sample of weight 0.
   std::vector<float> z;
   std::vector<float> x;
   // Per sample: 1, or 0 for one that is skipped.
