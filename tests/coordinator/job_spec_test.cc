@@ -2,10 +2,17 @@
 #include "coordinator/spec/job_spec.h"
 
 #include <limits>
+#include <string>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "d2g/common/v1/rule.pb.h"
 #include "gmock/gmock.h"
+#include "google/protobuf/descriptor.h"
+#include "google/protobuf/message.h"
 #include "gtest/gtest.h"
+#include "services/common/path_policy.h"
 #include "services/spec/normal_spec.h"
 #include "tests/coordinator/harness.h"
 
@@ -304,6 +311,40 @@ TEST(JobSpecTest, NamesEveryBadFieldAtOnce) {
   for (const char* field : {"spec.teacher.path", "spec.prompts.digest", "spec.simulate.triples",
                             "spec.train.steps", "spec.train.global_batch", "spec.output_dir"}) {
     EXPECT_THAT(all, HasSubstr(field));
+  }
+}
+
+// Sets every path of the job file below `message` and adds its field to `fields`.
+void SetPaths(const std::string& prefix, google::protobuf::Message* message,
+              std::vector<std::string>* fields) {
+  const google::protobuf::Reflection& reflection = *message->GetReflection();
+  for (int i = 0; i < message->GetDescriptor()->field_count(); ++i) {
+    const google::protobuf::FieldDescriptor* field = message->GetDescriptor()->field(i);
+    const std::string name = absl::StrCat(prefix, field->name());
+    if (field->is_repeated()) continue;
+    if (field->message_type() != nullptr) {
+      SetPaths(name + ".", reflection.MutableMessage(message, field), fields);
+    } else if (field->options().GetExtension(common::v1::rule).path()) {
+      reflection.SetString(message, field, "/elsewhere/" + name);
+      fields->push_back(name);
+    }
+  }
+}
+
+// A path that is added to the job file must not get round --model-root and --output-root.
+TEST(JobSpecTest, RootsConfineEveryPath) {
+  JobSpec spec;
+  std::vector<std::string> fields;
+  SetPaths("spec.", &spec, &fields);
+  EXPECT_GE(fields.size(), 5);
+  // What makes the job read the optional ones.
+  spec.mutable_train()->mutable_regression()->set_features_weight(1);
+  spec.mutable_evaluate()->set_pictures(1);
+  const std::string refused = Join(
+      common::PathViolations({.model_roots = {"/models"}, .output_roots = {"/outputs"}}, spec));
+  for (const std::string& field : fields) {
+    if (field == "spec.prompts.path") continue;  // Read by `d2g submit`, and by no service.
+    EXPECT_THAT(refused, HasSubstr(field + ": \"/elsewhere/" + field));
   }
 }
 
