@@ -29,6 +29,7 @@ struct SolverOptions {
 
 // Called after each evaluation of the network with the number done and the number of all (for ddim,
 // euler and dpmpp_2m one a step). It may throw to stop the run: the exception passes through Solve.
+// It must not switch gradients on.
 using StepCallback = std::function<void(int64_t done, int64_t evaluations)>;
 
 struct ModelOptions {

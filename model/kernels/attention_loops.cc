@@ -97,7 +97,11 @@ template <typename V>
   float peak = largest;
   for (int64_t i = 0; i < kLanes<V>; ++i) peak = std::max(peak, lanes[i]);
   if (peak == kNone) {
-    // Nothing seen is allowed so far: no weight, and no largest score yet.
+    // Nothing seen is allowed so far: no weight, and no largest score yet. What is not a number
+    // reaches the result through the total, whatever comes after.
+    for (int64_t j = 0; j < keys; ++j) {
+      if (scores[j] != scores[j]) total = scores[j];
+    }
     std::fill(scores, scores + keys, 0.0f);
     return 0;
   }
@@ -131,17 +135,17 @@ template <typename V, int kRows, int kTile>
   }
 }
 
-// The same for all columns. Long vectors leave out the last half of one that only pads: Stable
-// Diffusion's heads of 40 are two and a half.
+// The same for all columns but a last half line that only pads: Stable Diffusion's heads of 40 are
+// two and a half.
 template <typename V, int kRows, int kVectors>
 [[gnu::always_inline]] inline void AddValues(const AttentionShape& s, const Work& work, int64_t row,
                                              int64_t first, int64_t keys, const float* before) {
-  const bool half = kLanes<V> == kLine && work.value_width - s.width >= kLine / 2;
+  const bool half = kLanes<V> >= kLine / 2 && work.value_width - s.width >= kLine / 2;
   const int64_t whole = work.value_width - (half ? kLine : 0);
   ForEachTile<V, kVectors>(whole, [&](int64_t column, auto vectors) D2G_INLINE {
     AddTile<V, kRows, decltype(vectors)::value>(work, row, column, first, keys, before);
   });
-  if constexpr (kLanes<V> == kLine) {
+  if constexpr (kLanes<V> >= kLine / 2) {
     if (half) AddTile<Float8, kRows, 1>(work, row, whole, first, keys, before);
   }
 }

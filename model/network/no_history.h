@@ -11,7 +11,9 @@ namespace d2g::model {
 // Calls of operators in its scope, on this thread, go straight to the kernels if gradients were off
 // when it was made; else it does nothing. Saves the two layers of dispatch that an operator passes
 // for autograd, which a small network at batch 1 feels. Tensors made in the scope have neither
-// view nor version tracking, so never write in place there to one that a gradient may need.
+// view nor version tracking, so never write in place there to one that a gradient may need, and do
+// not switch gradients on. Unlike c10::InferenceMode it makes ordinary tensors: what a network made
+// may be the input of a training step.
 class NoHistory {
  public:
   NoHistory() {

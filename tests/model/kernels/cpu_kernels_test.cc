@@ -123,6 +123,13 @@ TEST_F(CpuKernelsTest, NotANumberStays) {
       EXPECT_FALSE(attended[0][0][1].isnan().any().item<bool>()) << keys << " keys of " << dtype;
     }
   }
+  // Keys, as many as a block has, and more.
+  for (const int64_t bad : {1, 383, 384, 385, 400}) {
+    at::Tensor k = at::randn({1, 1, 400, 8});
+    k.slice(2, 0, bad).fill_(nan);
+    const at::Tensor q = at::randn({1, 1, 40, 8}), v = at::ones({1, 1, 400, 8});
+    EXPECT_TRUE(kernels::Attention(q, k, v).isnan().all().item<bool>()) << bad << " keys";
+  }
 }
 
 TEST_F(CpuKernelsTest, ExtremesDoNotOverflow) {

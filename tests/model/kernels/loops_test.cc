@@ -144,8 +144,8 @@ TEST(LoopsTest, Convolutions) {
 }
 
 TEST(LoopsTest, Attention) {
-  for (const auto& [queries, keys, width] :
-       std::vector<std::array<int64_t, 3>>{{1, 1, 1}, {9, 77, 40}, {5, 500, 24}, {70, 33, 7}}) {
+  for (const auto& [queries, keys, width] : std::vector<std::array<int64_t, 3>>{
+           {1, 1, 1}, {9, 77, 40}, {5, 500, 24}, {70, 33, 7}, {11, 20, 12}, {8, 50, 48}}) {
     const Floats q = Random(queries * width), k = Random(keys * width), v = Random(keys * width);
     Floats mask = Random(queries * keys);
     if (keys > 400) std::fill_n(mask.begin(), 400, -INFINITY);  // hides whole blocks
