@@ -7,11 +7,8 @@
 #include <random>
 #include <set>
 #include <stdexcept>
-#include <utility>
-#include <vector>
 
 #include "services/dataset/holdout.h"
-#include "services/dataset/sharding.h"
 
 namespace d2g::dataset {
 namespace {
@@ -76,17 +73,6 @@ TEST(IndexSet, AgreesWithASetOfNumbers) {
 TEST(IndexSet, RefusesBadRanges) {
   EXPECT_THROW(IndexSet({{-1, 3}}), std::invalid_argument);
   EXPECT_THROW(IndexSet({{4, 3}}), std::invalid_argument);
-}
-
-TEST(Sharding, BlocksGoRoundTheShards) {
-  common::v1::DatasetRecipe recipe;
-  recipe.set_block_size(16);
-  EXPECT_EQ(ShardOf(recipe, 1'000'000), 0);  // names no shard count
-  recipe.set_shard_count(3);
-  for (const auto& [index, shard] : std::vector<std::pair<int64_t, int>>{
-           {0, 0}, {15, 0}, {16, 1}, {47, 2}, {48, 0}, {16 * 301, 1}}) {
-    EXPECT_EQ(ShardOf(recipe, index), shard) << index;
-  }
 }
 
 TEST(Holdout, CountsAndNumbersTrainingIndices) {
