@@ -21,8 +21,8 @@ void ChooseKernelForms(const std::string& choice);
 using KernelSeconds = std::map<std::string, std::map<std::string, double>>;
 
 // Runs `work` once, and in it each kernel in every form that there is, one after the other on the
-// same input; weights are laid out before the clock starts. The best of some repetitions of
-// each call counts. Throws c10::Error where forms disagree.
+// same input; weights are laid out before the clock starts. The best of some repetitions of each
+// call counts. Throws c10::Error where forms disagree.
 KernelSeconds CompareKernelForms(const std::function<at::Tensor()>& work);
 
 }  // namespace d2g::model

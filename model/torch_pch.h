@@ -1,7 +1,7 @@
 // What every LibTorch translation unit is compiled with: a header of its own because one inclusion
 // costs 15 seconds. Each unit still instantiates the templates that its inline functions use, 1.5
-// seconds. So what few need is left out: torch/types.h and custom_function.h
-// would cost all others another second.
+// seconds. So what few need is left out: torch/types.h and custom_function.h would cost all others
+// another second.
 #pragma once
 
 #include <ATen/ATen.h>

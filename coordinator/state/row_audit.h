@@ -34,8 +34,8 @@ struct AuditedRows {
 //   snapshot  the generation that may read it is ended: ranks of one plan must read one snapshot
 // Nothing else needs repair: shards report seals and addresses again, a lost lease is given anew, a
 // lost failure is forgotten, and training resumes from the checkpoint before a lost one. A lost
-// "dropped" row leaves a deleted dataset on its shards: safer than dropping data
-// because of a damaged row.
+// "dropped" row leaves a deleted dataset on its shards: safer than dropping data because of a
+// damaged row.
 // Pure.
 AuditedRows AuditRows(const RowChanges& rows);
 

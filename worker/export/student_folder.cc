@@ -60,8 +60,8 @@ model::TensorMap StoredUNet(const StudentFolder& folder) {
   return stored;
 }
 
-// The teacher's, with the size that the student was trained at. In a config of a version
-// below 0.9 diffusers' pipelines would take a size below 64 for 64.
+// The teacher's, with the size that the student was trained at. In a config of a version below
+// 0.9 diffusers' pipelines would take a size below 64 for 64.
 json UNetConfig(const StudentFolder& folder) {
   json config = ReadJson(folder.teacher_path + "/" + kUNetConfig);
   config["_diffusers_version"] = kDiffusersVersion;

@@ -139,7 +139,7 @@ class RankGroup {
   const RankGroupOptions options_;
   State state_ = State::kRunning;
   Cause cause_;
-  // The cause for now: the first loss of a peer, until that peer exits or cause_deadline_ passes.
+  // The first loss of a peer: the cause unless that peer exits with its own before cause_deadline_.
   std::optional<Cause> peer_lost_;
   absl::Duration cause_deadline_;
   std::string given_rendezvous_;

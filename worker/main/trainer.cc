@@ -45,8 +45,7 @@ std::string SiblingRank() {
 }
 
 // "cpu" or "cuda". "auto" is what this build and machine can do: without Torch here, the driver's
-// folder tells. The number of "cuda:N" is dropped:
-// ranks take the GPUs in order.
+// folder tells. The number of "cuda:N" is dropped: ranks take the GPUs in order.
 std::string ResolveDevice(const std::string& name) {
   if (name != "auto") return name == "cpu" ? "cpu" : "cuda";
 #ifdef D2G_CUDA
